@@ -1,0 +1,1 @@
+"""Kernels of the stochastic transition, each with a plain PyTorch reference."""

@@ -1,0 +1,1 @@
+"""GRAM itself: the network, its tasks, its checkpoints, its training and its evaluation."""

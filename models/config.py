@@ -1,0 +1,92 @@
+"""The sizes of a GRAM network and the config.json of a checkpoint: the one place where they are declared and checked.
+
+Without torch, so that the API process can read it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Size = Annotated[int, Field(gt=0)]
+
+Mixing = Literal["swiglu", "attention"]
+"""How positions exchange information: a SwiGLU over the position axis, or self-attention with RoPE."""
+
+GuidanceKind = Literal["full", "noise_only", "none"]
+"""`full`: learned mean and sigma. `noise_only`: mu = 0. `none`: deterministic, which makes the model a TRM."""
+
+
+class ModelConfig(BaseModel):
+    """Everything that fixes the shape of the weights and the meaning of one supervision step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocab_size: Size
+    seq_len: Size = Field(description="puzzle tokens; the state has num_registers more positions")
+    num_registers: Size = Field(4, description="register positions in front; the heads read position 0")
+    dim: Size = 128
+    num_layers: Size = 2
+    mixing: Mixing = "swiglu"
+    mixer_dim: Size = Field(256, description="hidden width of the SwiGLU over positions (mixing = swiglu)")
+    num_heads: Size = Field(4, description="attention heads (mixing = attention)")
+    mlp_dim: Size = Field(384, description="hidden width of the SwiGLU over channels")
+    guidance_dim: Size = Field(128, description="hidden width of the SwiGLU heads for mu and log sigma")
+    shared_core: bool = Field(True, description="f_L and f_H are one network, as in TRM")
+    low_steps: Size = Field(2, description="K_low: low-level updates per transition")
+    transitions: Size = Field(2, description="T: transitions per supervision step")
+    supervision_steps: Size = Field(8, description="N_sup: supervision steps per trajectory in training")
+    guidance: GuidanceKind = "full"
+    log_sigma_init: float = -2.0
+    log_sigma_min: float = -8.0
+    log_sigma_max: float = -1.0
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.mixing == "attention" and self.dim % (2 * self.num_heads):
+            raise ValueError(f"dim {self.dim} must be a multiple of 2 * num_heads ({2 * self.num_heads}) for RoPE")
+        if not self.log_sigma_min <= self.log_sigma_init <= self.log_sigma_max:
+            raise ValueError("log_sigma_init must lie between log_sigma_min and log_sigma_max")
+        return self
+
+    @property
+    def length(self) -> int:
+        """L: all latent positions, registers first."""
+        return self.num_registers + self.seq_len
+
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+EVALUATION_FILE = "evaluation.json"
+ZOO = Path(__file__).parent / "zoo"
+"""The bundled checkpoints, a folder each."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be loaded; the message names the file and what is wrong in it."""
+
+
+class CheckpointConfig(BaseModel):
+    """What config.json says: which task the weights answer and the shape of the network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    model: ModelConfig
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """The config.json of a checkpoint's folder. Raises CheckpointError."""
+    path = folder / CONFIG_FILE
+    try:
+        return CheckpointConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        hint = f"a checkpoint is a folder of {CONFIG_FILE} and {WEIGHTS_FILE}"
+        raise CheckpointError(f"{path}: {error.strerror}; {hint}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error on one line: each bad key and what is wrong with it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())

@@ -1,0 +1,163 @@
+"""GRAM: a small network applied over and over to a latent state, with a stochastic high-level transition.
+
+Source: Baek et al., "Generative Recursive Reasoning", arXiv:2605.19376. Shapes: B rows, N puzzle tokens,
+L = registers + N latent positions, D channels, V symbols, T transitions per supervision step.
+"""
+
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.transition import stochastic_transition
+from models.config import ModelConfig
+from models.layers import Core, Linear, SwiGLU
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal over the stochastic guidance epsilon; both [B, L, D]."""
+
+    mean: Tensor
+    log_sigma: Tensor
+
+    def sample(self) -> Tensor:
+        """A reparameterised draw, for training: gradients reach mean and log_sigma."""
+        return self.mean + self.log_sigma.exp() * torch.randn_like(self.mean)
+
+
+class State(NamedTuple):
+    """The latent state z = (h, l), both [B, L, D]: the slow high-level half and the fast low-level half."""
+
+    h: Tensor
+    l: Tensor
+
+
+class Heads(NamedTuple):
+    """What is read off h after a supervision step; both logits, [B]."""
+
+    halt: Tensor
+    value: Tensor
+
+
+class Guidance(nn.Module):
+    """mu and sigma of a Gaussian over epsilon: SwiGLU heads whose last layers start at zero (Sec. 2.1).
+
+    The prior p(eps | u) reads u; the posterior q(eps | u, y) reads concat(u, e_y) (Sec. 2.2).
+    """
+
+    def __init__(self, config: ModelConfig, in_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        if config.guidance == "full":
+            self.mean = SwiGLU(in_dim, config.guidance_dim, config.dim, zero=True)
+        self.log_sigma = SwiGLU(in_dim, config.guidance_dim, config.dim, zero=True)
+        self.log_sigma_bias = nn.Parameter(torch.full((config.dim,), config.log_sigma_init))
+
+    def forward(self, x: Tensor) -> Gaussian:
+        """x [B, L, in_dim] -> a Gaussian over [B, L, D]; log sigma is clamped to the configured range."""
+        log_sigma = self.log_sigma(x) + self.log_sigma_bias.to(x.dtype)
+        log_sigma = log_sigma.clamp(self.config.log_sigma_min, self.config.log_sigma_max)
+        mean = self.mean(x) if self.config.guidance == "full" else torch.zeros_like(log_sigma)
+        return Gaussian(mean, log_sigma)
+
+
+class GRAM(nn.Module):
+    """The model of Sec. 2.1 (Eq. 1-9): encoder, recursive core, stochastic guidance, decoder, halt head and LPRM.
+
+    With `posterior=False` the recognition network, needed by training alone, is left out.
+    """
+
+    initial_h: Tensor
+    initial_l: Tensor
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype = torch.float32, *, posterior: bool = True) -> None:
+        """`dtype` is that of the activations; the weights are float32 until `cast_weights`."""
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        dim = config.dim
+        # z_0 is drawn once, when the model is created, and belongs to the checkpoint.
+        self.register_buffer("initial_h", torch.randn(config.length, dim))
+        self.register_buffer("initial_l", torch.randn(config.length, dim))
+        self.token_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
+        self.register_embedding = nn.Parameter(torch.randn(config.num_registers, dim) * dim**-0.5)
+        self.position = nn.Parameter(torch.randn(config.length, dim))
+        self.f_low = Core(config)
+        self.f_high = self.f_low if config.shared_core else Core(config)
+        self.decoder = Linear(dim, config.vocab_size)
+        self.heads = Linear(dim, 2, bias=True, zero=True)
+        if config.guidance != "none":
+            self.prior = Guidance(config, dim)
+            if posterior:
+                self.target_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
+                self.posterior = Guidance(config, 2 * dim)
+
+    def cast_weights(self) -> Self:
+        """For serving: the core's and the guidance's matrices in `dtype`, once and for all.
+
+        Embeddings and heads stay in float32, as in training, so that serving computes what was evaluated.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear) and module is not self.heads:
+                module.to(self.dtype)
+        return self
+
+    def encode(self, puzzle: Tensor) -> Tensor:
+        """e_x = encode(x): tokens [B, N] -> [B, L, D]. Depends on the puzzle alone, so trajectories share it."""
+        return (self._embed(puzzle, self.token_embedding) + self.position).to(self.dtype)
+
+    def _embed(self, tokens: Tensor, table: Tensor) -> Tensor:
+        """Embeddings scaled by sqrt(D), the registers' in front: [B, N] -> [B, L, D]."""
+        registers = self.register_embedding.expand(tokens.shape[0], -1, -1)
+        return torch.cat([registers, F.embedding(tokens, table)], dim=1) * self.config.dim**0.5
+
+    def initial_state(self, rows: int) -> State:
+        """z_0, the same for every row."""
+        return State(
+            self.initial_h.to(self.dtype).expand(rows, -1, -1).clone(),
+            self.initial_l.to(self.dtype).expand(rows, -1, -1).clone(),
+        )
+
+    def propose(self, state: State, e_x: Tensor) -> State:
+        """The deterministic part of a transition (Sec. 2.1): K_low times l <- f_L(l, h + e_x), then u = f_H(h, l).
+
+        Returns the state with u in the place of h.
+        """
+        h, low = state
+        injection = h + e_x
+        for _ in range(self.config.low_steps):
+            low = self.f_low(low + injection)
+        return State(self.f_high(h + low), low)
+
+    def read_posterior(self, u: Tensor, target: Tensor) -> Gaussian:
+        """q(eps | u, y) (Sec. 2.2), for training: u [B, L, D], target tokens [B, N]."""
+        e_y = self._embed(target, self.target_embedding).to(u.dtype)
+        return self.posterior(torch.cat([u, e_y], dim=-1))
+
+    def supervision_step(
+        self, state: State, e_x: Tensor, seed: Tensor, trajectory: Tensor, transition: Tensor, temperature: Tensor
+    ) -> State:
+        """T transitions under the prior, h <- u + eps with eps ~ N(mu(u), (temperature sigma(u))^2 I): the unit of serving.
+
+        seed [B] int64, trajectory [B] int64 and transition [B] int64 (transitions made before this step) key the
+        noise, so that a row's future depends on nothing but the row. temperature [B] float32 scales sigma.
+        """
+        for t in range(self.config.transitions):
+            u, low = self.propose(state, e_x)
+            if self.config.guidance == "none":
+                state = State(u, low)
+                continue
+            mean, log_sigma = self.prior(u)
+            h = stochastic_transition(u, mean, log_sigma, seed, trajectory, transition + t, temperature)
+            state = State(h, low)
+        return state
+
+    def decode(self, h: Tensor) -> Tensor:
+        """Logits [B, N, V] from h's puzzle positions."""
+        return self.decoder(h[:, self.config.num_registers :])
+
+    def read_heads(self, h: Tensor) -> Heads:
+        """The halt head (App. A.1) and the LPRM's value head (App. A.2, Eq. 14), linear on h at register 0."""
+        halt, value = self.heads(h[:, 0].float()).unbind(-1)
+        return Heads(halt, value)

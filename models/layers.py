@@ -1,0 +1,108 @@
+"""The layers of the recursive core. Weights are cast to the dtype of the activations that meet them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Root-mean-square normalisation over the last axis, without learned scale (as in TRM)."""
+    return F.rms_norm(x, (x.shape[-1],), eps=1e-5)
+
+
+class Module(nn.Module):
+    """nn.Module whose call, for these layers, takes a tensor and gives one."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = super().__call__(x)
+        return result
+
+
+class Linear(Module):
+    """y = x W^T (+ b); W [out, in], drawn from a normal of variance 1 / in, or zero."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = False, zero: bool = False) -> None:
+        super().__init__()
+        std = 0.0 if zero else in_dim**-0.5
+        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) * std)
+        self.bias = nn.Parameter(torch.zeros(out_dim)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class SwiGLU(Module):
+    """down(silu(gate x) * up x): [..., in] -> [..., out], through `hidden` channels."""
+
+    def __init__(self, in_dim: int, hidden: int, out_dim: int, *, zero: bool = False) -> None:
+        super().__init__()
+        self.gate_up = Linear(in_dim, 2 * hidden)
+        self.down = Linear(hidden, out_dim, zero=zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class PositionMixer(Module):
+    """A SwiGLU over the position axis (TRM's "mlp_t"), for small fixed grids: [B, L, D] -> [B, L, D]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.swiglu = SwiGLU(config.length, config.mixer_dim, config.length)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.swiglu(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Attention(Module):
+    """Bidirectional multi-head self-attention with rotary positions (RoPE): [B, L, D] -> [B, L, D]."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = Linear(config.dim, 3 * config.dim)
+        self.out = Linear(config.dim, config.dim)
+        head_dim = config.dim // config.num_heads
+        frequency = 10000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        angle = torch.outer(torch.arange(config.length), torch.cat([frequency, frequency]))
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        return x * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
+        mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+
+
+class Core(Module):
+    """The network applied over and over: layers of [token mixing, SwiGLU MLP], post-norm.
+
+    The norm after each residual sum, the last included, is what keeps the state bounded over the recursion.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        mixer = PositionMixer if config.mixing == "swiglu" else Attention
+        self.mixers = nn.ModuleList(mixer(config) for _ in range(config.num_layers))
+        self.mlps = nn.ModuleList(SwiGLU(config.dim, config.mlp_dim, config.dim) for _ in range(config.num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        for mix, mlp in zip(self.mixers, self.mlps, strict=True):
+            x = rms_norm(x + mix(x))
+            x = rms_norm(x + mlp(x))
+        return x

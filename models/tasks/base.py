@@ -1,0 +1,64 @@
+"""What a task is: a codec, an exact checker and a source of training pairs. Without torch, so that the API can use it."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+"""Puzzle or answer as symbols; [N], or [..., N] for several."""
+
+
+class PuzzleError(ValueError):
+    """A puzzle that can't be read or can't be right. `place` points at it, the message says what is wrong and the mend."""
+
+    def __init__(self, message: str, place: str | None = None) -> None:
+        super().__init__(f"{place}: {message}" if place else message)
+        self.place = place
+
+
+class Task(ABC):
+    """One kind of puzzle. A new task is one file that implements this, a line in the registry and a checkpoint."""
+
+    name: str
+    """As in the API and the zoo: "nqueens-8"."""
+    title: str
+    """A sentence for people."""
+    formats: list[str]
+    """The accepted spellings, a sentence each."""
+    examples: list[object]
+    """One puzzle in each accepted spelling, in the order of `formats`; all are the same puzzle."""
+    seq_len: int
+    vocab_size: int
+    paper: dict[str, float]
+    """The paper's figures for this task, by the names that the evaluation uses."""
+
+    @abstractmethod
+    def parse(self, puzzle: object) -> Tokens:
+        """Read a puzzle in any accepted spelling -> [N]. Raises PuzzleError."""
+
+    @abstractmethod
+    def text(self, tokens: Tokens) -> str:
+        """Puzzle or answer [N] as people write it. What it writes, `parse` reads."""
+
+    @abstractmethod
+    def grid(self, tokens: Tokens) -> list[list[int]]:
+        """Puzzle or answer [N] as rows of numbers."""
+
+    @abstractmethod
+    def check(self, puzzle: Tokens, answer: Tokens) -> bool:
+        """Whether the answer [N] is a valid solution of exactly this puzzle [N]."""
+
+    @abstractmethod
+    def solutions(self, puzzle: Tokens) -> Tokens:
+        """All solutions [n, N] of the puzzle [N]; n is 0 for a puzzle without one."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        """Training pairs: puzzles and solutions, both [count, N]. Never a held-out puzzle."""
+
+    @cached_property
+    @abstractmethod
+    def held_out(self) -> Tokens:
+        """The puzzles [n, N] that evaluation uses and training never sees, nor any symmetric image of theirs."""

@@ -1,0 +1,223 @@
+"""N-Queens completion: some queens stand; place the rest so that no two share a row, a column or a diagonal."""
+
+import hashlib
+import itertools
+import re
+import string
+from functools import cached_property
+
+import numpy as np
+
+from models.tasks.base import PuzzleError, Task, Tokens
+
+UNKNOWN, EMPTY, QUEEN = range(3)
+_QUEEN_SYMBOLS = "Qq1*"
+_BLANK_SYMBOLS = ".0_-"
+_SEPARATORS = re.compile(r"[\s/|,;]+")
+_SQUARE = re.compile(r"([A-Za-z])([0-9]+)")
+
+
+class NQueens(Task):
+    """A puzzle is an n x n board with some queens given; every other square is unknown.
+
+    The benchmark's puzzles (the paper's) have 1 to 3 queens given. Training also sees a few with none or more, so that
+    any board a user may send is answered.
+    """
+
+    vocab_size = 3
+    benchmark_given = (1, 2, 3)
+    held_out_every = 7
+    benchmark_share = 0.9
+
+    def __init__(self, size: int, paper: dict[str, float]) -> None:
+        self.size = size
+        self.name = f"nqueens-{size}"
+        self.title = f"{size}x{size} N-Queens: complete the board to {size} queens, none attacking another."
+        self.seq_len = size * size
+        self.paper = paper
+        board = np.full((size, size), UNKNOWN)
+        board[1, 6], board[4, 0] = QUEEN, QUEEN
+        rows = self._rows(board)
+        self.examples = ["\n".join(rows), rows, "g7 a4", {"queens": [[1, 6], [4, 0]]}, (board == QUEEN).astype(int).tolist()]
+        self.formats = [
+            f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
+            "line breaks, spaces and '/' between rows are ignored",
+            f"a list of {size} rows, each a text of {size} symbols",
+            f"the given queens as squares: a file a-{string.ascii_lowercase[size - 1]} and a rank 1-{size}, rank 1 at the bottom",
+            '{"queens": [[row, column], ...]}, counted from 0, row 0 on top; {"queens": []} is the empty board',
+            f"{size} lists of {size} numbers, 1 a queen and 0 a square to fill",
+        ]
+
+    def parse(self, puzzle: object) -> Tokens:
+        match puzzle:
+            case {"queens": list(queens)} if len(puzzle) == 1:
+                squares = [self._pair(pair, f"queens[{i}]") for i, pair in enumerate(queens)]
+            case str() if _SQUARE.match(puzzle.strip()) and not self._is_board(puzzle):
+                squares = [self._named_square(word) for word in _SEPARATORS.split(puzzle.strip()) if word]
+            case str():
+                squares = self._board(_SEPARATORS.sub("", puzzle))
+            case [*rows] if rows and all(isinstance(row, str) for row in rows):
+                squares = self._board("".join(self._row(str(row), i) for i, row in enumerate(rows)))
+            case [*rows] if rows and all(isinstance(row, list) for row in rows):
+                squares = self._board("".join(self._number_row(row, i) for i, row in enumerate(rows)))
+            case _:
+                raise PuzzleError("a board is one of: " + "; ".join(self.formats))
+        return self._place(squares)
+
+    def text(self, tokens: Tokens) -> str:
+        return "\n".join(self._rows(tokens.reshape(self.size, self.size)))
+
+    def grid(self, tokens: Tokens) -> list[list[int]]:
+        rows: list[list[int]] = (tokens.reshape(self.size, self.size) == QUEEN).astype(int).tolist()
+        return rows
+
+    def check(self, puzzle: Tokens, answer: Tokens) -> bool:
+        squares = [divmod(int(i), self.size) for i in np.flatnonzero(answer == QUEEN)]
+        whole = len(squares) == self.size and not np.any(answer == UNKNOWN)
+        given_stand = np.all(answer[puzzle == QUEEN] == QUEEN)
+        return bool(whole and given_stand) and not any(_attack(a, b) for a, b in itertools.combinations(squares, 2))
+
+    def solutions(self, puzzle: Tokens) -> Tokens:
+        return self.boards[np.all(self.boards[:, puzzle == QUEEN] == QUEEN, axis=1)]
+
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        benchmark, others = self._benchmark_split[0], self._other_puzzles
+        puzzles = benchmark[rng.integers(len(benchmark), size=count)]
+        for i in np.flatnonzero(rng.random(count) >= self.benchmark_share):
+            group = others[rng.integers(len(others))]
+            puzzles[i] = group[rng.integers(len(group))]
+        answers = [rng.choice(self.solutions(puzzle)) for puzzle in puzzles]
+        return puzzles, np.stack(answers)
+
+    @cached_property
+    def held_out(self) -> Tokens:
+        return self._benchmark_split[1]
+
+    @cached_property
+    def boards(self) -> Tokens:
+        """All complete boards [n, N], in lexical order."""
+        found: list[list[int]] = []
+
+        def place(columns: list[int]) -> None:
+            row = len(columns)
+            if row == self.size:
+                found.append(columns)
+                return
+            for column in range(self.size):
+                if not any(_attack((row, column), (r, c)) for r, c in enumerate(columns)):
+                    place([*columns, column])
+
+        place([])
+        boards = np.full((len(found), self.size, self.size), EMPTY)
+        boards[np.arange(len(found))[:, None], np.arange(self.size), np.array(found)] = QUEEN
+        return boards.reshape(len(found), -1)
+
+    @cached_property
+    def _benchmark_split(self) -> tuple[Tokens, Tokens]:
+        """The benchmark's puzzles, those to train on and those held out, both [n, N].
+
+        Split by orbit: a puzzle and its symmetric images stay together. The orbits are ordered by given queens, then by
+        number of solutions, then by a hash, and every seventh is held out, so that the split has the whole's difficulty.
+        """
+        orbits: dict[bytes, list[Tokens]] = {}
+        for given in self.benchmark_given:
+            for puzzle in self._puzzles(given):
+                orbits.setdefault(self._orbit(puzzle), []).append(puzzle)
+
+        def rank(orbit: bytes) -> tuple[int, int, bytes]:
+            puzzle = orbits[orbit][0]
+            return int(np.sum(puzzle == QUEEN)), len(self.solutions(puzzle)), hashlib.sha256(orbit).digest()
+
+        train: list[Tokens] = []
+        held_out: list[Tokens] = []
+        for i, orbit in enumerate(sorted(orbits, key=rank)):
+            (held_out if i % self.held_out_every == self.held_out_every // 2 else train).extend(orbits[orbit])
+        return np.stack(train), np.stack(held_out)
+
+    @cached_property
+    def _other_puzzles(self) -> list[Tokens]:
+        """Solvable puzzles outside the benchmark, [n, N] for each number of given queens."""
+        return [self._puzzles(given) for given in range(self.size) if given not in self.benchmark_given]
+
+    def _puzzles(self, given: int) -> Tokens:
+        """All solvable puzzles with this many queens given [n, N]."""
+        queens = np.nonzero(self.boards == QUEEN)[1].reshape(len(self.boards), self.size)
+        subsets = {tuple(board[list(chosen)]) for board in queens for chosen in itertools.combinations(range(self.size), given)}
+        puzzles = np.full((len(subsets), self.seq_len), UNKNOWN)
+        for puzzle, squares in zip(puzzles, sorted(subsets), strict=True):
+            puzzle[list(squares)] = QUEEN
+        return puzzles
+
+    def _orbit(self, puzzle: Tokens) -> bytes:
+        """The smallest of the puzzle's eight symmetric images, which names its orbit."""
+        board = puzzle.reshape(self.size, self.size).astype(np.uint8)
+        return min(np.rot90(side, turns).tobytes() for side in (board, board.T) for turns in range(4))
+
+    def _rows(self, board: Tokens) -> list[str]:
+        return ["".join(_QUEEN_SYMBOLS[0] if square == QUEEN else _BLANK_SYMBOLS[0] for square in row) for row in board]
+
+    def _is_board(self, puzzle: str) -> bool:
+        return not set(_SEPARATORS.sub("", puzzle)) - set(_QUEEN_SYMBOLS + _BLANK_SYMBOLS)
+
+    def _row(self, row: str, index: int) -> str:
+        symbols = _SEPARATORS.sub("", row)
+        if len(symbols) != self.size:
+            raise PuzzleError(f"has {len(symbols)} symbols; write {self.size}", f"row {index + 1}")
+        return symbols
+
+    def _number_row(self, row: list[object], index: int) -> str:
+        for column, number in enumerate(row):
+            if number not in (0, 1):
+                raise PuzzleError(f"{number!r} is not 0 or 1", f"row {index + 1}, column {column + 1}")
+        return self._row("".join(str(int(bool(number))) for number in row), index)
+
+    def _board(self, symbols: str) -> list[tuple[int, int]]:
+        for i, symbol in enumerate(symbols):
+            if symbol not in _QUEEN_SYMBOLS + _BLANK_SYMBOLS:
+                message = f"{symbol!r} is neither a queen ('{_QUEEN_SYMBOLS[0]}') nor a square to fill ('{_BLANK_SYMBOLS[0]}')"
+                raise PuzzleError(message, _place(*divmod(i, self.size)))
+        if len(symbols) != self.seq_len:
+            raise PuzzleError(
+                f"the board has {len(symbols)} squares; write {self.size} rows of {self.size}, {self.seq_len} in all"
+            )
+        return [divmod(i, self.size) for i, symbol in enumerate(symbols) if symbol in _QUEEN_SYMBOLS]
+
+    def _pair(self, pair: object, place: str) -> tuple[int, int]:
+        match pair:
+            case [int(row), int(column)] if 0 <= row < self.size and 0 <= column < self.size:
+                return row, column
+        raise PuzzleError(f"{pair!r} is not [row, column] with both from 0 to {self.size - 1}", place)
+
+    def _named_square(self, word: str) -> tuple[int, int]:
+        match = _SQUARE.fullmatch(word)
+        if match:
+            column, rank = string.ascii_lowercase.index(match[1].lower()), int(match[2])
+            if column < self.size and 1 <= rank <= self.size:
+                return self.size - rank, column
+        last = string.ascii_lowercase[self.size - 1]
+        raise PuzzleError(f"not a square of this board; squares are a1 to {last}{self.size}", repr(word))
+
+    def _place(self, squares: list[tuple[int, int]]) -> Tokens:
+        for a, b in itertools.combinations(squares, 2):
+            if a == b:
+                raise PuzzleError("this queen is given twice; give it once", _place(*a))
+            if line := _attack(a, b):
+                message = f"attacks the queen on {_place(*b)} along a {line}; move or remove one of them"
+                raise PuzzleError(message, f"the queen on {_place(*a)}")
+        tokens = np.full((self.size, self.size), UNKNOWN)
+        for row, column in squares:
+            tokens[row, column] = QUEEN
+        return tokens.reshape(-1)
+
+
+def _attack(a: tuple[int, int], b: tuple[int, int]) -> str | None:
+    """The line along which two queens attack each other, if any."""
+    if a[0] == b[0]:
+        return "row"
+    if a[1] == b[1]:
+        return "column"
+    return "diagonal" if abs(a[0] - b[0]) == abs(a[1] - b[1]) else None
+
+
+def _place(row: int, column: int) -> str:
+    return f"row {row + 1}, column {column + 1}"

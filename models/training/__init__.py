@@ -1,0 +1,1 @@
+"""Training: amortised variational inference, then training on the prior's own states, then the heads."""

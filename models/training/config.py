@@ -1,0 +1,81 @@
+"""The training recipe, read from a TOML file: unknown keys are refused, defaults stand here."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.config import ModelConfig, describe
+from models.tasks import TASKS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A training file that can't be used; the message names each bad key."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(_Strict):
+    """A run of updates with one learning-rate schedule: linear warm-up, then a cosine to lr * final_lr."""
+
+    name: str
+    updates: Count
+    lr: Positive
+    warmup: int = Field(200, ge=0)
+    final_lr: Share = Field(0.05, description="the last learning rate, as a share of lr")
+    prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
+    prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
+
+
+class HeadsStage(_Strict):
+    """The fit of the halt head and the LPRM on rollouts of the prior, the core frozen."""
+
+    puzzles: Count = 4096
+    steps: Count = Field(16, description="supervision steps of each rollout")
+    max_temperature: float = Field(3.0, ge=1, description="rollouts draw theirs from [1, this], to see failures too")
+    iterations: Count = Field(200, description="of L-BFGS, for each head")
+
+
+class TrainingConfig(_Strict):
+    """One checkpoint's training: `model` may leave out vocab_size and seq_len, which are the task's."""
+
+    task: str
+    model: ModelConfig
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    heads: HeadsStage = HeadsStage()
+    seed: int = 0
+    batch_size: Count = 96
+    beta: float = Field(1.0, ge=0, description="weight of the KL; 1 is the evidence lower bound per token")
+    kl_balance: Share = Field(0.8, description="share of the KL that trains the prior alone")
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    clip: Positive = 1.0
+    ema: Share = 0.999
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    @property
+    def updates(self) -> int:
+        return sum(stage.updates for stage in self.stages)
+
+
+def load_training_config(path: Path) -> TrainingConfig:
+    """Read a recipe. Raises ConfigError naming the file and every bad key."""
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+        task = TASKS.get(raw.get("task", ""))
+        if task is None:
+            raise ConfigError(f"{path}: task {raw.get('task')!r} is not known; tasks: {', '.join(TASKS)}")
+        raw["model"] = {"vocab_size": task.vocab_size, "seq_len": task.seq_len, **raw.get("model", {})}
+        return TrainingConfig.model_validate(raw)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error)}") from error

@@ -1,0 +1,73 @@
+"""The halt head and the LPRM, fitted on rollouts of the prior against the task's checker (App. A.1, A.2), core frozen.
+
+On states of the posterior, which is nearly always right, the heads would learn to halt at once and score all with 1.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from models.gram import GRAM
+from models.tasks import Task
+from models.training.config import HeadsStage
+from models.training.rollout import rollout
+
+_ROWS = 64
+_SEED = 0x6EAD5
+_L2 = 1e-4
+
+
+def fit_heads(model: GRAM, task: Task, stage: HeadsStage) -> None:
+    """Fit both heads in place.
+
+    The halt head learns whether decoding now is valid. With it each rollout has a halt, and the LPRM learns, at every
+    step up to there, whether the trajectory's final answer is valid: r = 1 or 0, by logistic regression (Eq. 14's r).
+    """
+    features, valid = _rollouts(model, task, stage)  # [steps, rows, D], [steps, rows]
+    centre, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-6
+    features = (features - centre) / scale
+    halt = _logistic(features.flatten(0, 1), valid.flatten(), stage)
+
+    halted = features @ halt[:-1] + halt[-1] > 0
+    halted[-1] = True
+    last = halted.int().argmax(0)  # the first step at which the rollout halts
+    reward = valid.gather(0, last[None])[0]
+    reached = torch.arange(stage.steps)[:, None] <= last
+    value = _logistic(features[reached], reward.expand_as(reached)[reached], stage)
+
+    for row, weights in enumerate((halt, value)):
+        unscaled = weights[:-1] / scale
+        model.heads.weight.data[row] = unscaled
+        assert model.heads.bias is not None
+        model.heads.bias.data[row] = weights[-1] - unscaled @ centre
+
+
+def _rollouts(model: GRAM, task: Task, stage: HeadsStage) -> tuple[Tensor, Tensor]:
+    """What the heads read after each step, float32 [steps, rows, D], and whether decoding there is valid [steps, rows]."""
+    rng = np.random.default_rng(_SEED)
+    features, valid = [], []
+    for batch in tqdm(range(-(-stage.puzzles // _ROWS)), desc="rollouts for the heads", unit="batch"):
+        puzzles, _ = task.sample(rng, _ROWS)
+        temperature = torch.from_numpy(rng.uniform(1, stage.max_temperature, _ROWS)).float()
+        states = rollout(model, torch.from_numpy(puzzles), stage.steps, seed=_SEED + batch, temperature=temperature)
+        features.append(torch.stack([h[:, 0].float() for h in states]))
+        answers = [model.decode(h).argmax(-1).numpy() for h in states]
+        valid.append(torch.tensor([[task.check(p, a) for p, a in zip(puzzles, step, strict=True)] for step in answers]))
+    return torch.cat(features, 1), torch.cat(valid, 1).float()
+
+
+def _logistic(x: Tensor, y: Tensor, stage: HeadsStage) -> Tensor:
+    """Logistic regression of y [n] on x [n, D] with a little L2: weights and, last, the bias [D + 1]."""
+    weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=stage.iterations, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(x @ weights[:-1] + weights[-1], y) + _L2 * weights[:-1].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach()

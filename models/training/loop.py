@@ -1,0 +1,179 @@
+"""The training loop: stages of updates, an average of the weights, a progress bar, and a file to resume from."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from models.checkpoint import save_checkpoint
+from models.gram import GRAM, State
+from models.tasks import TASKS, Task
+from models.training.config import ConfigError, Stage, TrainingConfig
+from models.training.heads import fit_heads
+from models.training.rollout import rollout
+from models.training.variational import Carry, Losses, dtype_of, losses, start
+
+RESUME_FILE = "training.safetensors"
+_SAVE_EVERY = 250
+_PROBE_EVERY = 250
+_PROBE_PUZZLES = 64
+
+
+def train(config: TrainingConfig, folder: Path) -> None:
+    """Train from the start, or from the folder's resume file if there is one, to a checkpoint in the folder."""
+    trainer = Trainer.create(config)
+    if (folder / RESUME_FILE).exists():
+        trainer.resume(folder)
+    trainer.run(folder)
+    model = trainer.averaged()
+    fit_heads(model, TASKS[config.task], config.heads)
+    save_checkpoint(folder, config.task, model)
+
+
+@dataclass
+class Trainer:
+    """All that training is between two updates; `save` and `resume` carry it over a kill, bit for bit."""
+
+    config: TrainingConfig
+    model: GRAM
+    average: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+    carry: Carry
+    rng: np.random.Generator
+    update: int = 0
+
+    @classmethod
+    def create(cls, config: TrainingConfig) -> "Trainer":
+        torch.manual_seed(config.seed)
+        model = GRAM(config.model, dtype_of(config))
+        rng = np.random.default_rng(config.seed)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
+        for parameter in model.parameters():  # the moments exist from the start, so that a resume finds them
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        average = {name: t.detach().clone() for name, t in model.named_parameters()}
+        return cls(config, model, average, optimizer, start(model, config, rng), rng)
+
+    def run(self, folder: Path) -> None:
+        """Train to the end of the last stage, saving to the folder now and then and at the end."""
+        task = TASKS[self.config.task]
+        prior_accuracy = 0.0
+        with tqdm(total=self.config.updates, initial=self.update, unit="update", smoothing=0.05) as bar:
+            while self.update < self.config.updates:
+                stage, position = self._stage()
+                result = self._step(task, stage, position)
+                if self.update % _PROBE_EVERY == 0:
+                    prior_accuracy = self.prior_accuracy(task)
+                if self.update % 10 == 0:
+                    bar.set_description(stage.name)
+                    bar.set_postfix(
+                        loss=f"{result.cross_entropy:.4f}", kl=f"{result.kl:.3f}", prior_accuracy=f"{prior_accuracy:.1%}"
+                    )
+                bar.update()
+                if self.update % _SAVE_EVERY == 0:
+                    self.save(folder)
+        self.save(folder)
+
+    def _stage(self) -> tuple[Stage, int]:
+        """The stage of the next update, and its place in it."""
+        position = self.update
+        for stage in self.config.stages:
+            if position < stage.updates:
+                return stage, position
+            position -= stage.updates
+        raise ValueError("training is complete")
+
+    def _step(self, task: Task, stage: Stage, position: int) -> Losses:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(stage, position)
+        result = losses(self.model, task, self.carry, stage, self.config, self.rng)
+        self.optimizer.zero_grad()
+        result.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.update += 1
+        decay = min(self.config.ema, (1 + self.update) / (10 + self.update))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return result
+
+    def averaged(self) -> GRAM:
+        """A copy of the model with the averaged weights, in the dtype of training."""
+        model = GRAM(self.config.model, dtype_of(self.config))
+        model.load_state_dict(self.model.state_dict())
+        model.load_state_dict(self.average, strict=False)  # the parameters alone: z_0 is not averaged
+        return model.eval().requires_grad_(False)
+
+    def prior_accuracy(self, task: Task) -> float:
+        """Share of valid answers under the prior, one trajectory of N_sup steps for each of a few training puzzles."""
+        generator = torch.get_rng_state()
+        puzzles, _ = task.sample(np.random.default_rng(0), _PROBE_PUZZLES)
+        model = self.averaged()
+        h = rollout(model, torch.from_numpy(puzzles), self.config.model.supervision_steps, seed=0)[-1]
+        answers = model.decode(h).argmax(-1).numpy()
+        torch.set_rng_state(generator)
+        return float(np.mean([task.check(p, a) for p, a in zip(puzzles, answers, strict=True)]))
+
+    def save(self, folder: Path) -> None:
+        """Write the resume file; the old one stays until the new one is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        carry = self.carry
+        tensors |= {"carry.h": carry.state.h, "carry.l": carry.state.l}
+        tensors |= {"carry.puzzle": carry.puzzle, "carry.target": carry.target, "carry.step": carry.step}
+        tensors["torch_rng"] = torch.get_rng_state()
+        meta = {"update": self.update, "config": self.config.model_dump(mode="json"), "rng": self.rng.bit_generator.state}
+        partial = folder / (RESUME_FILE + ".partial")
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial, {"training": json.dumps(meta)})
+        partial.replace(folder / RESUME_FILE)
+
+    def resume(self, folder: Path) -> None:
+        """Go on where the folder's resume file was written. Raises ConfigError if it belongs to another recipe."""
+        path = folder / RESUME_FILE
+        with safe_open(path, framework="pt") as file:
+            meta: dict[str, Any] = json.loads(file.metadata()["training"])
+            if meta["config"] != self.config.model_dump(mode="json"):
+                raise ConfigError(f"{path} was written by another recipe; give another folder, or remove it to start afresh")
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.average = part("average.")
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {
+            i: {k: tensors[f"optimizer.{i}.{k}"] for k in moments} for i, moments in optimizer["state"].items()
+        }
+        self.optimizer.load_state_dict(optimizer)
+        self.carry = Carry(
+            State(tensors["carry.h"], tensors["carry.l"]),
+            tensors["carry.puzzle"],
+            tensors["carry.target"],
+            tensors["carry.step"],
+        )
+        self.rng.bit_generator.state = meta["rng"]
+        self.update = meta["update"]
+        torch.set_rng_state(tensors["torch_rng"])
+
+
+def learning_rate(stage: Stage, position: int) -> float:
+    """Linear warm-up, then a cosine from lr to lr * final_lr at the stage's end."""
+    if position < stage.warmup:
+        return stage.lr * (position + 1) / stage.warmup
+    progress = (position - stage.warmup) / max(1, stage.updates - stage.warmup)
+    return stage.lr * (stage.final_lr + (1 - stage.final_lr) * (1 + math.cos(math.pi * progress)) / 2)

@@ -1,0 +1,22 @@
+"""Trajectories of the prior for training's own use: all rows to the same depth, no halting."""
+
+import torch
+from torch import Tensor
+
+from models.gram import GRAM
+
+
+@torch.no_grad()
+def rollout(model: GRAM, puzzles: Tensor, steps: int, seed: int, temperature: Tensor | None = None) -> list[Tensor]:
+    """h [B, L, D] after each of `steps` supervision steps under the prior; row i is trajectory i of the seed."""
+    rows = len(puzzles)
+    e_x = model.encode(puzzles)
+    state = model.initial_state(rows)
+    seeds, trajectory = torch.full((rows,), seed), torch.arange(rows)
+    temperature = torch.ones(rows) if temperature is None else temperature
+    states = []
+    for step in range(steps):
+        transition = torch.full((rows,), step * model.config.transitions)
+        state = model.supervision_step(state, e_x, seeds, trajectory, transition, temperature)
+        states.append(state.h)
+    return states

@@ -1,0 +1,128 @@
+"""The update: cross-entropy under the posterior plus the KL to the prior, and rows on the prior's own states (Sec. 2.2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.gram import GRAM, Gaussian, State
+from models.tasks import TASKS, Task
+from models.training.config import Stage, TrainingConfig
+
+
+@dataclass
+class Carry:
+    """The rows in training, each at its own supervision step: what one update hands to the next.
+
+    state (h, l) [B, L, D]; puzzle and target [B, N]; step [B], supervision steps that the row has made.
+    """
+
+    state: State
+    puzzle: Tensor
+    target: Tensor
+    step: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over the rows they concern: total drives the update, cross_entropy and kl are for the log."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    kl: Tensor
+
+
+def start(model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> Carry:
+    """Rows all due for replacement, their steps staggered so that every update sees every depth."""
+    rows, steps = config.batch_size, config.model.supervision_steps
+    empty = torch.zeros(rows, config.model.seq_len, dtype=torch.int64)
+    carry = Carry(model.initial_state(rows), empty, empty.clone(), torch.full((rows,), steps))
+    _replace_finished(carry, model, config, rng)
+    carry.step = torch.arange(rows) % steps
+    return carry
+
+
+def dtype_of(config: TrainingConfig) -> torch.dtype:
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: TrainingConfig, rng: np.random.Generator) -> Losses:
+    """One supervision step of every row, its last transition with gradients. Replaces the carry's state (detached).
+
+    The first `prior_share` of the rows roll out under the prior: their target is the solution that their own decode
+    is nearest to, and they bear no KL. The others roll out under the posterior towards the target of their pair.
+    """
+    _replace_finished(carry, model, config, rng)
+    prior_rows = round(stage.prior_share * config.batch_size)
+    target = carry.target[prior_rows:].clone()  # the carry's own is written to before the backward pass
+    e_x = model.encode(carry.puzzle)
+    state = carry.state
+    with torch.no_grad():
+        for _ in range(config.model.transitions - 1):
+            state, _ = _transition(model, state, e_x, target, config.kl_balance)
+    state, kl = _transition(model, state, e_x, target, config.kl_balance)
+    carry.state = State(state.h.detach(), state.l.detach())
+
+    logits = model.decode(state.h).float()
+    if prior_rows:
+        carry.target[:prior_rows] = nearest_solutions(task, carry.puzzle[:prior_rows], logits[:prior_rows].detach())
+    cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.clone(), reduction="none").mean(1)
+    free = (torch.arange(config.batch_size) < prior_rows) & (carry.step < stage.prior_free_steps)
+    cross_entropy = cross_entropy * ~free
+    carry.step += 1
+    total = cross_entropy.mean() + config.beta * kl.sum() / config.batch_size
+    return Losses(total, cross_entropy.detach().mean(), kl.detach().mean() if len(kl) else kl.sum())
+
+
+def _transition(model: GRAM, state: State, e_x: Tensor, target: Tensor, balance: float) -> tuple[State, Tensor]:
+    """One transition: the last len(target) rows sample from the posterior, the others from the prior.
+
+    Returns the state and the posterior rows' KL, summed over D and averaged over positions.
+    """
+    u, low = model.propose(state, e_x)
+    if model.config.guidance == "none":
+        return State(u, low), u.new_zeros(len(target))
+    split = len(u) - len(target)
+    prior = model.prior(u)
+    if not len(target):
+        return State(u + prior.sample(), low), u.new_zeros(0)
+    posterior = model.read_posterior(u[split:], target)
+    eps = torch.cat([Gaussian(prior.mean[:split], prior.log_sigma[:split]).sample(), posterior.sample()])
+    return State(u + eps, low), balanced_kl(posterior, Gaussian(prior.mean[split:], prior.log_sigma[split:]), balance)
+
+
+def balanced_kl(q: Gaussian, p: Gaussian, balance: float) -> Tensor:
+    """balance * KL(sg q || p) + (1 - balance) * KL(q || sg p) -> [B]: summed over D, averaged over positions."""
+    return balance * _kl(Gaussian(*(x.detach() for x in q)), p) + (1 - balance) * _kl(q, Gaussian(*(x.detach() for x in p)))
+
+
+def _kl(q: Gaussian, p: Gaussian) -> Tensor:
+    q_mean, q_log, p_mean, p_log = (x.float() for x in (*q, *p))
+    ratio = (2 * (q_log - p_log)).exp() + ((q_mean - p_mean) * (-p_log).exp()) ** 2
+    return (0.5 * (ratio - 1) - (q_log - p_log)).sum(-1).mean(-1)
+
+
+def nearest_solutions(task: Task, puzzles: Tensor, logits: Tensor) -> Tensor:
+    """For each puzzle [B, N] its solution of the highest log-likelihood under logits [B, N, V] -> [B, N]."""
+    solutions = [torch.from_numpy(task.solutions(puzzle)) for puzzle in puzzles.numpy()]
+    counts = torch.tensor([len(found) for found in solutions])
+    row = torch.repeat_interleave(torch.arange(len(puzzles)), counts)
+    flat = torch.cat(solutions)
+    likelihood = logits.log_softmax(-1)[row].gather(2, flat[..., None]).squeeze(-1).sum(1)
+    ends = counts.cumsum(0)
+    best = [int(end - count + likelihood[end - count : end].argmax()) for end, count in zip(ends, counts, strict=True)]
+    return flat[best]
+
+
+def _replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> None:
+    """Rows that have made N_sup steps start again from z_0 with a fresh pair."""
+    done = (carry.step >= config.model.supervision_steps).nonzero().squeeze(1)
+    if not len(done):
+        return
+    puzzles, targets = TASKS[config.task].sample(rng, len(done))
+    carry.puzzle[done], carry.target[done] = torch.from_numpy(puzzles), torch.from_numpy(targets)
+    fresh = model.initial_state(len(done))
+    carry.state.h[done], carry.state.l[done] = fresh.h, fresh.l
+    carry.step[done] = 0

@@ -1,0 +1,191 @@
+"""Requests and responses, as the OpenAPI document shows them."""
+
+import secrets
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from models.tasks import TASKS, Task, Tokens
+from server.engine.messages import Submit
+from server.solving import Candidate, Collector, Outcome, Select
+
+DEFAULT_TASK = next(iter(TASKS.values()))
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class Options(BaseModel):
+    """How to sample and rank."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_trajectories: int = Field(20, ge=1, description="K: trajectories to sample")
+    max_steps: int = Field(16, ge=1, description="supervision steps after which a trajectory that has not halted ends")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="the same seed gives the same answer, whatever the load; chosen and returned when absent",
+    )
+    temperature: float = Field(1.0, ge=0, le=10, description="scales sigma; above 1 finds more solutions, each less surely")
+    select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
+    stop: Literal["all", "first_valid"] | Score = Field(
+        "all",
+        description="run all trajectories, or stop with the lowest-numbered one that the checker finds valid, or whose score reaches this number",
+    )
+    top: int | None = Field(None, ge=1, description="return only this many candidates (default: all)")
+
+    def chosen_seed(self) -> int:
+        """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
+        return secrets.randbits(53) if self.seed is None else self.seed
+
+    def submit(self, number: int, model: str, puzzle: Tokens, seed: int) -> Submit:
+        """The engine's order for these options."""
+        return Submit(
+            request=number,
+            model=model,
+            puzzle=puzzle.astype(np.uint8).tobytes(),
+            num_trajectories=self.num_trajectories,
+            max_steps=self.max_steps,
+            seed=seed,
+            temperature=self.temperature,
+        )
+
+
+class SolveRequest(Options):
+    """A puzzle and how to solve it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"task": DEFAULT_TASK.name, "puzzle": example, "num_trajectories": 20, "seed": 1}
+                for example in DEFAULT_TASK.examples
+            ]
+        },
+    )
+
+    puzzle: JsonValue = Field(description="in any spelling that GET /v1/tasks lists for the task")
+    model: str | None = Field(None, description="a name from GET /v1/models")
+    task: str | None = Field(None, description="a name from GET /v1/tasks: its first loaded model answers")
+    stream: bool = Field(
+        False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.model is None and self.task is None:
+            raise ValueError("name a model or a task")
+        return self
+
+
+class Board(BaseModel):
+    """A puzzle or an answer, as text and as rows of numbers."""
+
+    text: str
+    grid: list[list[int]]
+
+    @classmethod
+    def of(cls, task: Task, tokens: Tokens) -> Self:
+        return cls(text=task.text(tokens), grid=task.grid(tokens))
+
+
+class TrajectoryEvent(Board):
+    """A finished trajectory, as a stream sends it. `valid` is the checker's word, `score` the reward model's."""
+
+    trajectory: int
+    steps: int
+    score: float
+    valid: bool
+
+    @classmethod
+    def of_outcome(cls, task: Task, outcome: Outcome) -> Self:
+        return cls(
+            text=task.text(outcome.tokens),
+            grid=task.grid(outcome.tokens),
+            trajectory=outcome.trajectory,
+            steps=outcome.steps,
+            score=outcome.score,
+            valid=outcome.valid,
+        )
+
+
+class RankedCandidate(TrajectoryEvent):
+    """A distinct answer; trajectory, steps and score are those of the best-scored trajectory that gave it."""
+
+    votes: int = Field(description="trajectories that gave this answer")
+
+    @classmethod
+    def of_candidate(cls, task: Task, candidate: Candidate) -> Self:
+        event = TrajectoryEvent.of_outcome(task, candidate.best)
+        return cls(**dict(event), votes=candidate.votes)
+
+
+class SolveResponse(BaseModel):
+    """The ranked answers."""
+
+    model: str
+    task: str
+    puzzle: Board
+    seed: int
+    candidates: list[RankedCandidate]
+    trajectories: int = Field(description="trajectories that ended and count: num_trajectories, or fewer after an early stop")
+    dropped: list[int] = Field(description="trajectories whose state turned non-finite; they give no candidate")
+    distinct_valid: int = Field(description="distinct answers that the checker finds valid")
+    steps_run: int = Field(description="supervision steps of the trajectories that count")
+    queue_ms: float = Field(description="time until the first trajectory got a slot")
+    compute_ms: float = Field(description="time from then to the last trajectory")
+
+    @classmethod
+    def of(cls, model: str, collector: Collector, seed: int, options: Options, queue: float, compute: float) -> Self:
+        """The answer that a collector has come to; queue and compute in seconds."""
+        task = collector.task
+        return cls(
+            model=model,
+            task=task.name,
+            puzzle=Board.of(task, collector.puzzle),
+            seed=seed,
+            candidates=[RankedCandidate.of_candidate(task, c) for c in collector.ranked(options.select, options.top)],
+            trajectories=collector.counted,
+            dropped=sorted(collector.dropped),
+            distinct_valid=collector.distinct_valid,
+            steps_run=collector.steps_run,
+            queue_ms=round(queue * 1e3, 3),
+            compute_ms=round(compute * 1e3, 3),
+        )
+
+
+class ModelInfo(BaseModel):
+    """A loaded checkpoint."""
+
+    name: str
+    task: str
+    config: dict[str, JsonValue]
+    evaluation: JsonValue = Field(description="measured on held-out puzzles by `gram eval`; null if not measured")
+
+
+class TaskInfo(BaseModel):
+    """A kind of puzzle and how to write it."""
+
+    name: str
+    title: str
+    formats: list[str]
+    examples: list[JsonValue] = Field(description="one puzzle in each of the formats")
+    models: list[str]
+
+
+class FieldProblem(BaseModel):
+    """One thing wrong in a request."""
+
+    place: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = []

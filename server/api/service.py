@@ -1,0 +1,55 @@
+"""What the routes work with: the loaded checkpoints, the engine and the metrics."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.config import EVALUATION_FILE, CheckpointConfig, CheckpointError, read_config
+from models.tasks import TASKS, Task
+from server.metrics import Metrics
+from server.settings import ServerSettings, model_name
+from server.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint that the engine serves."""
+
+    name: str
+    folder: Path
+    config: CheckpointConfig
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.config.task]
+
+    def evaluation(self) -> object:
+        """The figures that `gram eval` wrote beside the weights, if it has."""
+        path = self.folder / EVALUATION_FILE
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+
+@dataclass
+class Service:
+    """What the routes work with."""
+
+    settings: ServerSettings
+    models: dict[str, LoadedModel]
+    metrics: Metrics
+    engine: Supervisor
+
+
+def read_models(folders: list[Path]) -> dict[str, LoadedModel]:
+    """The checkpoints' configurations by name (the folder's). Raises CheckpointError."""
+    if not folders:
+        raise CheckpointError("no checkpoint to serve; name one with --model")
+    loaded: dict[str, LoadedModel] = {}
+    for folder in folders:
+        config = read_config(folder)
+        if config.task not in TASKS:
+            raise CheckpointError(f"{folder}: its task {config.task!r} is not known; tasks: {', '.join(TASKS)}")
+        name = model_name(folder)
+        if name in loaded:
+            raise CheckpointError(f"two checkpoints are called {name}: {loaded[name].folder} and {folder}; rename one folder")
+        loaded[name] = LoadedModel(name, folder, config)
+    return loaded

@@ -1,0 +1,65 @@
+"""`gram eval`: the held-out puzzles through the engine that serves, so that what is measured is what is served."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from models.config import read_config
+from models.evaluation import Evaluation, Sample, evaluate
+from models.tasks import TASKS
+from server.engine.loop import Engine
+from server.engine.messages import Submit
+from server.local import run
+from server.settings import EngineSettings, model_name
+
+if TYPE_CHECKING:
+    from server.cli import Eval
+
+_IN_FLIGHT = 64
+_COLUMNS = ("single", "lprm", "majority", "any", "coverage", "coverage_limit", "auroc", "mean_steps")
+
+
+def evaluate_checkpoint(folder: Path, options: "Eval") -> list[Evaluation]:
+    """One evaluation for each temperature. Puzzle i is sampled with seed + i."""
+    task = TASKS[read_config(folder).task]
+    puzzles = task.held_out[: options.limit]
+    settings = options.model_dump(include=set(EngineSettings.model_fields))
+    engine = Engine(EngineSettings.model_validate({**settings, "model": [folder]}))
+    evaluations = []
+    for temperature in options.temperatures:
+        requests = [
+            Submit(
+                request=i,
+                model=model_name(folder),
+                puzzle=puzzle.astype(np.uint8).tobytes(),
+                num_trajectories=options.samples,
+                max_steps=options.max_steps,
+                seed=options.seed + i,
+                temperature=temperature,
+            )
+            for i, puzzle in enumerate(puzzles)
+        ]
+        samples: list[list[Sample]] = [[] for _ in puzzles]
+        total = len(puzzles) * options.samples
+        finished = run(engine, requests, in_flight=_IN_FLIGHT)
+        for ended in tqdm(finished, total=total, desc=f"temperature {temperature:g}", unit="trajectory"):
+            # A dropped trajectory counts as a wrong one.
+            answer = np.frombuffer(ended.answer or bytes(task.seq_len), np.uint8).astype(np.int64)
+            samples[ended.request].append(Sample(answer, ended.score, ended.steps))
+        evaluations.append(
+            evaluate(task, puzzles, samples, temperature=temperature, max_steps=options.max_steps, seed=options.seed)
+        )
+    return evaluations
+
+
+def table(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
+    """The figures, a line for each temperature, and the paper's."""
+    rows = [["temperature", *_COLUMNS]]
+    for evaluation in evaluations:
+        figures = [getattr(evaluation, column) for column in _COLUMNS]
+        rows.append([f"{evaluation.temperature:g}", *("-" if f is None else f"{f:.4f}" for f in figures)])
+    rows.append(["paper", *(f"{paper[column]:.4f}" if column in paper else "" for column in _COLUMNS)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

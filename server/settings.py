@@ -1,0 +1,47 @@
+"""What can be set when the server starts, by flag or by GRAM_* environment variable: the one place of its defaults."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.config import CONFIG_FILE, ZOO
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float32"]
+Count = Annotated[int, Field(gt=0)]
+
+
+def bundled_models() -> list[Path]:
+    """The checkpoints that come with the code."""
+    return sorted(path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}"))
+
+
+def model_name(folder: Path) -> str:
+    """A checkpoint is called by its folder's name."""
+    return folder.resolve().name
+
+
+class EngineSettings(BaseSettings):
+    """Where and how the engine computes."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+
+    model: list[Path] = Field(default_factory=bundled_models, description="checkpoint folders (default: all bundled ones)")
+    device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
+    dtype: Dtype = Field("auto", description="auto takes bfloat16 where the machine multiplies in it, else float32")
+    slots: Count | None = Field(
+        None, description="trajectories in the device's memory at a time (default: 32 on a CPU, 256 on a GPU)"
+    )
+
+
+class ServerSettings(EngineSettings):
+    """The server's own settings and limits."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=0, le=65535)
+    max_trajectories: Count = Field(100_000, description="largest num_trajectories of a request")
+    max_steps: Count = Field(1024, description="largest max_steps of a request")
+    max_body_bytes: Count = Field(65_536, description="largest request body")
+    grace_seconds: Count = Field(30, description="on SIGTERM, time for running requests to finish")

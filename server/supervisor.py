@@ -1,0 +1,187 @@
+"""The API process's side of the engine: starts the process, submits, hands out what comes back, replaces a dead one.
+
+A trajectory is a pure function of (weights, puzzle, seed, index). So when the engine dies, the unfinished
+trajectories are submitted to a new one, and the client gets the answer that it would have had.
+"""
+
+import asyncio
+import itertools
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.engine.messages import Cancel, Failed, FromEngine, Ready, StepReport, Submit, Trajectory, Unframer, frame
+from server.settings import EngineSettings
+
+log = logging.getLogger("gram")
+
+MAX_CRASHES = 3
+"""Engine deaths in a row, without a step between them, after which the service gives up."""
+
+
+class EngineUnavailableError(Exception):
+    """No engine can answer, and none is going to."""
+
+
+@dataclass
+class Job:
+    """An unfinished request, as the API process keeps it."""
+
+    submit: Submit
+    submitted_at: float = field(default_factory=time.monotonic)
+    results: asyncio.Queue[Trajectory | None] = field(default_factory=asyncio.Queue)
+    queue_seconds: float | None = None
+    _finished: set[int] = field(default_factory=set)
+    _next: int = 0
+
+    def accept(self, trajectory: Trajectory) -> None:
+        """Hand a trajectory on, unless an engine that died has already reported it."""
+        if trajectory.index < self._next or trajectory.index in self._finished:
+            return
+        self._finished.add(trajectory.index)
+        while self._next in self._finished:
+            self._finished.remove(self._next)
+            self._next += 1
+        self.results.put_nowait(trajectory)
+
+    def unfinished(self) -> Submit:
+        """What to submit to a new engine; the few trajectories past the first gap are run again and not accepted twice."""
+        return msgspec.structs.replace(self.submit, first_trajectory=self._next)
+
+
+class Supervisor:
+    """Owns the engine process. All methods run on the API process's event loop."""
+
+    def __init__(self, settings: EngineSettings, on_report: Callable[[StepReport], None]) -> None:
+        self._settings = settings.model_dump_json(include=set(EngineSettings.model_fields))
+        self._on_report = on_report
+        self._jobs: dict[int, Job] = {}
+        self._ids = itertools.count()
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._first_outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._failure: str | None = None
+        self.engine: Ready | None = None
+        self.restarts = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether an engine can answer now."""
+        return self.engine is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> Ready:
+        """Start the engine and return when it can answer. Raises EngineUnavailableError."""
+        self._task = asyncio.create_task(self._supervise())
+        return await asyncio.shield(self._first_outcome)
+
+    async def stop(self) -> None:
+        """End the engine process."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._writer:
+            self._writer.close()
+        if self._process and self._process.returncode is None:
+            try:
+                await asyncio.wait_for(self._process.wait(), 2)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+    def open(self, submit: Callable[[int], Submit]) -> Job:
+        """Submit a request under a number of its own. Raises EngineUnavailableError. `close` it, however it ends."""
+        if self._failure:
+            raise EngineUnavailableError(self._failure)
+        request = next(self._ids)
+        job = self._jobs[request] = Job(submit(request))
+        if self.ready:
+            self._send(job.submit)
+        return job
+
+    def close(self, job: Job) -> None:
+        """Forget a request; what it still has in the engine is cancelled."""
+        if self._jobs.pop(job.submit.request, None) and self.ready:
+            self._send(Cancel(job.submit.request))
+
+    async def trajectories(self, job: Job) -> AsyncIterator[Trajectory]:
+        """The request's trajectories as they finish, each once. Raises EngineUnavailableError if the service gives up."""
+        for _ in range(job.submit.num_trajectories):
+            trajectory = await job.results.get()
+            if trajectory is None:
+                raise EngineUnavailableError(self._failure)
+            yield trajectory
+
+    def _send(self, message: Submit | Cancel) -> None:
+        assert self._writer
+        self._writer.write(frame(message))
+
+    async def _supervise(self) -> None:
+        crashes = 0
+        while True:
+            stepped = await self._run_once()
+            self.engine = None
+            crashes = 1 if stepped else crashes + 1
+            if self._failure or crashes >= MAX_CRASHES:
+                self._give_up(self._failure or f"the engine died {crashes} times in a row")
+                return
+            self.restarts += 1
+            log.error("the engine died; starting another for %d unfinished requests", len(self._jobs))
+
+    async def _run_once(self) -> bool:
+        """One life of the engine process, to its end; whether it made a step for a request."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = str(theirs.fileno())
+            command = [sys.executable, "-m", "server.engine.loop", "--fd", fd, "--settings", self._settings]
+            self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        unframer: Unframer[FromEngine] = Unframer(FromEngine)
+        stepped = False
+        try:
+            while data := await reader.read(1 << 20):
+                for message in unframer.feed(data):
+                    stepped |= isinstance(message, StepReport)
+                    self._receive(message)
+        except ConnectionError:
+            pass  # as good as the end of the stream
+        self._writer.close()
+        await self._process.wait()
+        return stepped
+
+    def _receive(self, message: FromEngine) -> None:
+        match message:
+            case StepReport():
+                for request, seconds in message.started.items():
+                    if (job := self._jobs.get(request)) and job.queue_seconds is None:
+                        job.queue_seconds = seconds
+                for trajectory in message.finished:
+                    if job := self._jobs.get(trajectory.request):
+                        job.accept(trajectory)
+                self._on_report(message)
+            case Ready():
+                self.engine = message
+                for job in self._jobs.values():
+                    self._send(job.unfinished())
+                if not self._first_outcome.done():
+                    self._first_outcome.set_result(message)
+            case Failed():
+                self._failure = message.message
+
+    def _give_up(self, reason: str) -> None:
+        self._failure = reason
+        log.critical("no engine: %s", reason)
+        for job in self._jobs.values():
+            job.results.put_nowait(None)
+        if not self._first_outcome.done():
+            self._first_outcome.set_exception(EngineUnavailableError(reason))
