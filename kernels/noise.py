@@ -29,7 +29,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
         # The product of two 32-bit words may wrap past the sign bit; the masks make both halves right again.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
-    return list(torch.broadcast_tensors(c0, c1, c2, c3))
+    return [c0, c1, c2, c3]
 
 
 def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, elements: int) -> Tensor:

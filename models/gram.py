@@ -54,6 +54,10 @@ class Guidance(nn.Module):
         self.log_sigma = SwiGLU(in_dim, config.guidance_dim, config.dim, zero=True)
         self.log_sigma_bias = nn.Parameter(torch.full((config.dim,), config.log_sigma_init))
 
+    def __call__(self, x: Tensor) -> Gaussian:
+        result: Gaussian = super().__call__(x)
+        return result
+
     def forward(self, x: Tensor) -> Gaussian:
         """x [B, L, in_dim] -> a Gaussian over [B, L, D]; log sigma is clamped to the configured range."""
         log_sigma = self.log_sigma(x) + self.log_sigma_bias.to(x.dtype)

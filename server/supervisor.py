@@ -10,7 +10,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -114,7 +114,7 @@ class Supervisor:
         if self._jobs.pop(job.submit.request, None) and self.ready:
             self._send(Cancel(job.submit.request))
 
-    async def trajectories(self, job: Job) -> AsyncIterator[Trajectory]:
+    async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory]:
         """The request's trajectories as they finish, each once. Raises EngineUnavailableError if the service gives up."""
         for _ in range(job.submit.num_trajectories):
             trajectory = await job.results.get()

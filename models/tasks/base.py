@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 Tokens = NDArray[np.int64]
 """Puzzle or answer as symbols; [N], or [..., N] for several."""
@@ -27,7 +28,7 @@ class Task(ABC):
     """A sentence for people."""
     formats: list[str]
     """The accepted spellings, a sentence each."""
-    examples: list[object]
+    examples: list[JsonValue]
     """One puzzle in each accepted spelling, in the order of `formats`; all are the same puzzle."""
     seq_len: int
     vocab_size: int

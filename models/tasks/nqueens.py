@@ -5,6 +5,7 @@ import itertools
 import re
 import string
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -43,14 +44,14 @@ class NQueens(Task):
             f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
             "line breaks, spaces and '/' between rows are ignored",
             f"a list of {size} rows, each a text of {size} symbols",
-            f"the given queens as squares: a file a-{string.ascii_lowercase[size - 1]} and a rank 1-{size}, rank 1 at the bottom",
+            f"the given queens as squares, a file a-{string.ascii_lowercase[size - 1]} and a rank 1-{size} (1 at the bottom)",
             '{"queens": [[row, column], ...]}, counted from 0, row 0 on top; {"queens": []} is the empty board',
             f"{size} lists of {size} numbers, 1 a queen and 0 a square to fill",
         ]
 
     def parse(self, puzzle: object) -> Tokens:
         match puzzle:
-            case {"queens": list(queens)} if len(puzzle) == 1:
+            case {"queens": list(queens), **others} if not others:
                 squares = [self._pair(pair, f"queens[{i}]") for i, pair in enumerate(queens)]
             case str() if _SQUARE.match(puzzle.strip()) and not self._is_board(puzzle):
                 squares = [self._named_square(word) for word in _SEPARATORS.split(puzzle.strip()) if word]
@@ -59,7 +60,8 @@ class NQueens(Task):
             case [*rows] if rows and all(isinstance(row, str) for row in rows):
                 squares = self._board("".join(self._row(str(row), i) for i, row in enumerate(rows)))
             case [*rows] if rows and all(isinstance(row, list) for row in rows):
-                squares = self._board("".join(self._number_row(row, i) for i, row in enumerate(rows)))
+                numbers = cast("list[list[object]]", rows)
+                squares = self._board("".join(self._number_row(row, i) for i, row in enumerate(numbers)))
             case _:
                 raise PuzzleError("a board is one of: " + "; ".join(self.formats))
         return self._place(squares)

@@ -98,7 +98,7 @@ class Trainer:
             group["lr"] = learning_rate(stage, position)
         result = losses(self.model, task, self.carry, stage, self.config, self.rng)
         self.optimizer.zero_grad()
-        result.total.backward()
+        result.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.update += 1

@@ -45,6 +45,7 @@ def start(model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> Carr
 
 
 def dtype_of(config: TrainingConfig) -> torch.dtype:
+    """The dtype of the activations in training."""
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 

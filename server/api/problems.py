@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457): every one names the place and the mend."""
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +13,7 @@ from server.api.schemas import FieldProblem, Problem
 from server.supervisor import EngineUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
-DOCUMENTED = {
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
     for status in (400, 404, 413, 422, 503)
 }
@@ -68,6 +69,7 @@ def install(app: FastAPI) -> None:
 
 
 def unavailable(error: EngineUnavailableError) -> Problem:
+    """The problem of a service without an engine."""
     return ProblemError(503, f"no engine can answer: {error}").problem
 
 
@@ -90,7 +92,8 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         seen = 0
 
         async def limited() -> Message:
@@ -104,5 +107,6 @@ class BodyLimit:
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.max_bytes:
             problem = ProblemError(413, f"has {int(length)} bytes; send {self.max_bytes} at most", "body").problem
-            return await respond(problem)(scope, receive, send)
+            await respond(problem)(scope, receive, send)
+            return
         await self.app(scope, limited, send)

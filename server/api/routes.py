@@ -97,6 +97,7 @@ async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse |
 
 @router.get("/v1/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
+    """Each model's name, task, sizes and the figures that `gram eval` measured on held-out puzzles."""
     return [
         ModelInfo(name=model.name, task=model.task.name, config=model.config.model.model_dump(), evaluation=model.evaluation())
         for model in _service(request).models.values()
@@ -105,6 +106,7 @@ async def models(request: Request) -> list[ModelInfo]:
 
 @router.get("/v1/tasks", summary="Kinds of puzzles and how to write them")
 async def tasks(request: Request) -> list[TaskInfo]:
+    """Each task's accepted spellings, with an example of each."""
     loaded = _service(request).models.values()
     return [
         TaskInfo(
@@ -126,11 +128,13 @@ class Health(BaseModel):
 
 @router.get("/health/live", summary="Whether the process answers")
 async def live() -> Health:
+    """Answers as long as the process runs."""
     return Health(status="live")
 
 
 @router.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
 async def ready(request: Request) -> Health:
+    """Answers 503 while the engine starts, or when none can be started."""
     if not _service(request).engine.ready:
         raise ProblemError(503, "the engine is starting; try again in a few seconds")
     return Health(status="ready")
@@ -138,4 +142,5 @@ async def ready(request: Request) -> Health:
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
+    """The Prometheus exposition."""
     return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -31,7 +31,8 @@ class Options(BaseModel):
     select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
-        description="run all trajectories, or stop with the lowest-numbered one that the checker finds valid, or whose score reaches this number",
+        description="run all trajectories, or stop with the lowest-numbered one that the checker finds valid, "
+        "or whose score reaches this number",
     )
     top: int | None = Field(None, ge=1, description="return only this many candidates (default: all)")
 

@@ -1,7 +1,7 @@
 """One solve request, from its validated body to its ranked answer."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Solve:
             raise ProblemError(422, str(error), "puzzle") from error
         return cls(service, model, puzzle, request.chosen_seed(), request)
 
-    async def run(self) -> AsyncIterator[Outcome | SolveResponse]:
+    async def run(self) -> AsyncGenerator[Outcome | SolveResponse]:
         """Run it: each trajectory that counts as it ends, then the result. Frees its slots however it ends."""
         request, metrics, name = self.request, self.service.metrics, self.model.name
         collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop)
