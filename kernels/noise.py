@@ -1,8 +1,9 @@
-"""Counter-based standard normals: a pure function of (seed, trajectory, transition, element).
+"""Counter-based standard normals: a pure function of (seed, trajectory, transition, position, channel).
 
 Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is
-the request's seed; the counter is (element // 4, transition, trajectory, 0). Nothing about the slot, the batch or
-the load enters, which is what makes an answer reproducible.
+the request's seed. A counter gives four words and so four normals, for channels i, i + D/4, i + D/2 and i + 3D/4 of a
+position; it is (position * D/4 + i, transition, trajectory, 0). Nothing about the slot, the batch or the load enters,
+which is what makes an answer reproducible.
 """
 
 import math
@@ -16,32 +17,38 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> list[Tensor]:
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
     """Philox 4x32-10: four counter words and two key words to four random words.
 
-    Words are unsigned 32-bit values held in int64 tensors, broadcast against one another.
+    Words are unsigned 32-bit values held in int64 tensors; the counter's are of one shape [...], the key's broadcast to
+    it. Returns [4, ...].
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+    # The two halves of a round are alike, so they are computed as one: factors are words 0 and 2, others words 1 and 3.
+    factors, others = torch.stack([counter[0], counter[2]]), (counter[1], counter[3])
+    keys = torch.stack(key)
+    halves = (2,) + (1,) * (keys.ndim - 1)
+    multipliers, weyl = (torch.tensor(words, device=keys.device).view(halves) for words in (_MULTIPLIERS, _WEYL))
     for round_ in range(_ROUNDS):
-        if round_:
-            k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-        # The product of two 32-bit words may wrap past the sign bit; the masks make both halves right again.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
-    return [c0, c1, c2, c3]
+        product = factors * multipliers  # may wrap past the sign bit; the mask below makes the high half right again
+        high = product >> 32
+        torch.bitwise_xor(high[1], others[0], out=factors[0])
+        torch.bitwise_xor(high[0], others[1], out=factors[1])
+        factors.bitwise_xor_((keys + round_ * weyl) & _MASK).bitwise_and_(_MASK)
+        others = product[1], product[0]  # only the low halves count; the mask takes off the rest
+    return torch.stack([factors[0], others[0] & _MASK, factors[1], others[1] & _MASK])
 
 
-def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, elements: int) -> Tensor:
-    """Normals [B, elements], float32; seed, trajectory, transition are int64 [B] (seed: all 64 bits are used)."""
-    blocks = -(-elements // 4)
-    block = torch.arange(blocks, device=seed.device)[None]
-    counter = (block, transition[:, None], trajectory[:, None] & _MASK, torch.zeros_like(seed)[:, None])
+def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+    """Normals [B, length, dim], float32. seed, trajectory and transition are int64 [B]; the seed counts with all 64 bits.
+
+    dim is a multiple of 4.
+    """
+    rows, quarter = len(seed), dim // 4
+    block = torch.arange(length * quarter, device=seed.device).expand(rows, -1)
+    counter = (block, *(word[:, None].expand_as(block) for word in (transition, trajectory, torch.zeros_like(seed))))
     words = philox(counter, (seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK))
-    # 24 bits each: exact in float32; the half step keeps the uniform off 0, where the logarithm ends.
-    uniform = [((word >> 8).float() + 0.5) * 2.0**-24 for word in words]
-    normals = []
-    for first, second in (uniform[:2], uniform[2:]):
-        radius, angle = (-2.0 * first.log()).sqrt(), second * (2.0 * math.pi)
-        normals += [radius * angle.cos(), radius * angle.sin()]
-    return torch.stack(normals, dim=-1).flatten(1)[:, :elements]
+    # 24 bits are exact in float32; the half step keeps the uniform off 0, where the logarithm ends.
+    uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)
+    radius, angle = uniform[0::2].log_().mul_(-2.0).sqrt_(), uniform[1::2].mul_(2.0 * math.pi)
+    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()])  # [cos or sin, pair, B, L D / 4]
+    return pairs.view(4, rows, length, quarter).permute(1, 2, 0, 3).reshape(rows, length, dim)

@@ -19,6 +19,6 @@ def stochastic_transition(
     u, mean, log_sigma: [B, L, D]. seed, trajectory, transition: int64 [B], the counter of the noise.
     temperature: float32 [B].
     """
-    noise = standard_normal(seed, trajectory, transition, u[0].numel()).view_as(u)
+    noise = standard_normal(seed, trajectory, transition, *u.shape[1:])
     scale = temperature[:, None, None] * log_sigma.float().exp()
     return (u.float() + mean.float() + scale * noise).to(u.dtype)

@@ -43,6 +43,8 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
+        if self.dim % 4:
+            raise ValueError(f"dim {self.dim} must be a multiple of 4, since a Philox counter gives four normals")
         if self.mixing == "attention" and self.dim % (2 * self.num_heads):
             raise ValueError(f"dim {self.dim} must be a multiple of 2 * num_heads ({2 * self.num_heads}) for RoPE")
         if not self.log_sigma_min <= self.log_sigma_init <= self.log_sigma_max:

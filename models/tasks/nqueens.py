@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from models.tasks.base import PuzzleError, Task, Tokens
 
@@ -38,8 +39,8 @@ class NQueens(Task):
         self.paper = paper
         board = np.full((size, size), UNKNOWN)
         board[1, 6], board[4, 0] = QUEEN, QUEEN
-        rows = self._rows(board)
-        self.examples = ["\n".join(rows), rows, "g7 a4", {"queens": [[1, 6], [4, 0]]}, (board == QUEEN).astype(int).tolist()]
+        rows: list[JsonValue] = [*self._rows(board)]
+        self.examples = ["\n".join(self._rows(board)), rows, "g7 a4", {"queens": [[1, 6], [4, 0]]}, (board == QUEEN).astype(int).tolist()]
         self.formats = [
             f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
             "line breaks, spaces and '/' between rows are ignored",

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.gram import GRAM, State
 from server.engine.slots import SlotPool
 
-CPU_TILE = 4
+CPU_TILE = 8
 """Rows per tile on the CPU: large enough for the matrix products, small enough that a lone row wastes little."""
 GPU_TILE = 64
 
@@ -75,6 +75,7 @@ class Runner:
         low.copy_(state.l)
         pool.transition[rows] += self.model.config.transitions
         heads = self.model.read_heads(state.h)
-        finite = (state.h.isfinite().all(-1) & state.l.isfinite().all(-1)).all(-1)
+        # A sum is finite only if all its terms are.
+        finite = (state.h.sum((1, 2), dtype=torch.float32) + state.l.sum((1, 2), dtype=torch.float32)).isfinite()
         numbers = torch.stack([heads.halt.sigmoid(), heads.value.sigmoid(), finite.float()], dim=1)
         return numbers, self.model.decode(state.h).argmax(-1).to(torch.uint8)

@@ -1,0 +1,170 @@
+"""The engine with the bundled weights: batch invariance, fairness, cancellation, and rows that go wrong."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.tasks import TASKS
+from server.engine.loop import Engine
+from server.engine.messages import Cancel, Submit, Trajectory
+from tests.support import make_engine
+
+TASK = TASKS["nqueens-8"]
+
+
+def submit(
+    request: int, trajectories: int, *, seed: int = 1, temperature: float = 1.0, max_steps: int = 16, puzzle: int = 0
+) -> Submit:
+    tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
+    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, seed, temperature)
+
+
+def step(engine: Engine) -> list[Trajectory]:
+    """One step; the trajectories that finished with it."""
+    return [trajectory for report in engine.step() for trajectory in report.finished]
+
+
+def drain(engine: Engine) -> list[Trajectory]:
+    """Step to the end; the finished trajectories in their order."""
+    return [trajectory for _ in iter(lambda: engine.idle, True) for trajectory in step(engine)]
+
+
+def of_request(finished: list[Trajectory], request: int) -> list[Trajectory]:
+    return sorted((t for t in finished if t.request == request), key=lambda t: t.index)
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path) -> list[Trajectory]:
+    """What a request of 12 trajectories gives by itself."""
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 12))
+    return of_request(drain(engine), 0)
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8, 13, 64])
+def test_the_slot_count_changes_no_bit(checkpoint: Path, alone: list[Trajectory], slots: int) -> None:
+    engine = make_engine(checkpoint, slots)
+    engine.handle(submit(0, 12))
+    assert of_request(drain(engine), 0) == alone
+
+
+def test_other_requests_in_flight_change_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 24)
+    crowd = random.Random(0)
+    finished = []
+    for request in range(1, 41):
+        temperature = crowd.choice([0.5, 1, 2])
+        engine.handle(submit(request, crowd.randint(1, 4), seed=request, temperature=temperature, puzzle=request))
+        if request == 20:
+            engine.handle(submit(0, 12))
+        if request >= 15:
+            finished += step(engine)
+    assert of_request(finished + drain(engine), 0) == alone
+
+
+def test_torch_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 32)
+    for lane in engine._lanes.values():
+        lane.runner._threads = None
+    engine.handle(submit(0, 12))
+    assert of_request(drain(engine), 0) == alone
+
+
+def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 32)
+    whole = submit(0, 12)
+    engine.handle(Submit(*(getattr(whole, f) for f in whole.__struct_fields__[:-1]), first_trajectory=5))
+    assert of_request(drain(engine), 0) == alone[5:]
+
+
+def test_seeds_and_trajectories_differ(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 8, seed=1))
+    engine.handle(submit(1, 8, seed=2**40 + 1))
+    finished = drain(engine)
+    scores = {trajectory.score for trajectory in finished}
+    assert len(scores) == 16
+
+
+def test_without_temperature_all_trajectories_are_one(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    engine.handle(submit(0, 5, temperature=0.0))
+    assert len({(t.steps, t.score, t.answer) for t in drain(engine)}) == 1
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    engine.handle(submit(0, 1000, max_steps=4))
+    engine.step()
+    engine.handle(submit(1, 1, max_steps=4))
+    for _ in range(4 + 4 + 1):  # a slot frees, the trajectory runs
+        if any(t.request == 1 for t in step(engine)):
+            break
+    else:
+        pytest.fail("the small request was not served beside the large one")
+    engine.handle(Cancel(0))
+    assert engine.idle
+
+
+def test_cancelling_frees_the_slots_before_the_next_step(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    engine.handle(submit(0, 1000))
+    engine.step()
+    engine.handle(Cancel(0))
+    engine.handle(submit(1, 8, seed=3))
+    (report,) = engine.step()
+    assert report.rows == 8
+    assert all(t.request == 1 for t in [*report.finished, *drain(engine)])
+
+
+def test_memory_is_that_of_the_slots_whatever_the_number_of_trajectories(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    (lane,) = engine._lanes.values()
+    before = [tensor.data_ptr() for tensor in lane.pool.state]
+    engine.handle(submit(0, 10**9))
+    (report,) = engine.step()
+    assert report.rows == 8
+    assert report.stats.waiting > 10**8
+    assert [tensor.data_ptr() for tensor in lane.pool.state] == before
+    engine.handle(Cancel(0))
+    assert engine.idle
+
+
+def test_a_row_that_turns_non_finite_is_dropped_and_its_neighbours_are_not_touched(
+    checkpoint: Path, alone: list[Trajectory]
+) -> None:
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(1, 3, temperature=float("inf")))
+    engine.handle(submit(0, 12))
+    finished = drain(engine)
+    assert [(t.answer, t.steps) for t in of_request(finished, 1)] == [(None, 1)] * 3
+    assert of_request(finished, 0) == alone
+
+
+def test_the_reports_add_up(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    engine.handle(submit(0, 20))
+    engine.handle(submit(1, 5, seed=2))
+    reports = [report for _ in iter(lambda: engine.idle, True) for report in engine.step()]
+    assert sum(report.rows for report in reports) == sum(t.steps for report in reports for t in report.finished)
+    started = [request for report in reports for request in report.started]
+    assert sorted(started) == [0, 1]
+    assert all(seconds >= 0 for report in reports for seconds in report.started.values())
+    assert reports[-1].stats.live == reports[-1].stats.waiting == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("slots", [64, 200])
+def test_the_slot_count_changes_no_bit_on_a_gpu(checkpoint: Path, slots: int) -> None:
+    from server.settings import EngineSettings
+
+    answers = []
+    for count in (64, slots):
+        engine = Engine(EngineSettings(model=[checkpoint], slots=count, device="cuda"))
+        engine.handle(submit(0, 12))
+        answers.append(of_request(drain(engine), 0))
+    assert answers[0] == answers[1]

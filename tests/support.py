@@ -1,0 +1,80 @@
+"""What the tests share: engines of the bundled model, and real servers on real sockets."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from server.engine.loop import Engine
+from server.settings import EngineSettings
+
+READY_SECONDS = 60
+
+
+@dataclass
+class RunningServer:
+    """A `gram serve` process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def engine(self) -> psutil.Process:
+        """Its engine process."""
+        return next(
+            child for child in psutil.Process(self.process.pid).children() if "server.engine.loop" in " ".join(child.cmdline())
+        )
+
+    def gauge(self, name: str) -> float:
+        """A metric's value, summed over its labels."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    def wait_until(self, condition: str, value: float) -> None:
+        """Wait for a metric to come to a value; fails after a while."""
+        for _ in range(300):
+            if self.gauge(condition) == value:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"{condition} is {self.gauge(condition)}, not {value}")
+
+
+@contextmanager
+def serving(*flags: str) -> Iterator[RunningServer]:
+    """A server of the bundled models, ready to answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port), *flags]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    server = RunningServer(f"http://127.0.0.1:{port}", process)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                if httpx.get(f"{server.url}/health/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the server did not come up (exit code {process.poll()})")
+            time.sleep(0.1)
+        yield server
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def make_engine(checkpoint: Path, slots: int) -> Engine:
+    """An engine in this process."""
+    return Engine(EngineSettings(model=[checkpoint], slots=slots, device="cpu"))
