@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, CheckpointError, ModelConfig, read_config
 from models.gram import GRAM
@@ -18,9 +19,8 @@ def save_checkpoint(folder: Path, task: str, model: GRAM) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = CheckpointConfig(task=task, model=model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n")
-    weights = model.state_dict()
-    served = {name: weights[name].contiguous() for name in served_names(config.model)}
-    (folder / WEIGHTS_FILE).write_bytes(save(served))
+    weights = {name: tensor.contiguous() for name, tensor in served_weights(model).items()}
+    (folder / WEIGHTS_FILE).write_bytes(save(weights))
 
 
 def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> GRAM:
@@ -31,9 +31,8 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> G
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    with torch.device("meta"):
-        model = GRAM(config, posterior=False)
-    own = {name: model.state_dict()[name] for name in served_names(config)}
+    model = GRAM(config, dtype, posterior=False)
+    own = served_weights(model)
     given = {name: t for name, t in tensors.items() if not name.startswith(_TRAINING_ONLY)}
     problems = [f"{name} is missing" for name in own.keys() - given.keys()]
     problems += [f"{name} is unexpected" for name in given.keys() - own.keys()]
@@ -44,13 +43,11 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> G
             problems.append(f"{name} has values that are not finite")
     if problems:
         raise CheckpointError(f"{path}: " + "; ".join(sorted(problems)))
-    model = GRAM(config, dtype, posterior=False)
     model.load_state_dict(given, strict=False)  # a shared core is stored once; the check above was the strict one
     return model.to(device).cast_weights().eval().requires_grad_(False)
 
 
-def served_names(config: ModelConfig) -> list[str]:
-    """The tensors of a served checkpoint: a network shared by f_L and f_H is stored once."""
-    with torch.device("meta"):
-        names = GRAM(config, posterior=False).state_dict()
-    return [name for name in names if not (config.shared_core and name.startswith("f_high."))]
+def served_weights(model: GRAM) -> dict[str, Tensor]:
+    """The tensors of a served checkpoint: no posterior, and a network shared by f_L and f_H once."""
+    left_out = ("f_high.", *_TRAINING_ONLY) if model.config.shared_core else _TRAINING_ONLY
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(left_out)}

@@ -26,14 +26,16 @@ class Serve(ServerSettings):
     """Serve the models over HTTP until Ctrl-C."""
 
     def cli_cmd(self) -> None:
-        import uvicorn
+        import uvloop
 
-        from server.api.app import create_app
+        from server.api.app import serve
+        from server.supervisor import EngineUnavailableError
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        app = create_app(ServerSettings.model_validate(self.model_dump()))
-        grace = self.grace_seconds
-        uvicorn.run(app, host=self.host, port=self.port, log_level="warning", timeout_graceful_shutdown=grace)
+        try:
+            uvloop.run(serve(self))
+        except EngineUnavailableError as error:
+            raise CommandError(f"no engine can answer: {error}") from error
 
 
 class Solve(Options, EngineSettings):

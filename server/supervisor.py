@@ -5,6 +5,7 @@ trajectories are submitted to a new one, and the client gets the answer that it 
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
@@ -57,47 +58,37 @@ class Job:
 class Supervisor:
     """Owns the engine process. All methods run on the API process's event loop."""
 
-    def __init__(self, settings: EngineSettings, on_report: Callable[[StepReport], None]) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        on_report: Callable[[StepReport], None],
+        on_ready: Callable[[int, str], None],
+    ) -> None:
+        """on_ready is told the number of slots and the device."""
         self._settings = settings.model_dump_json(include=set(EngineSettings.model_fields))
         self._on_report = on_report
+        self._on_ready = on_ready
         self._jobs: dict[int, Job] = {}
         self._ids = itertools.count()
         self._writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._first_outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._failure: str | None = None
-        self.engine: Ready | None = None
+        self.ready = False
         self.restarts = 0
 
-    @property
-    def ready(self) -> bool:
-        """Whether an engine can answer now."""
-        return self.engine is not None
-
-    @property
-    def pid(self) -> int | None:
-        """The engine's process id."""
-        return self._process.pid if self._process else None
-
-    async def start(self) -> Ready:
-        """Start the engine and return when it can answer. Raises EngineUnavailableError."""
-        self._task = asyncio.create_task(self._supervise())
-        return await asyncio.shield(self._first_outcome)
-
-    async def stop(self) -> None:
-        """End the engine process."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._writer:
-            self._writer.close()
-        if self._process and self._process.returncode is None:
-            try:
-                await asyncio.wait_for(self._process.wait(), 2)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+    async def run(self) -> None:
+        """Keep an engine running until cancelled. Raises EngineUnavailableError when it gives up."""
+        crashes = 0
+        while True:
+            stepped = await self._run_once()
+            crashes = 1 if stepped else crashes + 1
+            if self._failure is None and crashes >= MAX_CRASHES:
+                self._failure = f"the engine died {crashes} times in a row"
+            if self._failure is not None:
+                for job in self._jobs.values():
+                    job.results.put_nowait(None)
+                raise EngineUnavailableError(self._failure)
+            self.restarts += 1
+            log.error("the engine died; starting another for %d unfinished requests", len(self._jobs))
 
     def open(self, submit: Callable[[int], Submit]) -> Job:
         """Submit a request under a number of its own. Raises EngineUnavailableError. `close` it, however it ends."""
@@ -126,25 +117,13 @@ class Supervisor:
         assert self._writer
         self._writer.write(frame(message))
 
-    async def _supervise(self) -> None:
-        crashes = 0
-        while True:
-            stepped = await self._run_once()
-            self.engine = None
-            crashes = 1 if stepped else crashes + 1
-            if self._failure or crashes >= MAX_CRASHES:
-                self._give_up(self._failure or f"the engine died {crashes} times in a row")
-                return
-            self.restarts += 1
-            log.error("the engine died; starting another for %d unfinished requests", len(self._jobs))
-
     async def _run_once(self) -> bool:
         """One life of the engine process, to its end; whether it made a step for a request."""
         ours, theirs = socket.socketpair()
         with theirs:
             fd = str(theirs.fileno())
-            command = [sys.executable, "-m", "server.engine.loop", "--fd", fd, "--settings", self._settings]
-            self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
+            command = [sys.executable, "-P", "-m", "server.engine.loop", "--fd", fd, "--settings", self._settings]
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
         reader, self._writer = await asyncio.open_connection(sock=ours)
         unframer: Unframer[FromEngine] = Unframer(FromEngine)
         stepped = False
@@ -155,8 +134,13 @@ class Supervisor:
                     self._receive(message)
         except ConnectionError:
             pass  # as good as the end of the stream
-        self._writer.close()
-        await self._process.wait()
+        finally:
+            self.ready = False
+            self._writer.close()
+            # Without its socket the engine exits; one that does not is of no use to anybody.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
         return stepped
 
     def _receive(self, message: FromEngine) -> None:
@@ -170,18 +154,9 @@ class Supervisor:
                         job.accept(trajectory)
                 self._on_report(message)
             case Ready():
-                self.engine = message
+                self.ready = True
                 for job in self._jobs.values():
                     self._send(job.unfinished())
-                if not self._first_outcome.done():
-                    self._first_outcome.set_result(message)
+                self._on_ready(message.slots, f"{message.device} in {message.dtype}")
             case Failed():
                 self._failure = message.message
-
-    def _give_up(self, reason: str) -> None:
-        self._failure = reason
-        log.critical("no engine: %s", reason)
-        for job in self._jobs.values():
-            job.results.put_nowait(None)
-        if not self._first_outcome.done():
-            self._first_outcome.set_exception(EngineUnavailableError(reason))

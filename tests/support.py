@@ -1,4 +1,4 @@
-"""What the tests share: engines of the bundled model, and real servers on real sockets."""
+"""What the tests and the benchmarks share: engines of the bundled model, and real servers on real sockets."""
 
 import os
 import signal
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
 from server.engine.loop import Engine
 from server.settings import EngineSettings
@@ -45,16 +44,16 @@ class RunningServer:
             if self.gauge(condition) == value:
                 return
             time.sleep(0.1)
-        pytest.fail(f"{condition} is {self.gauge(condition)}, not {value}")
+        raise TimeoutError(f"{condition} is {self.gauge(condition)}, not {value}")
 
 
 @contextmanager
-def serving(*flags: str) -> Iterator[RunningServer]:
-    """A server of the bundled models, ready to answer."""
+def serving(*flags: str, module: tuple[str, ...] = ("server.cli", "serve")) -> Iterator[RunningServer]:
+    """A server of the bundled models, ready to answer; `module` is what `python -m` runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port), *flags]
+    command = [sys.executable, "-m", *module, "--port", str(port), *flags]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     server = RunningServer(f"http://127.0.0.1:{port}", process)
     try:
@@ -66,7 +65,7 @@ def serving(*flags: str) -> Iterator[RunningServer]:
             except httpx.TransportError:
                 pass
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the server did not come up (exit code {process.poll()})")
+                raise RuntimeError(f"the server did not come up (exit code {process.poll()})")
             time.sleep(0.1)
         yield server
     finally:

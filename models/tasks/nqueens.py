@@ -40,7 +40,13 @@ class NQueens(Task):
         board = np.full((size, size), UNKNOWN)
         board[1, 6], board[4, 0] = QUEEN, QUEEN
         rows: list[JsonValue] = [*self._rows(board)]
-        self.examples = ["\n".join(self._rows(board)), rows, "g7 a4", {"queens": [[1, 6], [4, 0]]}, (board == QUEEN).astype(int).tolist()]
+        self.examples = [
+            "\n".join(self._rows(board)),
+            rows,
+            "g7 a4",
+            {"queens": [[1, 6], [4, 0]]},
+            (board == QUEEN).astype(int).tolist(),
+        ]
         self.formats = [
             f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
             "line breaks, spaces and '/' between rows are ignored",

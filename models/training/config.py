@@ -30,6 +30,7 @@ class Stage(_Strict):
     lr: Positive
     warmup: int = Field(200, ge=0)
     final_lr: Share = Field(0.05, description="the last learning rate, as a share of lr")
+    ema: Share = Field(0.999, description="decay of the averaged weights, which are the checkpoint's; warmed up at the start")
     prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
     prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
 
@@ -57,7 +58,6 @@ class TrainingConfig(_Strict):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.95)
     clip: Positive = 1.0
-    ema: Share = 0.999
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
     @property

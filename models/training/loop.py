@@ -102,7 +102,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.update += 1
-        decay = min(self.config.ema, (1 + self.update) / (10 + self.update))
+        decay = min(stage.ema, (1 + self.update) / (10 + self.update))
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 self.average[name].lerp_(parameter, 1 - decay)

@@ -1,10 +1,11 @@
-"""The application: what is loaded, the engine behind it, and the routes."""
+"""The application, and the service that runs it beside its engine."""
 
+import asyncio
 import logging
+import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
+import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -18,40 +19,56 @@ from server.supervisor import Supervisor
 log = logging.getLogger("gram")
 
 
-def create_app(settings: ServerSettings) -> FastAPI:
-    """The app; its lifespan starts and stops the engine. Raises CheckpointError for a checkpoint that can't be read."""
-    models = read_models(settings.model)
-    metrics = Metrics()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        begin = time.monotonic()
-        engine = Supervisor(settings, metrics.on_report)
-        metrics.restarts.set_function(lambda: engine.restarts)
-        app.state.service = Service(settings, models, metrics, engine)
-        try:
-            ready = await engine.start()
-            for name in models:
-                metrics.slots.labels(name).set(ready.slots)
-                metrics.live_slots.labels(name).set(0)
-                metrics.queue_depth.labels(name).set(0)
-            log.info(
-                "ready in %.1f s: %s on %s, %d slots", time.monotonic() - begin, ", ".join(models), ready.device, ready.slots
-            )
-            yield
-        finally:
-            await engine.stop()
-
+def create_app(service: Service) -> FastAPI:
+    """The HTTP surface of a service."""
     app = FastAPI(
         title="GRAM server",
         summary="Puzzles in, ranked and checked answers of a generative recursive reasoning model out.",
         version=__version__,
-        lifespan=lifespan,
         middleware=[
-            Middleware(HttpMetrics, metrics=metrics),
-            Middleware(problems.BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(HttpMetrics, metrics=service.metrics),
+            Middleware(problems.BodyLimit, max_bytes=service.settings.max_body_bytes),
         ],
     )
+    app.state.service = service
     problems.install(app)
     app.include_router(routes.router)
     return app
+
+
+async def serve(settings: ServerSettings) -> None:
+    """Serve until a signal. Raises CheckpointError for a checkpoint that can't be read, EngineUnavailableError for an
+    engine that can't be started or kept alive.
+
+    The API listens at once; until the engine is ready it says so at /health/ready, and requests wait.
+    """
+    begin = time.monotonic()
+    models = read_models(settings.model)
+    metrics = Metrics()
+
+    def on_ready(slots: int, where: str) -> None:
+        for name in models:
+            metrics.slots.labels(name).set(slots)
+        log.info("ready after %.1f s: %s on %s, %d slots", time.monotonic() - begin, ", ".join(models), where, slots)
+
+    engine = Supervisor(settings, metrics.on_report, on_ready)
+    metrics.restarts.set_function(lambda: engine.restarts)
+    app = create_app(Service(settings, models, metrics, engine))
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=settings.grace_seconds
+    )
+    server = uvicorn.Server(config)
+    # uvicorn stops at these signals, and then sends them to the process again: to be told that it stopped, not to die.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    http = asyncio.create_task(server.serve())
+    supervision = asyncio.create_task(engine.run())
+    try:
+        await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
+        if supervision.done():
+            server.should_exit = True  # requests that still wait are told that no engine can answer
+        await http
+        if supervision.done():
+            supervision.result()
+    finally:
+        supervision.cancel()
+        await asyncio.gather(supervision, return_exceptions=True)

@@ -89,6 +89,8 @@ async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse |
     try:
         await asyncio.wait({solving, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return solving.result() if solving.done() else None
+    except asyncio.CancelledError:
+        raise ProblemError(503, "the server is stopping and the time for running requests is over; send it again") from None
     finally:
         solving.cancel()
         leaving.cancel()

@@ -89,7 +89,7 @@ class Engine:
         torch.set_num_threads(1)  # a tile is one thread's; see runner.py
         self.placement = resolve(settings)
         device, dtype, slots = self.placement.device, self.placement.dtype, self.placement.slots
-        self._lanes = {
+        self.lanes = {
             model_name(folder): Lane(model_name(folder), Runner(load_checkpoint(folder, device, dtype), device), slots)
             for folder in settings.model
         }
@@ -97,24 +97,24 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to step."""
-        return all(lane.scheduler.idle for lane in self._lanes.values())
+        return all(lane.scheduler.idle for lane in self.lanes.values())
 
     def handle(self, message: ToEngine) -> None:
         """Take a message from the API process."""
         match message:
             case Submit():
-                self._lanes[message.model].submit(message)
+                self.lanes[message.model].submit(message)
             case Cancel():
-                for lane in self._lanes.values():
+                for lane in self.lanes.values():
                     lane.cancel(message.request)
 
     def step(self) -> list[StepReport]:
         """One supervision step of each model that has work."""
-        return [lane.step() for lane in self._lanes.values() if not lane.scheduler.idle]
+        return [lane.step() for lane in self.lanes.values() if not lane.scheduler.idle]
 
     def warm_up(self) -> None:
         """Make a step of each model, so that the first request pays no first-call cost."""
-        for name, lane in self._lanes.items():
+        for name, lane in self.lanes.items():
             puzzle = bytes(lane.runner.model.config.seq_len)
             self.handle(Submit(-1, name, puzzle, lane.runner.tile * 2, 1, 0, 1.0))
             while not self.idle:

@@ -40,14 +40,11 @@ class Scheduler:
         self._running: dict[int, Running] = {}
         self._requests: dict[int, Request] = {}
         self._turns: deque[Request] = deque()
+        self.waiting = 0
 
     @property
     def live(self) -> int:
         return len(self._running)
-
-    @property
-    def waiting(self) -> int:
-        return sum(request.stop - request.next for request in self._turns)
 
     @property
     def idle(self) -> bool:
@@ -65,6 +62,7 @@ class Scheduler:
             raise ValueError(f"request {request} has no trajectory to run")
         entry = self._requests[request] = Request(request, first, stop, max_steps)
         self._turns.append(entry)
+        self.waiting += stop - first
 
     def cancel(self, request: int) -> list[int]:
         """Forget the request; returns the slots that its trajectories held. Unknown requests hold none."""
@@ -73,6 +71,7 @@ class Scheduler:
             return []
         if entry.next < entry.stop:
             self._turns.remove(entry)
+            self.waiting -= entry.stop - entry.next
         slots = sorted(entry.slots)
         for slot in slots:
             del self._running[slot]
@@ -85,6 +84,7 @@ class Scheduler:
             request = self._turns.popleft()
             slot, index = self._free.pop(), request.next
             request.next += 1
+            self.waiting -= 1
             request.slots.add(slot)
             self._running[slot] = Running(request, index)
             if request.next < request.stop:

@@ -32,13 +32,14 @@ def philox_by_definition(counter: tuple[int, ...], key: tuple[int, ...]) -> list
 
 def draw(*keys: tuple[int, int, int], length: int = 3, dim: int = 8) -> Tensor:
     """Noise of rows that are each (seed, trajectory, transition)."""
-    return standard_normal(*torch.tensor(keys).unbind(1), length, dim)
+    seed, trajectory, transition = torch.tensor(keys).unbind(1)
+    return standard_normal(seed, trajectory, transition, length, dim)
 
 
 @pytest.fixture(scope="module")
 def many() -> Tensor:
-    """2,000,000 draws in float64, of 125 trajectories at 2 transitions each."""
-    keys = [(2024, trajectory, transition) for trajectory in range(125) for transition in range(2)]
+    """1,000,000 draws in float64, of 25 trajectories at 5 transitions each."""
+    keys = [(2024, trajectory, transition) for trajectory in range(25) for transition in range(5)]
     return draw(*keys, length=125, dim=64).double().flatten()
 
 
@@ -81,12 +82,12 @@ def test_a_normal_is_the_box_muller_transform_of_its_own_counter(
     row: tuple[int, int, int], position: int, channel: int
 ) -> None:
     seed, trajectory, transition = row
-    block, word = channel % 2, channel // 2  # 8 channels: a counter gives channels i, i + 2, i + 4, i + 6
+    quarter, block = divmod(channel, 2)  # of 8 channels; the first two quarters are cosines, the others sines
     counter = (position * 2 + block, transition, trajectory, 0)
     uniform = [((w >> 8) + 0.5) / 2**24 for w in philox_by_definition(counter, (seed & MASK, seed >> 32 & MASK))]
-    first, second = uniform[word // 2 * 2 : word // 2 * 2 + 2]
+    first, second = uniform[:2] if quarter % 2 == 0 else uniform[2:]
     angle = 2 * math.pi * second
-    expected = math.sqrt(-2 * math.log(first)) * (math.sin(angle) if word % 2 else math.cos(angle))
+    expected = math.sqrt(-2 * math.log(first)) * (math.cos(angle) if quarter < 2 else math.sin(angle))
     assert draw(row, length=5)[0, position, channel].item() == pytest.approx(expected, rel=1e-4, abs=2e-3)
 
 
@@ -122,7 +123,7 @@ def test_both_tails_are_populated_and_bounded(many: Tensor) -> None:
     ids=["seeds", "high halves of seeds", "trajectories", "transitions", "mixed"],
 )
 def test_streams_are_uncorrelated(keys: list[tuple[int, int, int]]) -> None:
-    streams = draw(*keys, length=125, dim=64).double().flatten(1)
+    streams = draw(*keys, length=32, dim=64).double().flatten(1)
     correlation = torch.corrcoef(streams) - torch.eye(len(keys))
     assert correlation.abs().max() < 5 / streams.shape[1] ** 0.5
 
@@ -139,9 +140,7 @@ def test_neighbours_within_a_stream_are_uncorrelated() -> None:
 
 @given(st.lists(rows, min_size=1, max_size=7), st.data(), st.integers(1, 19))
 @settings(deadline=None)
-def test_a_row_s_noise_does_not_depend_on_its_batch(
-    keys: list[tuple[int, int, int]], data: st.DataObject, length: int
-) -> None:
+def test_a_row_s_noise_does_not_depend_on_its_batch(keys: list[tuple[int, int, int]], data: st.DataObject, length: int) -> None:
     i = data.draw(st.integers(0, len(keys) - 1))
     assert torch.equal(draw(*keys, length=length)[i], draw(keys[i], length=length)[0])
 
@@ -154,7 +153,7 @@ def test_every_size_is_filled_with_finite_numbers_and_a_longer_state_only_adds_p
     normals = draw(row, length=length, dim=dim)
     assert (normals.shape, normals.dtype) == ((1, length, dim), torch.float32)
     assert normals.isfinite().all()
-    assert len(normals.unique()) > 0.9 * normals.numel()
+    assert len(set(normals.flatten().tolist())) > 0.9 * normals.numel()
     assert torch.equal(normals, draw(row, length=length + 1, dim=dim)[:, :length])
 
 

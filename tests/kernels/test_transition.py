@@ -32,8 +32,8 @@ def inputs() -> Inputs:
 
 
 def in_float64(inputs: Inputs) -> Tensor:
-    u, mean, log_sigma, *keys, temperature = inputs
-    noise = standard_normal(*keys, LENGTH, DIM).double()
+    u, mean, log_sigma, seed, trajectory, transition, temperature = inputs
+    noise = standard_normal(seed, trajectory, transition, LENGTH, DIM).double()
     return u.double() + mean.double() + temperature.double()[:, None, None] * log_sigma.double().exp() * noise
 
 

@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -266,10 +269,27 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
         assert server.gauge("gram_engine_restarts") == 1
 
 
-def test_a_stopped_server_exits_cleanly_and_takes_its_engine_along() -> None:
-    with serving() as server:
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stopped_server_finishes_what_runs_and_takes_its_engine_along(stop: signal.Signals, code: int) -> None:
+    with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(1) as clients:
         engine = server.engine()
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) in (0, 130, -signal.SIGINT)
+        answer = clients.submit(solve, client, num_trajectories=200)
+        while server.gauge("gram_active_requests") == 0:
+            time.sleep(0.01)
+        server.process.send_signal(stop)
+        assert answer.result()["trajectories"] == 200
+        assert server.process.wait(30) == code
         engine.wait(5)
         assert not engine.is_running()
+
+
+def test_a_checkpoint_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_path: Path, checkpoint: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--model", str(broken)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "model.safetensors" in result.stderr
+    assert "Traceback" not in result.stderr.split("gram: ")[-1]

@@ -67,7 +67,7 @@ def test_other_requests_in_flight_change_no_bit(checkpoint: Path, alone: list[Tr
 
 def test_torch_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
     engine = make_engine(checkpoint, 32)
-    for lane in engine._lanes.values():
+    for lane in engine.lanes.values():
         lane.runner._threads = None
     engine.handle(submit(0, 12))
     assert of_request(drain(engine), 0) == alone
@@ -122,7 +122,7 @@ def test_cancelling_frees_the_slots_before_the_next_step(checkpoint: Path) -> No
 
 def test_memory_is_that_of_the_slots_whatever_the_number_of_trajectories(checkpoint: Path) -> None:
     engine = make_engine(checkpoint, 8)
-    (lane,) = engine._lanes.values()
+    (lane,) = engine.lanes.values()
     before = [tensor.data_ptr() for tensor in lane.pool.state]
     engine.handle(submit(0, 10**9))
     (report,) = engine.step()

@@ -1,0 +1,1 @@
+"""What measures; see README.md here for the commands and the figures."""

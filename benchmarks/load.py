@@ -1,0 +1,90 @@
+"""Load on a server: the mix of requests, open-loop and closed-loop clients, percentiles."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+
+from models.tasks import TASKS
+
+TASK = TASKS["nqueens-8"]
+LARGEST_K = 64
+_TIMEOUT = httpx.Timeout(600)
+
+
+def mixed_requests(seed: int) -> Iterator[dict[str, Any]]:
+    """Endless 8-queens requests, held-out puzzles in random order, K log-uniform from 1 to 64."""
+    rng = np.random.default_rng(seed)
+    while True:
+        puzzle = TASK.held_out[rng.integers(len(TASK.held_out))]
+        k = int(np.exp(rng.uniform(0, np.log(LARGEST_K + 1))))
+        yield request(puzzle_text=TASK.text(puzzle), k=k, seed=int(rng.integers(2**53)))
+
+
+def request(puzzle_text: str, k: int, seed: int) -> dict[str, Any]:
+    """One solve request."""
+    return {"task": TASK.name, "puzzle": puzzle_text, "num_trajectories": k, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of requests brought; latencies in seconds from the scheduled arrival."""
+
+    latencies: list[float]
+    seconds: float
+
+    @property
+    def throughput(self) -> float:
+        """Completed requests per second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, q: float) -> float:
+        """Of the latencies, in seconds."""
+        return float(np.percentile(self.latencies, q))
+
+
+async def open_loop(url: str, rate: float, seconds: float, seed: int) -> Outcome:
+    """Poisson arrivals at `rate` requests per second, whether or not earlier ones are answered; waits for all answers."""
+    rng = np.random.default_rng(seed)
+    arrivals = np.cumsum(rng.exponential(1 / rate, size=max(1, round(rate * seconds))))
+    requests = mixed_requests(seed)
+    async with _client(url) as client:
+        begin = time.monotonic()
+
+        async def one(arrival: float, body: dict[str, Any]) -> float:
+            await asyncio.sleep(begin + arrival - time.monotonic())
+            await _post(client, body)
+            return time.monotonic() - begin - arrival
+
+        latencies = await asyncio.gather(*(one(float(a), b) for a, b in zip(arrivals, requests, strict=False)))
+        return Outcome(list(latencies), time.monotonic() - begin)
+
+
+async def closed_loop(url: str, bodies: Iterable[dict[str, Any]], clients: int) -> Outcome:
+    """`clients` clients, each sending its next request when its last is answered, until the bodies are used up."""
+    waiting = iter(bodies)
+    latencies: list[float] = []
+    async with _client(url) as client:
+        begin = time.monotonic()
+
+        async def one() -> None:
+            for body in waiting:
+                sent = time.monotonic()
+                await _post(client, body)
+                latencies.append(time.monotonic() - sent)
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+        return Outcome(latencies, time.monotonic() - begin)
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, limits=httpx.Limits(max_connections=None))
+
+
+async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    response = await client.post("/v1/solve", json=body)
+    response.raise_for_status()

@@ -1,0 +1,57 @@
+"""What HTTP costs: requests per second at saturation through the server, against the engine driven in this process."""
+
+import argparse
+import asyncio
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load import TASK, closed_loop, request
+from server.engine.loop import Engine
+from server.engine.messages import Submit
+from server.local import run
+from server.settings import EngineSettings
+from tests.support import serving
+
+_IN_FLIGHT = 32
+
+
+def direct(engine: Engine, bodies: list[dict[str, Any]]) -> float:
+    """Requests per second of the engine in this process, fed as the clients feed the server."""
+    submits = [
+        Submit(i, TASK.name, TASK.parse(b["puzzle"]).astype(np.uint8).tobytes(), b["num_trajectories"], 16, b["seed"], 1.0)
+        for i, b in enumerate(bodies)
+    ]
+    begin = time.monotonic()
+    for _ in run(engine, submits, in_flight=_IN_FLIGHT):
+        pass
+    return len(bodies) / (time.monotonic() - begin)
+
+
+def main() -> None:
+    """Alternate the two, so that a change of the machine's speed meets both; print each round and the median ratio."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=150, help="requests of each round, on each side")
+    parser.add_argument("--k", type=int, default=20, help="trajectories of each request")
+    options = parser.parse_args()
+    puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out]
+    ratios = []
+    engine = Engine(EngineSettings())
+    engine.warm_up()
+    with serving() as server:
+        for round_ in range(options.rounds):
+            bodies = [
+                request(puzzles[(round_ * options.requests + i) % len(puzzles)], options.k, i) for i in range(options.requests)
+            ]
+            alone = direct(engine, bodies)
+            through = asyncio.run(closed_loop(server.url, bodies, _IN_FLIGHT)).throughput
+            ratios.append(through / alone)
+            print(f"direct {alone:.2f}/s, HTTP {through:.2f}/s, ratio {ratios[-1]:.3f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The server to compare with: it batches whole requests and runs each batch to its end before it takes the next.
+
+It uses the same weights, runner, slot pool, checker and ranking as ours, so that the batching policy is the only
+difference. `--depth full` steps every batch to full depth; `--depth halted` ends a batch when its last row has halted.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+
+from benchmarks.load import LARGEST_K, TASK
+from server.api.schemas import SolveRequest, SolveResponse
+from server.engine.loop import Engine
+from server.engine.messages import Trajectory
+from server.engine.scheduler import HALT_THRESHOLD
+from server.engine.slots import SlotPool
+from server.settings import EngineSettings, bundled_models
+from server.solving import Collector
+
+Waiting = tuple[SolveRequest, asyncio.Future[SolveResponse]]
+
+
+class PlainServer:
+    """Takes the waiting requests, as many as fit into the batch, in the order of their arrival."""
+
+    def __init__(self, *, full_depth: bool) -> None:
+        engine = Engine(EngineSettings(model=[f for f in bundled_models() if f.name == TASK.name]))
+        engine.warm_up()
+        self._runner = engine.lanes[TASK.name].runner
+        self._pool = self._runner.pool(LARGEST_K)
+        self._full_depth = full_depth
+        self.queue: asyncio.Queue[Waiting] = asyncio.Queue()
+
+    async def serve(self) -> None:
+        """Batch after batch, for ever."""
+        held: Waiting | None = None
+        while True:
+            batch = [held or await self.queue.get()]
+            held = None
+            rows = batch[0][0].num_trajectories
+            while not self.queue.empty():
+                following = self.queue.get_nowait()
+                rows += following[0].num_trajectories
+                if rows > self._pool.num_slots:
+                    held = following
+                    break
+                batch.append(following)
+            answers = await asyncio.to_thread(self._run, [request for request, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    def _run(self, requests: list[SolveRequest]) -> list[SolveResponse]:
+        begin = time.monotonic()
+        pool: SlotPool = self._pool
+        rows: list[tuple[int, int]] = []
+        collectors = []
+        for number, request in enumerate(requests):
+            puzzle = TASK.parse(request.puzzle)
+            collectors.append(Collector(TASK, puzzle, request.num_trajectories))
+            for index in range(request.num_trajectories):
+                pool.place(len(rows), puzzle.astype(np.uint8).tobytes(), request.seed or 0, index, request.temperature)
+                rows.append((number, index))
+        ended = [False] * len(rows)
+        depth = max(request.max_steps for request in requests)
+        for step in range(1, depth + 1):
+            observed = self._runner.step(pool)
+            for row, (number, index) in enumerate(rows):
+                if not ended[row] and (observed.halt_probability[row] > HALT_THRESHOLD or step == requests[number].max_steps):
+                    ended[row] = True
+                    answer = observed.answer[row].tobytes()
+                    collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answer))
+            if all(ended) and not self._full_depth:
+                break
+        for slot in range(len(rows)):
+            pool.release(slot)
+        compute = time.monotonic() - begin
+        return [
+            SolveResponse.of(TASK.name, collector, request.seed or 0, request, 0.0, compute)
+            for collector, request in zip(collectors, requests, strict=True)
+        ]
+
+
+def main() -> None:
+    """Serve POST /v1/solve."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_server", description=__doc__)
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--depth", choices=["full", "halted"], default="full")
+    options = parser.parse_args()
+    plain = PlainServer(full_depth=options.depth == "full")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        serving = asyncio.create_task(plain.serve())
+        yield
+        serving.cancel()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/v1/solve")
+    async def solve(request: SolveRequest) -> SolveResponse:
+        future: asyncio.Future[SolveResponse] = asyncio.get_running_loop().create_future()
+        plain.queue.put_nowait((request, future))
+        return await future
+
+    @app.get("/health/ready")
+    async def ready() -> None:
+        return None
+
+    uvicorn.run(app, port=options.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from models.config import ModelConfig
+from models.gram import GRAM, Heads
+from models.tasks import TASKS, Task, Tokens
+from models.training.config import HeadsStage
+from models.training.heads import _logistic, fit_heads
+from models.training.rollout import rollout
+
+Build = Callable[..., GRAM]
+STAGE = HeadsStage(puzzles=256, steps=3, max_temperature=2.0, iterations=100)
+
+
+class OnesAndTwos(Task):
+    """A task whose puzzles are all 1 or all 2, and whose answers, whatever they are, are right for the 2s alone."""
+
+    name, title = "ones-and-twos", "Tells 1 from 2."
+    formats: list[str] = []
+    examples: list[JsonValue] = []
+    seq_len, vocab_size = 64, 3
+    paper: dict[str, float] = {}
+
+    def parse(self, puzzle: object) -> Tokens:
+        raise NotImplementedError
+
+    def text(self, tokens: Tokens) -> str:
+        return str(tokens)
+
+    def grid(self, tokens: Tokens) -> list[list[int]]:
+        return [tokens.tolist()]
+
+    def check(self, puzzle: Tokens, answer: Tokens) -> bool:
+        return bool(puzzle[0] == 2) and answer.shape == puzzle.shape
+
+    def solutions(self, puzzle: Tokens) -> Tokens:
+        return puzzle[None]
+
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        puzzles = rng.integers(1, 3, (count, 1)).repeat(self.seq_len, axis=1)
+        return puzzles, puzzles
+
+    @cached_property
+    def held_out(self) -> Tokens:
+        return np.stack([np.full(self.seq_len, 1), np.full(self.seq_len, 2)])
+
+
+def test_fitting_changes_the_heads_alone(tiny: ModelConfig, random_model: Build) -> None:
+    model = random_model(tiny)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    fit_heads(model, TASKS["nqueens-8"], STAGE)
+    changed = {name for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"heads.weight", "heads.bias"}
+
+
+def test_a_model_that_never_solves_anything_learns_not_to_halt_and_to_score_low(tiny: ModelConfig, random_model: Build) -> None:
+    model = random_model(tiny)
+    fit_heads(model, TASKS["nqueens-8"], STAGE)
+    puzzles, _ = TASKS["nqueens-8"].sample(np.random.default_rng(5), 32)
+    for h in rollout(model, torch.from_numpy(puzzles), 3, seed=5):
+        heads = model.read_heads(h)
+        assert (heads.halt.sigmoid() < 0.1).all()
+        assert (heads.value.sigmoid() < 0.1).all()
+
+
+def test_the_heads_tell_right_from_wrong_where_the_state_does(tiny: ModelConfig, random_model: Build) -> None:
+    model, task = random_model(tiny), OnesAndTwos()
+    fit_heads(model, task, STAGE)
+    puzzles, _ = task.sample(np.random.default_rng(5), 200)
+    right = torch.from_numpy(puzzles[:, 0] == 2)
+    states = rollout(model, torch.from_numpy(puzzles), 3, seed=5)
+    for h in states:
+        halt, _ = model.read_heads(h)
+        assert ((halt > 0) == right).float().mean() > 0.95
+    # Right trajectories halt at once, so that the value is fitted on their first step alone.
+    assert ((model.read_heads(states[0]).value > 0) == right).float().mean() > 0.95
+
+
+def test_fitting_repeats(tiny: ModelConfig, random_model: Build) -> None:
+    def fitted() -> Heads:
+        model = random_model(tiny)
+        fit_heads(model, OnesAndTwos(), STAGE)
+        return model.read_heads(torch.ones(1, tiny.length, tiny.dim))
+
+    assert all(torch.equal(a, b) for a, b in zip(fitted(), fitted(), strict=True))
+
+
+@pytest.fixture
+def features() -> Tensor:
+    return torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_logistic_regression_separates_what_a_plane_separates(features: Tensor) -> None:
+    labels = (features @ torch.linspace(-1, 1, 8) > 0.5).float()
+    weights = _logistic(features, labels, STAGE)
+    assert ((features @ weights[:-1] + weights[-1] > 0) == labels.bool()).float().mean() > 0.99
+
+
+def test_logistic_regression_is_calibrated(features: Tensor) -> None:
+    truth = torch.sigmoid(features[:, 0] - 1)
+    labels = torch.bernoulli(truth, generator=torch.Generator().manual_seed(1))
+    weights = _logistic(features, labels, STAGE)
+    chance = torch.sigmoid(features @ weights[:-1] + weights[-1])
+    assert abs(chance.mean() - labels.mean()) < 1e-3
+    assert (chance - truth).abs().mean() < 0.08

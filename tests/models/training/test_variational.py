@@ -1,0 +1,183 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from models.config import GuidanceKind, ModelConfig
+from models.gram import GRAM, Gaussian, State
+from models.tasks import TASKS
+from models.training.config import TrainingConfig
+from models.training.variational import Carry, Losses, balanced_kl, losses, nearest_solutions, start
+
+Build = Callable[..., GRAM]
+Recipe = Callable[..., TrainingConfig]
+TASK = TASKS["nqueens-8"]
+SHAPE = (3, 5, 7)
+
+
+def gaussian(seed: int) -> Gaussian:
+    mean, log_sigma = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return Gaussian(mean.requires_grad_(), log_sigma.mul(0.5).requires_grad_())
+
+
+def torch_kl(q: Gaussian, p: Gaussian) -> Tensor:
+    """What the paper charges: per position, all channels together."""
+    return kl_divergence(*(Normal(g.mean, g.log_sigma.exp()) for g in (q, p))).sum(-1).mean(-1)
+
+
+def update(model: GRAM, config: TrainingConfig, carry: Carry | None = None) -> tuple[Losses, Carry]:
+    """One update's losses, on the config's first stage."""
+    rng = np.random.default_rng(0)
+    carry = start(model, config, rng) if carry is None else carry
+    return losses(model, TASK, carry, config.stages[0], config, rng), carry
+
+
+def pull_on_rows(model: GRAM, config: TrainingConfig) -> Tensor:
+    """For each row, whether the update's loss depends on its state [B]."""
+    carry = start(model, config, np.random.default_rng(0))
+    h = carry.state.h.requires_grad_()
+    update(model, config, carry)[0].total.backward()  # type: ignore[no-untyped-call]
+    return torch.zeros(len(h), dtype=torch.bool) if h.grad is None else h.grad.flatten(1).any(1)
+
+
+# --- the KL
+
+
+def test_the_kl_is_torch_s_whatever_the_balance() -> None:
+    q, p = gaussian(0), gaussian(1)
+    for balance in (0.0, 0.3, 0.8, 1.0):
+        torch.testing.assert_close(balanced_kl(q, p, balance), torch_kl(q, p), rtol=1e-5, atol=1e-5)
+
+
+def test_the_kl_of_a_gaussian_to_itself_is_zero() -> None:
+    assert balanced_kl(gaussian(0), gaussian(0), 0.8).abs().max() < 1e-5
+
+
+def test_the_prior_gets_four_fifths_of_the_kl_s_gradient_and_the_posterior_a_fifth() -> None:
+    q, p = gaussian(0), gaussian(1)
+    whole = torch.autograd.grad(torch_kl(q, p).sum(), [*q, *p])
+    balanced = torch.autograd.grad(balanced_kl(q, p, 0.8).sum(), [*q, *p])
+    for share, expected, gradient in zip((0.2, 0.2, 0.8, 0.8), whole, balanced, strict=True):
+        torch.testing.assert_close(gradient, share * expected, rtol=1e-4, atol=1e-6)
+
+
+# --- the targets of prior rows
+
+
+def test_the_nearest_solution_is_the_likeliest_of_the_puzzle_s_own() -> None:
+    puzzles, _ = TASK.sample(np.random.default_rng(0), 40)
+    logits = 3 * torch.randn(len(puzzles), TASK.seq_len, TASK.vocab_size, generator=torch.Generator().manual_seed(0))
+    nearest = nearest_solutions(TASK, torch.from_numpy(puzzles), logits)
+    for puzzle, row, chosen in zip(puzzles, logits.double().log_softmax(-1).numpy(), nearest.numpy(), strict=True):
+        solutions = TASK.solutions(puzzle)
+        likelihood = [sum(row[square, symbol] for square, symbol in enumerate(solution)) for solution in solutions]
+        assert np.array_equal(chosen, solutions[int(np.argmax(likelihood))])
+
+
+def test_a_decode_that_is_a_solution_is_its_own_nearest() -> None:
+    puzzles, answers = TASK.sample(np.random.default_rng(1), 40)
+    logits = 10.0 * torch.nn.functional.one_hot(torch.from_numpy(answers), TASK.vocab_size)
+    assert np.array_equal(nearest_solutions(TASK, torch.from_numpy(puzzles), logits).numpy(), answers)
+
+
+# --- the update
+
+
+@pytest.mark.parametrize("guidance", ["full", "noise_only", "none"])
+@pytest.mark.parametrize("prior_share", [0.0, 0.5, 1.0])
+def test_the_losses_are_finite_and_reach_what_they_train(
+    tiny: ModelConfig, random_model: Build, recipe: Recipe, guidance: GuidanceKind, prior_share: float
+) -> None:
+    config = recipe(model=tiny.model_copy(update={"guidance": guidance}), prior_share=prior_share)
+    model = random_model(config.model).requires_grad_(True)
+    result, _ = update(model, config)
+    result.total.backward()  # type: ignore[no-untyped-call]
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    idle = {"heads.weight", "heads.bias"}
+    if prior_share == 1:
+        idle |= {name for name, _ in model.named_parameters() if name.startswith(("posterior.", "target_embedding"))}
+    assert {name for name, _ in model.named_parameters()} - reached == idle
+    assert result.total.isfinite()
+    assert (result.kl > 0) == (guidance != "none" and prior_share < 1)
+
+
+def test_the_total_is_the_cross_entropy_and_beta_times_the_kl(random_model: Build, recipe: Recipe) -> None:
+    for beta in (0.0, 1.0, 2.5):
+        config = recipe(beta=beta)
+        torch.manual_seed(0)
+        result, _ = update(random_model(config.model), config)
+        torch.testing.assert_close(result.total, result.cross_entropy + beta * result.kl)
+
+
+def test_each_update_moves_every_row_one_step_and_drops_the_graph(random_model: Build, recipe: Recipe) -> None:
+    config = recipe(batch_size=7)
+    model = random_model(config.model).requires_grad_(True)
+    _, carry = update(model, config)
+    assert carry.step.tolist() == [1, 2, 3, 1, 2, 3, 1]
+    assert not any(half.requires_grad for half in carry.state)
+    before = carry.puzzle.clone()
+    update(model, config, carry)
+    assert carry.step.tolist() == [2, 3, 1, 2, 3, 1, 2]
+    changed = (before != carry.puzzle).any(1)
+    assert not changed[[0, 1, 3, 4, 6]].any()
+    assert changed[[2, 5]].any(), "rows at their full depth start on another puzzle"
+
+
+def test_a_finished_row_starts_again_from_z_0(tiny: ModelConfig, random_model: Build, recipe: Recipe) -> None:
+    config = recipe(model=tiny.model_copy(update={"guidance": "none"}))
+    model = random_model(config.model)
+    _, carry = update(model, config)
+    carry.step[:] = torch.tensor([3, 1, 3, 1, 3, 1])
+    carry.state = State(torch.full_like(carry.state.h, torch.nan), carry.state.l)
+    update(model, config, carry)
+    assert carry.state.h[0::2].isfinite().all()
+    assert carry.state.h[1::2].isnan().all()
+
+
+def test_posterior_rows_keep_their_target_and_prior_rows_take_the_nearest_solution(random_model: Build, recipe: Recipe) -> None:
+    config = recipe(prior_share=0.5)
+    model = random_model(config.model)
+    carry = start(model, config, np.random.default_rng(0))
+    pairs = carry.target.clone()
+    update(model, config, carry)
+    nearest = nearest_solutions(TASK, carry.puzzle[:3], model.decode(carry.state.h[:3]))
+    assert torch.equal(carry.target[:3], nearest)
+    assert torch.equal(carry.target[3:], pairs[3:])
+
+
+def test_prior_rows_bear_no_loss_in_their_free_steps(tiny: ModelConfig, random_model: Build, recipe: Recipe) -> None:
+    shallow = tiny.model_copy(update={"transitions": 1})  # so that the gradient reaches the state handed over
+    model = random_model(shallow)
+
+    def pulled(free: int) -> list[bool]:
+        """Of six rows, three of them prior rows, that have made 0, 1, 2, 0, 1, 2 steps."""
+        rows: list[bool] = pull_on_rows(model, recipe(model=shallow, prior_share=0.5, prior_free_steps=free)).tolist()
+        return rows
+
+    assert pulled(0) == [True] * 6
+    assert pulled(1) == [False, True, True, True, True, True]
+    assert pulled(2) == [False, False, True, True, True, True]
+    assert pulled(3) == [False, False, False, True, True, True]
+
+
+def test_only_the_last_transition_of_a_step_carries_gradients(random_model: Build, recipe: Recipe) -> None:
+    config = recipe()
+    assert config.model.transitions == 2
+    assert not pull_on_rows(random_model(config.model).requires_grad_(True), config).any()
+
+
+def test_the_target_leads_posterior_rows_and_never_prior_rows(random_model: Build, recipe: Recipe, tiny: ModelConfig) -> None:
+    model = random_model(tiny)
+
+    def states(prior_share: float, target_shift: int) -> Tensor:
+        config = recipe(prior_share=prior_share)
+        carry = start(model, config, np.random.default_rng(0))
+        carry.target = (carry.target + target_shift) % 3
+        torch.manual_seed(0)
+        return update(model, config, carry)[1].state.h
+
+    assert not torch.equal(states(0.0, 0), states(0.0, 1))
+    assert torch.equal(states(1.0, 0), states(1.0, 1))

@@ -1,0 +1,106 @@
+"""The command line, as a person uses it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import RunningServer
+
+
+def gram(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["serve", "solve", "train", "eval"])
+def test_help_describes_every_option(command: str) -> None:
+    assert command in gram("--help").stdout
+    result = gram(command, "--help")
+    assert result.returncode == 0
+    assert "usage: gram" in result.stdout
+
+
+def test_solve_draws_the_board_and_is_repeatable() -> None:
+    first, again = gram("solve", "g7 a4", "--seed", "1"), gram("solve", "-", "--seed", "1", stdin="g7 a4")
+    assert first.returncode == 0, first.stderr
+    assert ". . . . . . Q ." in first.stdout
+    assert "distinct valid answers from 20 trajectories" in first.stdout
+    assert first.stdout.split(" steps in ")[0] == again.stdout.split(" steps in ")[0]
+
+
+def test_solve_gives_the_same_answer_here_and_on_a_server(server: RunningServer) -> None:
+    options = ("solve", '{"queens": [[1, 6]]}', "--seed", "3", "--num-trajectories", "6", "--json")
+    here, there = (json.loads(gram(*options, *where).stdout) for where in ((), ("--url", server.url)))
+    assert here["candidates"] == there["candidates"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (("solve", "g7 h8"), "diagonal"),
+        (("solve", "g7", "--task", "chess"), "nqueens-8"),
+        (("solve", "g7", "--url", "http://127.0.0.1:9"), "does not answer"),
+        (("solve", "g7", "--num-trajectories", "0"), "greater than or equal to 1"),
+        (("solve", "g7", "--model", "/nowhere"), "config.json"),
+        (("train", "/nowhere.toml"), "/nowhere.toml"),
+        (("serve", "--port", "x"), "port"),
+        (("eval", "/nowhere"), "config.json"),
+    ],
+)
+def test_errors_say_what_to_do_without_a_traceback(arguments: tuple[str, ...], mend: str) -> None:
+    result = gram(*arguments)
+    assert result.returncode != 0
+    assert mend in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bad_option_on_a_server_is_explained(server: RunningServer) -> None:
+    result = gram("solve", "g7 h8", "--url", server.url)
+    assert result.returncode == 1
+    assert "diagonal" in result.stderr
+
+
+def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
+    before = (checkpoint / "evaluation.json").read_bytes()
+    result = gram("eval", str(checkpoint), "--limit", "4", "--samples", "5", "--temperatures", "[1.0]")
+    assert result.returncode == 0, result.stderr
+    assert "4 held-out puzzles" in result.stdout
+    assert "paper" in result.stdout
+    assert (checkpoint / "evaluation.json").read_bytes() == before
+
+
+def test_train_writes_a_checkpoint_that_eval_reads(tmp_path: Path) -> None:
+    recipe = tmp_path / "train.toml"
+    recipe.write_text(
+        """
+        task = "nqueens-8"
+        batch_size = 4
+        [model]
+        dim = 16
+        num_layers = 1
+        mixer_dim = 16
+        mlp_dim = 16
+        guidance_dim = 16
+        supervision_steps = 2
+        [[stages]]
+        name = "posterior"
+        updates = 3
+        lr = 1e-3
+        [[stages]]
+        name = "prior"
+        updates = 3
+        lr = 1e-3
+        prior_share = 0.5
+        [heads]
+        puzzles = 64
+        steps = 2
+        """
+    )
+    trained = gram("train", str(recipe), "--out", str(tmp_path / "tiny"))
+    assert trained.returncode == 0, trained.stderr
+    assert "prior_accuracy" in trained.stderr
+    measured = gram("eval", str(tmp_path / "tiny"), "--limit", "2", "--samples", "2", "--temperatures", "[1.0]")
+    assert measured.returncode == 0, measured.stderr

@@ -1,0 +1,43 @@
+"""The README is true: its commands are CI's, its request works, its links lead somewhere."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import httpx
+
+from models.tasks import TASKS
+from tests.support import RunningServer
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    (command,) = re.findall(r"^python3 -m venv .*pytest$", README, re.MULTILINE)
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_request_gives_the_answer_shown(server: RunningServer) -> None:
+    curl, answer = re.search(r"```bash\n(curl .*?)```\n\n```json\n(.*?)```", README, re.DOTALL).groups()  # type: ignore[union-attr]
+    arguments = shlex.split(curl.replace("\\\n", " "))
+    body = json.loads(arguments[arguments.index("-d") + 1])
+    response = httpx.post(f"{server.url}/v1/solve", json=body, timeout=60).json()
+    shown = json.loads(answer)
+    assert response.keys() == shown.keys()
+    assert response["puzzle"] == shown["puzzle"]
+    task = TASKS[body["task"]]
+    for candidate in (*shown["candidates"], *response["candidates"]):
+        assert candidate.keys() == shown["candidates"][0].keys()
+        assert candidate["valid"]
+        assert task.parse(candidate["text"]).tolist() in [
+            [0 if symbol == 1 else symbol for symbol in solution]
+            for solution in task.solutions(task.parse(body["puzzle"])).tolist()
+        ]
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *ROOT.glob("models/zoo/*/README.md"), *ROOT.glob("benchmarks/README.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path}: {target}"
