@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, CheckpointError, ModelConfig, read_config
+from models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, CheckpointError, read_config
 from models.gram import GRAM
 
 _TRAINING_ONLY = ("posterior.", "target_embedding")

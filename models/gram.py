@@ -109,12 +109,14 @@ class GRAM(nn.Module):
 
     def encode(self, puzzle: Tensor) -> Tensor:
         """e_x = encode(x): tokens [B, N] -> [B, L, D]. Depends on the puzzle alone, so trajectories share it."""
-        return (self._embed(puzzle, self.token_embedding) + self.position).to(self.dtype)
+        e_x = self._embed(puzzle, self.token_embedding) + self.position
+        return e_x.to(self.dtype)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Tensor:
         """Embeddings scaled by sqrt(D), the registers' in front: [B, N] -> [B, L, D]."""
         registers = self.register_embedding.expand(tokens.shape[0], -1, -1)
-        return torch.cat([registers, F.embedding(tokens, table)], dim=1) * self.config.dim**0.5
+        scale: float = self.config.dim**0.5
+        return torch.cat([registers, F.embedding(tokens, table)], dim=1) * scale
 
     def initial_state(self, rows: int) -> State:
         """z_0, the same for every row."""

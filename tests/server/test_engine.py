@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -75,8 +76,7 @@ def test_torch_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory]) 
 
 def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
     engine = make_engine(checkpoint, 32)
-    whole = submit(0, 12)
-    engine.handle(Submit(*(getattr(whole, f) for f in whole.__struct_fields__[:-1]), first_trajectory=5))
+    engine.handle(msgspec.structs.replace(submit(0, 12), first_trajectory=5))
     assert of_request(drain(engine), 0) == alone[5:]
 
 

@@ -1,5 +1,6 @@
 """The scheduler: no slot held twice, none leaked, every trajectory ends once, no request starves."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -16,7 +17,9 @@ REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers
 @given(
     slots=st.integers(1, 9), requests=REQUESTS, cancelled=st.sets(st.integers(0, 11)), halts=st.randoms(use_true_random=False)
 )
-def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(slots, requests, cancelled, halts) -> None:  # type: ignore[no-untyped-def]
+def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
+    slots: int, requests: list[tuple[int, int, int]], cancelled: set[int], halts: random.Random
+) -> None:
     scheduler = Scheduler(slots)
     ended: Counter[tuple[int, int]] = Counter()
     holder: dict[int, tuple[int, int]] = {}
