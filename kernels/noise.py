@@ -46,9 +46,8 @@ def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length
     rows, quarter = len(seed), dim // 4
     block = torch.arange(length * quarter, device=seed.device).expand(rows, -1)
     transition, trajectory = transition[:, None].expand_as(block), trajectory[:, None].expand_as(block)
-    words = philox(
-        (block, transition, trajectory, torch.zeros_like(block)), (seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK)
-    )
+    key = seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK
+    words = philox((block, transition, trajectory, torch.zeros_like(block)), key)
     # 24 bits are exact in float32; the half step keeps the uniform off 0, where the logarithm ends.
     uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)
     radius, angle = uniform[0::2].log_().mul_(-2.0).sqrt_(), uniform[1::2].mul_(2.0 * math.pi)

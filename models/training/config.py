@@ -33,6 +33,9 @@ class Stage(_Strict):
     ema: Share = Field(0.999, description="decay of the averaged weights, which are the checkpoint's; warmed up at the start")
     prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
     prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
+    halt_weight: float = Field(
+        0.0, ge=0, description="weight of the halt head's loss on prior rows; above 0 it shapes the core, not the head alone"
+    )
 
 
 class HeadsStage(_Strict):
@@ -41,6 +44,9 @@ class HeadsStage(_Strict):
     puzzles: Count = 4096
     steps: Count = Field(16, description="supervision steps of each rollout")
     max_temperature: float = Field(3.0, ge=1, description="rollouts draw theirs from [1, this], to see failures too")
+    caution: Positive = Field(
+        50.0, description="weight of a wrong answer in the halt head's fit: a halt too early costs more than a step"
+    )
     iterations: Count = Field(200, description="of L-BFGS, for each head")
 
 

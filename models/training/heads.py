@@ -22,20 +22,21 @@ _L2 = 1e-4
 def fit_heads(model: GRAM, task: Task, stage: HeadsStage) -> None:
     """Fit both heads in place.
 
-    The halt head learns whether decoding now is valid. With it each rollout has a halt, and the LPRM learns, at every
+    The halt head learns whether decoding now is valid, with wrong answers weighted by `caution`, since a halt too early
+    costs an answer and one too late a step. With it each rollout has a halt, and the LPRM learns, at every
     step up to there, whether the trajectory's final answer is valid: r = 1 or 0, by logistic regression (Eq. 14's r).
     """
     features, valid = _rollouts(model, task, stage)  # [steps, rows, D], [steps, rows]
     centre, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-6
     features = (features - centre) / scale
-    halt = _logistic(features.flatten(0, 1), valid.flatten(), stage)
+    halt = _logistic(features.flatten(0, 1), valid.flatten(), stage.iterations, negative_weight=stage.caution)
 
     halted = features @ halt[:-1] + halt[-1] > 0
     halted[-1] = True
     last = halted.int().argmax(0)  # the first step at which the rollout halts
     reward = valid.gather(0, last[None])[0]
     reached = torch.arange(stage.steps)[:, None] <= last
-    value = _logistic(features[reached], reward.expand_as(reached)[reached], stage)
+    value = _logistic(features[reached], reward.expand_as(reached)[reached], stage.iterations)
 
     for row, weights in enumerate((halt, value)):
         unscaled = weights[:-1] / scale
@@ -58,16 +59,18 @@ def _rollouts(model: GRAM, task: Task, stage: HeadsStage) -> tuple[Tensor, Tenso
     return torch.cat(features, 1), torch.cat(valid, 1).float()
 
 
-def _logistic(x: Tensor, y: Tensor, stage: HeadsStage) -> Tensor:
+def _logistic(x: Tensor, y: Tensor, iterations: int, negative_weight: float = 1.0) -> Tensor:
     """Logistic regression of y [n] on x [n, D] with a little L2: weights and, last, the bias [D + 1]."""
+    importance = torch.where(y > 0, 1.0, negative_weight)
     weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=stage.iterations, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(x @ weights[:-1] + weights[-1], y) + _L2 * weights[:-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+        fit = F.binary_cross_entropy_with_logits(x @ weights[:-1] + weights[-1], y, weight=importance)
+        penalised = fit + _L2 * weights[:-1].square().sum()
+        penalised.backward()  # type: ignore[no-untyped-call]
+        return penalised
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weights.detach()

@@ -77,7 +77,10 @@ class Trainer:
                 if self.update % 10 == 0:
                     bar.set_description(stage.name)
                     bar.set_postfix(
-                        loss=f"{result.cross_entropy:.4f}", kl=f"{result.kl:.3f}", prior_accuracy=f"{prior_accuracy:.1%}"
+                        loss=f"{result.cross_entropy:.4f}",
+                        kl=f"{result.kl:.3f}",
+                        halt=f"{result.halt:.3f}",
+                        prior_accuracy=f"{prior_accuracy:.1%}",
                     )
                 bar.update()
                 if self.update % _SAVE_EVERY == 0:

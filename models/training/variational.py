@@ -27,11 +27,12 @@ class Carry:
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over the rows they concern: total drives the update, cross_entropy and kl are for the log."""
+    """Means over the rows they concern: total drives the update, the others are for the log."""
 
     total: Tensor
     cross_entropy: Tensor
     kl: Tensor
+    halt: Tensor
 
 
 def start(model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> Carry:
@@ -73,8 +74,22 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     free = (torch.arange(config.batch_size) < prior_rows) & (carry.step < stage.prior_free_steps)
     cross_entropy = cross_entropy * ~free
     carry.step += 1
-    total = cross_entropy.mean() + config.beta * kl.sum() / config.batch_size
-    return Losses(total, cross_entropy.detach().mean(), kl.detach().mean() if len(kl) else kl.sum())
+    halt = logits.new_zeros(())
+    if stage.halt_weight and prior_rows:
+        halt = _halt_loss(model, task, carry.puzzle[:prior_rows], state.h[:prior_rows], logits[:prior_rows])
+    total = cross_entropy.mean() + config.beta * kl.sum() / config.batch_size + stage.halt_weight * halt
+    return Losses(total, cross_entropy.detach().mean(), kl.detach().mean() if len(kl) else kl.sum(), halt.detach())
+
+
+def _halt_loss(model: GRAM, task: Task, puzzles: Tensor, h: Tensor, logits: Tensor) -> Tensor:
+    """Binary cross-entropy of the halt head against "decoding now is valid" (App. A.1).
+
+    The paper keeps the heads' gradients out of the core. In a model as small as ours register 0, which the heads read,
+    then tells next to nothing of validity; this makes the core keep account of it there.
+    """
+    answers = logits.argmax(-1).numpy()
+    valid = [task.check(puzzle, answer) for puzzle, answer in zip(puzzles.numpy(), answers, strict=True)]
+    return F.binary_cross_entropy_with_logits(model.read_heads(h).halt, torch.tensor(valid).float())
 
 
 def _transition(model: GRAM, state: State, e_x: Tensor, target: Tensor, balance: float) -> tuple[State, Tensor]:

@@ -111,6 +111,13 @@ def test_both_tails_are_populated_and_bounded(many: Tensor) -> None:
     assert -6 < many.min() < -4.5
 
 
+def test_the_least_and_the_greatest_random_word_give_finite_normals() -> None:
+    """These two seeds, one in millions, were searched for: their radius comes of the word 0x000000.. or 0xFFFFFF.."""
+    least, greatest = draw((12121362, 0, 0), (2871038, 0, 0), length=1, dim=4)[:, 0]
+    assert math.hypot(least[0], least[2]) == pytest.approx(math.sqrt(2 * 25 * math.log(2)), rel=1e-4)
+    assert math.hypot(greatest[1], greatest[3]) < 1e-3
+
+
 @pytest.mark.parametrize(
     "keys",
     [

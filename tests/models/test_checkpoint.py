@@ -112,6 +112,11 @@ def test_a_tensor_with_one_value_that_is_not_finite_is_named(folder: Path, value
     assert "position has values that are not finite" in refusal(folder)
 
 
+def test_a_tensor_of_a_type_that_torch_cannot_check_is_refused_by_name(folder: Path) -> None:
+    edit(folder, position=torch.zeros(66, 16, dtype=torch.float8_e4m3fn))
+    assert "position" in refusal(folder)
+
+
 def test_all_that_is_wrong_is_named_at_once(folder: Path) -> None:
     edit(folder, initial_h=None, extra=torch.zeros(1), heads__bias=torch.zeros(3), position=torch.full((66, 16), torch.nan))
     message = refusal(folder)

@@ -15,7 +15,7 @@ from models.training.heads import _logistic, fit_heads
 from models.training.rollout import rollout
 
 Build = Callable[..., GRAM]
-STAGE = HeadsStage(puzzles=256, steps=3, max_temperature=2.0, iterations=100)
+STAGE = HeadsStage(puzzles=256, steps=3, max_temperature=2.0, iterations=100, caution=1.0)
 
 
 class OnesAndTwos(Task):
@@ -82,6 +82,26 @@ def test_the_heads_tell_right_from_wrong_where_the_state_does(tiny: ModelConfig,
     assert ((model.read_heads(states[0]).value > 0) == right).float().mean() > 0.95
 
 
+def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_model: Build) -> None:
+    task = OnesAndTwos()
+    puzzles, _ = task.sample(np.random.default_rng(5), 200)
+    right = torch.from_numpy(puzzles[:, 0] == 2)
+
+    def halted(caution: float) -> tuple[int, int]:
+        """How many wrong and right rows halt at the first step, where the state does not yet tell all."""
+        model = random_model(tiny)
+        fit_heads(model, task, STAGE.model_copy(update={"caution": caution}))
+        halts = (
+            model.read_heads(rollout(model, torch.from_numpy(puzzles), 1, seed=5, temperature=torch.full((200,), 3.0))[0]).halt
+            > 0
+        )
+        return int(halts[~right].sum()), int(halts[right].sum())
+
+    (rash_wrong, rash_right), (careful_wrong, careful_right) = halted(0.1), halted(10.0)
+    assert careful_wrong < rash_wrong
+    assert careful_right < rash_right
+
+
 def test_fitting_repeats(tiny: ModelConfig, random_model: Build) -> None:
     def fitted() -> Heads:
         model = random_model(tiny)
@@ -98,14 +118,22 @@ def features() -> Tensor:
 
 def test_logistic_regression_separates_what_a_plane_separates(features: Tensor) -> None:
     labels = (features @ torch.linspace(-1, 1, 8) > 0.5).float()
-    weights = _logistic(features, labels, STAGE)
+    weights = _logistic(features, labels, iterations=100)
     assert ((features @ weights[:-1] + weights[-1] > 0) == labels.bool()).float().mean() > 0.99
 
 
 def test_logistic_regression_is_calibrated(features: Tensor) -> None:
     truth = torch.sigmoid(features[:, 0] - 1)
     labels = torch.bernoulli(truth, generator=torch.Generator().manual_seed(1))
-    weights = _logistic(features, labels, STAGE)
+    weights = _logistic(features, labels, iterations=100)
     chance = torch.sigmoid(features @ weights[:-1] + weights[-1])
     assert abs(chance.mean() - labels.mean()) < 1e-3
     assert (chance - truth).abs().mean() < 0.08
+
+
+def test_weighting_the_negatives_by_two_is_seeing_each_of_them_twice(features: Tensor) -> None:
+    labels = (features[:, 0] + torch.randn(400, generator=torch.Generator().manual_seed(1)) > 0).float()
+    twice = torch.cat([features, features[labels == 0]])
+    seen_twice = _logistic(twice, torch.cat([labels, labels[labels == 0]]), iterations=200)
+    weighted = _logistic(features, labels, iterations=200, negative_weight=2.0)
+    torch.testing.assert_close(weighted, seen_twice, rtol=0.02, atol=0.01)

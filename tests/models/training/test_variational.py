@@ -8,7 +8,8 @@ from torch.distributions import Normal, kl_divergence
 
 from models.config import GuidanceKind, ModelConfig
 from models.gram import GRAM, Gaussian, State
-from models.tasks import TASKS
+from models.tasks import TASKS, Tokens
+from models.tasks.nqueens import NQueens
 from models.training.config import TrainingConfig
 from models.training.variational import Carry, Losses, balanced_kl, losses, nearest_solutions, start
 
@@ -154,13 +155,47 @@ def test_prior_rows_bear_no_loss_in_their_free_steps(tiny: ModelConfig, random_m
 
     def pulled(free: int) -> list[bool]:
         """Of six rows, three of them prior rows, that have made 0, 1, 2, 0, 1, 2 steps."""
-        rows: list[bool] = pull_on_rows(model, recipe(model=shallow, prior_share=0.5, prior_free_steps=free)).tolist()
+        rows: list[bool] = pull_on_rows(model, recipe(model=shallow, prior_share=0.5, prior_free_steps=free, beta=0)).tolist()
         return rows
 
     assert pulled(0) == [True] * 6
     assert pulled(1) == [False, True, True, True, True, True]
     assert pulled(2) == [False, False, True, True, True, True]
     assert pulled(3) == [False, False, False, True, True, True]
+
+
+class RightByPuzzle(NQueens):
+    """8 queens, but any answer is right for the puzzles without a queen in their first row, and wrong for the others."""
+
+    def check(self, puzzle: Tokens, answer: Tokens) -> bool:
+        return bool(puzzle[:8].sum() == 0) and answer.shape == puzzle.shape
+
+
+def test_the_halt_head_learns_on_prior_rows_whether_the_decode_is_valid(random_model: Build, recipe: Recipe) -> None:
+    config = recipe(prior_share=0.5, halt_weight=0.3, batch_size=24)
+    model = random_model(config.model).requires_grad_(True)
+    task, rng = RightByPuzzle(8, paper={}), np.random.default_rng(0)
+    carry = start(model, config, rng)
+    result = losses(model, task, carry, config.stages[0], config, rng)
+
+    halt = model.read_heads(carry.state.h[:12]).halt.detach()
+    valid = torch.tensor([task.check(puzzle, puzzle) for puzzle in carry.puzzle[:12].numpy()])
+    assert 0 < valid.sum() < len(valid)
+    expected = -torch.where(valid, halt.sigmoid().log(), (-halt).sigmoid().log()).mean()
+    torch.testing.assert_close(result.halt, expected)
+    torch.testing.assert_close(result.total, result.cross_entropy + 0.5 * result.kl + 0.3 * result.halt)
+
+    result.total.backward()  # type: ignore[no-untyped-call]
+    gradient = model.heads.weight.grad
+    assert gradient is not None
+    assert gradient.any(1).tolist() == [True, False], "the LPRM, the second head, is fitted later"
+
+
+def test_posterior_rows_teach_the_halt_head_nothing(random_model: Build, recipe: Recipe) -> None:
+    config = recipe(halt_weight=0.3)
+    result, _ = update(random_model(config.model), config)
+    assert result.halt == 0
+    torch.testing.assert_close(result.total, result.cross_entropy + result.kl)
 
 
 def test_only_the_last_transition_of_a_step_carries_gradients(random_model: Build, recipe: Recipe) -> None:
