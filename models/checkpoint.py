@@ -39,6 +39,8 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> G
     for name in own.keys() & given.keys():
         if given[name].shape != own[name].shape:
             problems.append(f"{name} has shape {list(given[name].shape)}, the configuration asks for {list(own[name].shape)}")
+        elif given[name].dtype != own[name].dtype:
+            problems.append(f"{name} is of type {given[name].dtype}, the format asks for {own[name].dtype}")
         elif not given[name].isfinite().all():
             problems.append(f"{name} has values that are not finite")
     if problems:

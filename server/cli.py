@@ -181,6 +181,7 @@ def draw(response: SolveResponse) -> str:
 
 def main() -> None:
     """Run the command line; errors end in a message and exit code 2 (1 where the work itself failed)."""
+    sys.argv[0] = "gram"  # however it was started, help speaks of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
     except (CommandError, CheckpointError, PuzzleError) as error:

@@ -16,7 +16,7 @@ UNKNOWN, EMPTY, QUEEN = range(3)
 _QUEEN_SYMBOLS = "Qq1*"
 _BLANK_SYMBOLS = ".0_-"
 _SEPARATORS = re.compile(r"[\s/|,;]+")
-_SQUARE = re.compile(r"([A-Za-z])([0-9]+)")
+_SQUARE = re.compile(r"([A-Za-z])([0-9]{1,3})")
 
 
 class NQueens(Task):
@@ -193,8 +193,9 @@ class NQueens(Task):
 
     def _pair(self, pair: object, place: str) -> tuple[int, int]:
         match pair:
-            case [int(row), int(column)] if 0 <= row < self.size and 0 <= column < self.size:
-                return row, column
+            case [int(row), int(column)] if not isinstance(row, bool) and not isinstance(column, bool):
+                if 0 <= row < self.size and 0 <= column < self.size:
+                    return row, column
         raise PuzzleError(f"{pair!r} is not [row, column] with both from 0 to {self.size - 1}", place)
 
     def _named_square(self, word: str) -> tuple[int, int]:

@@ -76,12 +76,16 @@ def load_training_config(path: Path) -> TrainingConfig:
     try:
         with path.open("rb") as file:
             raw = tomllib.load(file)
-        task = TASKS.get(raw.get("task", ""))
+        task = next((task for name, task in TASKS.items() if name == raw.get("task")), None)
         if task is None:
             raise ConfigError(f"{path}: task {raw.get('task')!r} is not known; tasks: {', '.join(TASKS)}")
-        raw["model"] = {"vocab_size": task.vocab_size, "seq_len": task.seq_len, **raw.get("model", {})}
+        model = raw.setdefault("model", {})
+        if isinstance(model, dict):
+            for key, size in (("vocab_size", task.vocab_size), ("seq_len", task.seq_len)):
+                if model.setdefault(key, size) != size:
+                    raise ConfigError(f"{path}: model.{key}: {model[key]} is not {task.name}'s {size}; leave it out")
         return TrainingConfig.model_validate(raw)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error)}") from error

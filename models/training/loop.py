@@ -72,16 +72,16 @@ class Trainer:
             while self.update < self.config.updates:
                 stage, position = self._stage()
                 result = self._step(task, stage, position)
-                if self.update % _PROBE_EVERY == 0:
+                if self.update % _PROBE_EVERY == 0 or self.update == self.config.updates:
                     prior_accuracy = self.prior_accuracy(task)
-                if self.update % 10 == 0:
-                    bar.set_description(stage.name)
-                    bar.set_postfix(
-                        loss=f"{result.cross_entropy:.4f}",
-                        kl=f"{result.kl:.3f}",
-                        halt=f"{result.halt:.3f}",
-                        prior_accuracy=f"{prior_accuracy:.1%}",
-                    )
+                bar.set_description(stage.name, refresh=False)
+                bar.set_postfix(
+                    loss=f"{result.cross_entropy:.4f}",
+                    kl=f"{result.kl:.3f}",
+                    halt=f"{result.halt:.3f}",
+                    prior_accuracy=f"{prior_accuracy:.1%}",
+                    refresh=False,
+                )
                 bar.update()
                 if self.update % _SAVE_EVERY == 0:
                     self.save(folder)
