@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 import time
 
 import uvicorn
@@ -43,6 +45,10 @@ async def serve(settings: ServerSettings) -> None:
     The API listens at once; until the engine is ready it says so at /health/ready, and requests wait.
     """
     begin = time.monotonic()
+    # On a CPU the engine computes on the same cores. A batch process does not interrupt its threads in the middle of a tile,
+    # for which the whole step would wait.
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     models = read_models(settings.model)
     metrics = Metrics()
 

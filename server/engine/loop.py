@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -148,6 +149,8 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True, help="the socket to the API process")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
     options = parser.parse_args()
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's policy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API process ends this one
     channel = socket.socket(fileno=options.fd)
     try:

@@ -7,6 +7,7 @@ stay in one core's cache, and the cores don't wait for each other inside a step.
 """
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Runner:
         self.model = model
         self.device = device
         self.tile = CPU_TILE if device.type == "cpu" else GPU_TILE
-        threads = len(os.sched_getaffinity(0)) if device.type == "cpu" else 1
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        threads = cores if device.type == "cpu" else 1
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tile") if threads > 1 else None
 
     def pool(self, num_slots: int) -> SlotPool:
