@@ -1,9 +1,9 @@
 """Counter-based standard normals: a pure function of (seed, trajectory, transition, position, channel).
 
 Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is
-the request's seed. A counter gives four words and so four normals, for channels i, i + D/4, i + D/2 and i + 3D/4 of a
-position; it is (position * D/4 + i, transition, trajectory, 0). Nothing about the slot, the batch or the load enters,
-which is what makes an answer reproducible.
+the request's seed; the counter is (position * D/4 + i, transition, trajectory, 0). Each counter gives four words w0 .. w3
+and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3), for channels i, i + D/4, i + D/2 and
+i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, which makes an answer reproducible.
 """
 
 import math
@@ -48,7 +48,8 @@ def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length
     transition, trajectory = transition[:, None].expand_as(block), trajectory[:, None].expand_as(block)
     key = seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK
     words = philox((block, transition, trajectory, torch.zeros_like(block)), key)
-    # 24 bits are exact in float32; the half step keeps the uniform off 0, where the logarithm ends.
+    # 24 bits are exact in float32; the half step, lost to rounding in the upper half, keeps the uniform off 0, where the
+    # logarithm ends. At the other end it may be 1, and the normal 0.
     uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)
     radius, angle = uniform[0::2].log_().mul_(-2.0).sqrt_(), uniform[1::2].mul_(2.0 * math.pi)
     pairs = torch.stack([radius * angle.cos(), radius * angle.sin()])  # [cos or sin, pair, B, L D / 4]

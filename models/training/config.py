@@ -10,6 +10,7 @@ from models.config import ModelConfig, describe
 from models.tasks import TASKS
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -19,7 +20,7 @@ class ConfigError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(_Strict):
@@ -62,7 +63,7 @@ class TrainingConfig(_Strict):
     beta: float = Field(1.0, ge=0, description="weight of the KL; 1 is the evidence lower bound per token")
     kl_balance: Share = Field(0.8, description="share of the KL that trains the prior alone")
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: Positive = 1.0
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
 

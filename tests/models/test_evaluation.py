@@ -25,8 +25,8 @@ def judged(*rows: list[tuple[Tokens, float, int]]) -> Evaluation:
 def test_the_hand_computed_example() -> None:
     assert len(TASK.solutions(CORNER)) == 4
     result = judged(
-        [(FOUND, 0.9, 2), (FOUND, 0.1, 4), (WRONG, 0.95, 16)],
-        [(WRONG, 0.2, 16), (WRONG, 0.3, 8), (ANSWER, 0.8, 2)],
+        [(FOUND, 0.9, 2), (FOUND, 0.1, 4), (WRONG, 0.05, 16)],
+        [(WRONG, 0.95, 16), (WRONG, 0.2, 8), (ANSWER, 0.8, 2)],
     )
     assert result.model_dump() == pytest.approx(
         {
@@ -36,12 +36,12 @@ def test_the_hand_computed_example() -> None:
             "max_steps": 16,
             "seed": 7,
             "single": (2 / 3 + 1 / 3) / 2,
-            "lprm": (0 + 1) / 2,  # the corner's highest score is that of a wrong answer
+            "lprm": (1 + 0) / 2,  # the second puzzle's highest score is that of a wrong answer
             "majority": (1 + 0) / 2,
             "any": 1.0,
             "coverage": (1 / 4 + 1) / 2,
             "coverage_limit": (1 - (3 / 4) ** 3 + 1) / 2,
-            "auroc": 4 / 9,  # 0.9 and 0.8 each beat 0.2 and 0.3; 0.1 beats nothing
+            "auroc": 5 / 9,  # 0.9 and 0.8 each beat 0.05 and 0.2; 0.1 beats 0.05
             "mean_steps": 48 / 6,
         }
     )

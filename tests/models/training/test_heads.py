@@ -18,14 +18,17 @@ Build = Callable[..., GRAM]
 STAGE = HeadsStage(puzzles=256, steps=3, max_temperature=2.0, iterations=100, caution=1.0)
 
 
-class OnesAndTwos(Task):
-    """A task whose puzzles are all 1 or all 2, and whose answers, whatever they are, are right for the 2s alone."""
+class Toy(Task):
+    """A task whose puzzles are all 1 or all 2, with a checker to choose; by default any answer is right, for the 2s alone."""
 
-    name, title = "ones-and-twos", "Tells 1 from 2."
+    name, title = "toy", "Tells 1 from 2."
     formats: list[str] = []
     examples: list[JsonValue] = []
     seq_len, vocab_size = 64, 3
     paper: dict[str, float] = {}
+
+    def __init__(self, right: Callable[[Tokens, Tokens], bool] = lambda puzzle, _: bool(puzzle[0] == 2)) -> None:
+        self.right = right
 
     def parse(self, puzzle: object) -> Tokens:
         raise NotImplementedError
@@ -37,7 +40,7 @@ class OnesAndTwos(Task):
         return [tokens.tolist()]
 
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
-        return bool(puzzle[0] == 2) and answer.shape == puzzle.shape
+        return self.right(puzzle, answer)
 
     def solutions(self, puzzle: Tokens) -> Tokens:
         return puzzle[None]
@@ -70,7 +73,7 @@ def test_a_model_that_never_solves_anything_learns_not_to_halt_and_to_score_low(
 
 
 def test_the_heads_tell_right_from_wrong_where_the_state_does(tiny: ModelConfig, random_model: Build) -> None:
-    model, task = random_model(tiny), OnesAndTwos()
+    model, task = random_model(tiny), Toy()
     fit_heads(model, task, STAGE)
     puzzles, _ = task.sample(np.random.default_rng(5), 200)
     right = torch.from_numpy(puzzles[:, 0] == 2)
@@ -82,8 +85,21 @@ def test_the_heads_tell_right_from_wrong_where_the_state_does(tiny: ModelConfig,
     assert ((model.read_heads(states[0]).value > 0) == right).float().mean() > 0.95
 
 
+def test_the_value_foretells_the_answer_at_the_halt_and_not_the_present_one(tiny: ModelConfig, random_model: Build) -> None:
+    model = random_model(tiny.model_copy(update={"guidance": "none"}))
+    puzzles = torch.from_numpy(Toy().held_out)
+    states = rollout(model, puzzles, 3, seed=0)
+    at_first = model.decode(states[0]).argmax(-1).numpy()
+    # All are wrong after one step and right after more.
+    fit_heads(model, Toy(lambda _, answer: not (answer == at_first).all(1).any()), STAGE)
+    first, second, _ = (model.read_heads(h) for h in states)
+    assert (first.halt < 0).all()
+    assert (second.halt > 0).all()
+    assert (first.value.sigmoid() > 0.9).all()
+
+
 def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_model: Build) -> None:
-    task = OnesAndTwos()
+    task = Toy()
     puzzles, _ = task.sample(np.random.default_rng(5), 200)
     right = torch.from_numpy(puzzles[:, 0] == 2)
 
@@ -105,7 +121,7 @@ def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_mode
 def test_fitting_repeats(tiny: ModelConfig, random_model: Build) -> None:
     def fitted() -> Heads:
         model = random_model(tiny)
-        fit_heads(model, OnesAndTwos(), STAGE)
+        fit_heads(model, Toy(), STAGE)
         return model.read_heads(torch.ones(1, tiny.length, tiny.dim))
 
     assert all(torch.equal(a, b) for a, b in zip(fitted(), fitted(), strict=True))
