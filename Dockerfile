@@ -8,9 +8,9 @@ ENV PATH=/venv/bin:$PATH
 
 FROM base AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# The default index's torch would bring CUDA with it, some gigabytes.
-# --build-arg TORCH_INDEX="" takes torch from the index that pip is configured with.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# torch from the default index brings CUDA with it, some gigabytes. For a small CPU image, give the address of PyTorch's
+# index of CPU wheels: --build-arg TORCH_INDEX=...
+ARG TORCH_INDEX=
 WORKDIR /src
 RUN python -m venv /venv
 # In a layer of its own, so that a change of the code doesn't install it again.
