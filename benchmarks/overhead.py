@@ -6,11 +6,9 @@ import statistics
 import time
 from typing import Any
 
-import numpy as np
-
 from benchmarks.load import TASK, closed_loop, request
+from server.api.schemas import SolveRequest
 from server.engine.loop import Engine
-from server.engine.messages import Submit
 from server.local import run
 from server.settings import EngineSettings
 from tests.support import serving
@@ -20,10 +18,8 @@ _IN_FLIGHT = 32
 
 def direct(engine: Engine, bodies: list[dict[str, Any]]) -> float:
     """Requests per second of the engine in this process, fed as the clients feed the server."""
-    submits = [
-        Submit(i, TASK.name, TASK.parse(b["puzzle"]).astype(np.uint8).tobytes(), b["num_trajectories"], 16, b["seed"], 1.0)
-        for i, b in enumerate(bodies)
-    ]
+    parsed = [SolveRequest.model_validate(body) for body in bodies]
+    submits = [r.submit(i, TASK.name, TASK.parse(r.puzzle), r.chosen_seed()) for i, r in enumerate(parsed)]
     begin = time.monotonic()
     for _ in run(engine, submits, in_flight=_IN_FLIGHT):
         pass

@@ -84,11 +84,7 @@ class Solve(Options, EngineSettings):
         from server.local import run
         from server.solving import Collector
 
-        engine = Engine(
-            EngineSettings.model_validate(
-                {**self.model_dump(include=set(EngineSettings.model_fields)), "model": [chosen.folder]}
-            )
-        )
+        engine = Engine(self.for_checkpoint(chosen.folder))
         collector = Collector(chosen.task, puzzle, self.num_trajectories, self.stop)
         seed = self.chosen_seed()
         begin = time.monotonic()

@@ -9,10 +9,10 @@ from tqdm import tqdm
 from models.config import read_config
 from models.evaluation import Evaluation, Sample, evaluate
 from models.tasks import TASKS
+from server.api.schemas import Options
 from server.engine.loop import Engine
-from server.engine.messages import Submit
 from server.local import run
-from server.settings import EngineSettings, model_name
+from server.settings import model_name
 
 if TYPE_CHECKING:
     from server.cli import Eval
@@ -25,22 +25,11 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> list[Evaluation]:
     """One evaluation for each temperature. Puzzle i is sampled with seed + i."""
     task = TASKS[read_config(folder).task]
     puzzles = task.held_out[: options.limit]
-    settings = options.model_dump(include=set(EngineSettings.model_fields))
-    engine = Engine(EngineSettings.model_validate({**settings, "model": [folder]}))
+    engine = Engine(options.for_checkpoint(folder))
     evaluations = []
     for temperature in options.temperatures:
-        requests = [
-            Submit(
-                request=i,
-                model=model_name(folder),
-                puzzle=puzzle.astype(np.uint8).tobytes(),
-                num_trajectories=options.samples,
-                max_steps=options.max_steps,
-                seed=options.seed + i,
-                temperature=temperature,
-            )
-            for i, puzzle in enumerate(puzzles)
-        ]
+        sampling = Options(num_trajectories=options.samples, max_steps=options.max_steps, temperature=temperature)
+        requests = [sampling.submit(i, model_name(folder), p, options.seed + i) for i, p in enumerate(puzzles)]
         samples: list[list[Sample]] = [[] for _ in puzzles]
         total = len(puzzles) * options.samples
         finished = run(engine, requests, in_flight=_IN_FLIGHT)

@@ -35,6 +35,11 @@ class EngineSettings(BaseSettings):
         None, description="trajectories in the device's memory at a time (default: 32 on a CPU, 256 on a GPU)"
     )
 
+    def for_checkpoint(self, folder: Path) -> "EngineSettings":
+        """The engine's settings alone, with this one checkpoint."""
+        settings = self.model_dump(include=set(EngineSettings.model_fields))
+        return EngineSettings.model_validate({**settings, "model": [folder]})
+
 
 class ServerSettings(EngineSettings):
     """The server's own settings and limits."""
