@@ -19,7 +19,7 @@ from server.api.schemas import SolveRequest, SolveResponse
 from server.engine.loop import Engine
 from server.engine.messages import Trajectory
 from server.engine.scheduler import HALT_THRESHOLD
-from server.engine.slots import SlotPool
+from server.engine.slots import SlotPool, Start
 from server.settings import EngineSettings, bundled_models
 from server.solving import Collector
 
@@ -60,13 +60,16 @@ class PlainServer:
         begin = time.monotonic()
         pool: SlotPool = self._pool
         rows: list[tuple[int, int]] = []
+        starts = []
         collectors = []
         for number, request in enumerate(requests):
             puzzle = TASK.parse(request.puzzle)
             collectors.append(Collector(TASK, puzzle, request.num_trajectories))
             for index in range(request.num_trajectories):
-                pool.place(len(rows), puzzle.astype(np.uint8).tobytes(), request.seed or 0, index, request.temperature)
+                tokens = puzzle.astype(np.uint8).tobytes()
+                starts.append(Start(len(rows), tokens, request.seed or 0, index, request.temperature))
                 rows.append((number, index))
+        pool.place(starts)
         ended = [False] * len(rows)
         depth = max(request.max_steps for request in requests)
         for step in range(1, depth + 1):
@@ -78,8 +81,7 @@ class PlainServer:
                     collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answer))
             if all(ended) and not self._full_depth:
                 break
-        for slot in range(len(rows)):
-            pool.release(slot)
+        pool.release(range(len(rows)))
         compute = time.monotonic() - begin
         return [
             SolveResponse.of(TASK.name, collector, request.seed or 0, request, 0.0, compute)

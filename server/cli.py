@@ -101,6 +101,7 @@ class Train(BaseModel):
     recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
     out: Path | None = Field(None, description="the checkpoint's folder (default: the recipe's)")
     threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+    compile: bool = Field(False, description="torch.compile: about 1.6 times as fast on a CPU; needs a C++ compiler")
 
     def cli_cmd(self) -> None:
         import torch
@@ -112,7 +113,7 @@ class Train(BaseModel):
             torch.set_num_threads(self.threads)
         out = self.out or self.recipe.parent
         try:
-            train(load_training_config(self.recipe), out)
+            train(load_training_config(self.recipe), out, compile=self.compile)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         print(f"wrote {out}; measure it with: gram eval {out}")
@@ -128,14 +129,14 @@ class Eval(EngineSettings):
     temperatures: list[float] = Field([1.0, 1.5, 2.0], description="each is evaluated over all held-out puzzles")
     max_steps: int = Field(16, ge=1)
     seed: int = 0
-    limit: int | None = Field(None, ge=1, description="only this many puzzles, and nothing is saved")
+    limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, and nothing is saved")
 
     def cli_cmd(self) -> None:
         from server.evaluation import evaluate_checkpoint, table
 
         for folder in self.model:
             evaluations = evaluate_checkpoint(folder, self)
-            print(f"\n{model_name(folder)}: {evaluations[0].puzzles} held-out puzzles, {self.samples} samples each")
+            print(f"\n{model_name(folder)}: {self.samples} samples of each held-out puzzle")
             print(table(evaluations, TASKS[read_config(folder).task].paper))
             if self.limit is None:
                 (folder / EVALUATION_FILE).write_text(json.dumps([e.model_dump() for e in evaluations], indent=2) + "\n")

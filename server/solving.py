@@ -103,14 +103,15 @@ class Collector:
         if ended.answer is None:
             self.dropped.append(ended.index)
             return None
-        known = self._candidates.get(ended.answer)
-        tokens = known.best.tokens if known else np.frombuffer(ended.answer, np.uint8).astype(np.int64)
+        tokens = self.task.canonical(np.frombuffer(ended.answer, np.uint8).astype(np.int64))
+        answer = tokens.tobytes()
+        known = self._candidates.get(answer)
         valid = known.best.valid if known else self.task.check(self.puzzle, tokens)
         outcome = Outcome(ended.index, ended.steps, ended.score, tokens, valid)
         if known:
             known.add(outcome)
         else:
-            self._candidates[ended.answer] = Candidate(outcome)
+            self._candidates[answer] = Candidate(outcome)
         return outcome
 
     def _satisfies(self, outcome: Outcome) -> bool:

@@ -1,8 +1,17 @@
 """The registry of tasks: a new task is one file here and one line below."""
 
-from models.tasks.base import PuzzleError, Task, Tokens
+from models.tasks.base import Grid, PuzzleError, Task, Tokens
+from models.tasks.coloring import Coloring
 from models.tasks.nqueens import NQueens
 
-TASKS: dict[str, Task] = {task.name: task for task in (NQueens(8, paper={"lprm": 0.997, "coverage": 0.903}),)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        NQueens(8, paper={"lprm": 0.997, "coverage": 0.903}),
+        NQueens(10, paper={"lprm": 0.897, "coverage": 0.575}, held_out_every=43),
+        Coloring(8, paper={"conflicts": 2.7, "coverage": 0.858}),
+        Coloring(10, paper={"conflicts": 3.3, "coverage": 0.513}),
+    )
+}
 
-__all__ = ["TASKS", "PuzzleError", "Task", "Tokens"]
+__all__ = ["TASKS", "Grid", "PuzzleError", "Task", "Tokens"]

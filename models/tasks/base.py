@@ -10,6 +10,9 @@ from pydantic import JsonValue
 Tokens = NDArray[np.int64]
 """Puzzle or answer as symbols; [N], or [..., N] for several."""
 
+Grid = list[int] | list[list[int]]
+"""An answer or puzzle as numbers, in rows where it has rows."""
+
 
 class PuzzleError(ValueError):
     """A puzzle that can't be read or can't be right. `place` points at it, the message says what is wrong and the mend."""
@@ -44,16 +47,24 @@ class Task(ABC):
         """Puzzle or answer [N] as people write it. What it writes, `parse` reads."""
 
     @abstractmethod
-    def grid(self, tokens: Tokens) -> list[list[int]]:
-        """Puzzle or answer [N] as rows of numbers."""
+    def grid(self, tokens: Tokens) -> Grid:
+        """Puzzle or answer [N] as numbers."""
 
     @abstractmethod
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         """Whether the answer [N] is a valid solution of exactly this puzzle [N]."""
 
+    def conflicts(self, puzzle: Tokens, answer: Tokens) -> int:
+        """How far the answer [N] is from a valid one: 0 if it is valid, else 1 unless the task counts more finely."""
+        return int(not self.check(puzzle, answer))
+
     @abstractmethod
     def solutions(self, puzzle: Tokens) -> Tokens:
-        """All solutions [n, N] of the puzzle [N]; n is 0 for a puzzle without one."""
+        """All solutions [n, N] of the puzzle [N], each in its canonical form; n is 0 for a puzzle without one."""
+
+    def canonical(self, answer: Tokens) -> Tokens:
+        """The answer [N] in the form that all answers of the same meaning share, so that equal ones can be counted."""
+        return answer
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
@@ -63,3 +74,8 @@ class Task(ABC):
     @abstractmethod
     def held_out(self) -> Tokens:
         """The puzzles [n, N] that evaluation uses and training never sees, nor any symmetric image of theirs."""
+
+    @property
+    def test_sets(self) -> dict[str, Tokens]:
+        """Held-out puzzles by the name of the set; the first is `held_out`."""
+        return {"held-out": self.held_out}

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from models.tasks.base import PuzzleError, Task, Tokens
@@ -28,11 +29,12 @@ class NQueens(Task):
 
     vocab_size = 3
     benchmark_given = (1, 2, 3)
-    held_out_every = 7
     benchmark_share = 0.9
 
-    def __init__(self, size: int, paper: dict[str, float]) -> None:
+    def __init__(self, size: int, paper: dict[str, float], held_out_every: int = 7) -> None:
+        """One orbit of puzzles in `held_out_every` is held out."""
         self.size = size
+        self.held_out_every = held_out_every
         self.name = f"nqueens-{size}"
         self.title = f"{size}x{size} N-Queens: complete the board to {size} queens, none attacking another."
         self.seq_len = size * size
@@ -87,7 +89,7 @@ class NQueens(Task):
         return bool(whole and given_stand) and not any(_attack(a, b) for a, b in itertools.combinations(squares, 2))
 
     def solutions(self, puzzle: Tokens) -> Tokens:
-        return self.boards[np.all(self.boards[:, puzzle == QUEEN] == QUEEN, axis=1)]
+        return self.boards[self._queens[:, puzzle == QUEEN].all(axis=1)]
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         benchmark, others = self._benchmark_split[0], self._other_puzzles
@@ -112,9 +114,9 @@ class NQueens(Task):
             if row == self.size:
                 found.append(columns)
                 return
-            for column in range(self.size):
-                if not any(_attack((row, column), (r, c)) for r, c in enumerate(columns)):
-                    place([*columns, column])
+            taken = {c + step * (row - r) for r, c in enumerate(columns) for step in (-1, 0, 1)}
+            for column in sorted(set(range(self.size)) - taken):
+                place([*columns, column])
 
         place([])
         boards = np.full((len(found), self.size, self.size), EMPTY)
@@ -126,12 +128,13 @@ class NQueens(Task):
         """The benchmark's puzzles, those to train on and those held out, both [n, N].
 
         Split by orbit: a puzzle and its symmetric images stay together. The orbits are ordered by given queens, then by
-        number of solutions, then by a hash, and every seventh is held out, so that the split has the whole's difficulty.
+        number of solutions, then by a hash, and every so many-th is held out, so that the split has the whole's difficulty.
         """
         orbits: dict[bytes, list[Tokens]] = {}
         for given in self.benchmark_given:
-            for puzzle in self._puzzles(given):
-                orbits.setdefault(self._orbit(puzzle), []).append(puzzle)
+            puzzles = self._puzzles(given)
+            for puzzle, orbit in zip(puzzles.astype(np.int64), self._orbits(puzzles), strict=True):
+                orbits.setdefault(orbit, []).append(puzzle)
 
         def rank(orbit: bytes) -> tuple[int, int, bytes]:
             puzzle = orbits[orbit][0]
@@ -144,23 +147,32 @@ class NQueens(Task):
         return np.stack(train), np.stack(held_out)
 
     @cached_property
-    def _other_puzzles(self) -> list[Tokens]:
-        """Solvable puzzles outside the benchmark, [n, N] for each number of given queens."""
+    def _other_puzzles(self) -> list[NDArray[np.uint8]]:
+        """Solvable puzzles outside the benchmark, [n, N] for each number of given queens; in bytes, for they are many."""
         return [self._puzzles(given) for given in range(self.size) if given not in self.benchmark_given]
 
-    def _puzzles(self, given: int) -> Tokens:
-        """All solvable puzzles with this many queens given [n, N]."""
-        queens = np.nonzero(self.boards == QUEEN)[1].reshape(len(self.boards), self.size)
-        subsets = {tuple(board[list(chosen)]) for board in queens for chosen in itertools.combinations(range(self.size), given)}
-        puzzles = np.full((len(subsets), self.seq_len), UNKNOWN)
-        for puzzle, squares in zip(puzzles, sorted(subsets), strict=True):
-            puzzle[list(squares)] = QUEEN
+    @cached_property
+    def _queens(self) -> NDArray[np.bool_]:
+        """Where the queens of each complete board stand [n, N]."""
+        queens: NDArray[np.bool_] = self.boards == QUEEN
+        return queens
+
+    def _puzzles(self, given: int) -> NDArray[np.uint8]:
+        """All solvable puzzles with this many queens given [n, N], in the order of their squares."""
+        squares = np.nonzero(self._queens)[1].reshape(len(self.boards), self.size)
+        base = self.seq_len ** np.arange(given)[::-1]
+        chosen = [np.array(queens, int) for queens in itertools.combinations(range(self.size), given)]
+        numbers = np.unique(np.concatenate([squares[:, queens] @ base for queens in chosen]))  # a number for each puzzle
+        puzzles = np.full((len(numbers), self.seq_len), UNKNOWN, np.uint8)
+        np.put_along_axis(puzzles, numbers[:, None] // base % self.seq_len, QUEEN, axis=1)
         return puzzles
 
-    def _orbit(self, puzzle: Tokens) -> bytes:
-        """The smallest of the puzzle's eight symmetric images, which names its orbit."""
-        board = puzzle.reshape(self.size, self.size).astype(np.uint8)
-        return min(np.rot90(side, turns).tobytes() for side in (board, board.T) for turns in range(4))
+    def _orbits(self, puzzles: NDArray[np.uint8]) -> list[bytes]:
+        """For each puzzle [n, N] the smallest of its eight symmetric images, which names its orbit."""
+        boards = puzzles.reshape(-1, self.size, self.size)
+        sides = boards, boards.transpose(0, 2, 1)
+        images = [np.rot90(side, turns, axes=(1, 2)).reshape(puzzles.shape) for side in sides for turns in range(4)]
+        return [min(image[i].tobytes() for image in images) for i in range(len(puzzles))]
 
     def _rows(self, board: Tokens) -> list[str]:
         return ["".join(_QUEEN_SYMBOLS[0] if square == QUEEN else _BLANK_SYMBOLS[0] for square in row) for row in board]

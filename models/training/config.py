@@ -34,9 +34,17 @@ class Stage(_Strict):
     ema: Share = Field(0.999, description="decay of the averaged weights, which are the checkpoint's; warmed up at the start")
     prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
     prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
+    group: Count = Field(1, description="prior rows that start on the same puzzle together")
+    balanced_steps: int = Field(
+        0, ge=0, description="first supervision steps in which a group's targets are spread evenly over the solutions"
+    )
     halt_weight: float = Field(
         0.0, ge=0, description="weight of the halt head's loss on prior rows; above 0 it shapes the core, not the head alone"
     )
+
+    def prior_rows(self, batch_size: int) -> int:
+        """How many rows of a batch roll out under the prior: the first ones."""
+        return round(self.prior_share * batch_size)
 
 
 class HeadsStage(_Strict):

@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.checkpoint import save_checkpoint
-from models.gram import GRAM, State
+from models.gram import GRAM, Guidance, State
+from models.layers import Core
 from models.tasks import TASKS, Task
-from models.training.config import ConfigError, Stage, TrainingConfig
+from models.training.config import ConfigError, HeadsStage, Stage, TrainingConfig
 from models.training.heads import fit_heads
 from models.training.rollout import rollout
 from models.training.variational import Carry, Losses, dtype_of, losses, start
@@ -27,9 +28,11 @@ _PROBE_EVERY = 250
 _PROBE_PUZZLES = 64
 
 
-def train(config: TrainingConfig, folder: Path) -> None:
+def train(config: TrainingConfig, folder: Path, *, compile: bool = False) -> None:
     """Train from the start, or from the folder's resume file if there is one, to a checkpoint in the folder."""
     trainer = Trainer.create(config)
+    if compile:
+        trainer.compile()
     if (folder / RESUME_FILE).exists():
         trainer.resume(folder)
     trainer.run(folder)
@@ -63,6 +66,12 @@ class Trainer:
         optimizer.step()
         average = {name: t.detach().clone() for name, t in model.named_parameters()}
         return cls(config, model, average, optimizer, start(model, config, rng), rng)
+
+    def compile(self) -> None:
+        """Fuse what lies between the matrix products with torch.compile."""
+        for module in self.model.children():
+            if isinstance(module, (Core, Guidance)):
+                module.compile(dynamic=False)
 
     def run(self, folder: Path) -> None:
         """Train to the end of the last stage, saving to the folder now and then and at the end."""
@@ -145,11 +154,14 @@ class Trainer:
         partial.replace(folder / RESUME_FILE)
 
     def resume(self, folder: Path) -> None:
-        """Go on where the folder's resume file was written. Raises ConfigError if it belongs to another recipe."""
+        """Go on where the folder's resume file was written. Raises ConfigError if it belongs to another recipe.
+
+        Stages that it has not reached may have changed, and so may the heads' fit.
+        """
         path = folder / RESUME_FILE
         with safe_open(path, framework="pt") as file:
             meta: dict[str, Any] = json.loads(file.metadata()["training"])
-            if meta["config"] != self.config.model_dump(mode="json"):
+            if _past(TrainingConfig.model_validate(meta["config"]), meta["update"]) != _past(self.config, meta["update"]):
                 raise ConfigError(f"{path} was written by another recipe; give another folder, or remove it to start afresh")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
@@ -172,6 +184,13 @@ class Trainer:
         self.rng.bit_generator.state = meta["rng"]
         self.update = meta["update"]
         torch.set_rng_state(tensors["torch_rng"])
+
+
+def _past(config: TrainingConfig, update: int) -> TrainingConfig:
+    """The part of a recipe that the updates so far were made by."""
+    begins = np.cumsum([0] + [stage.updates for stage in config.stages[:-1]])
+    stages = [stage for stage, begin in zip(config.stages, begins, strict=True) if begin < max(1, update)]
+    return config.model_copy(update={"stages": stages, "heads": HeadsStage()})
 
 
 def learning_rate(stage: Stage, position: int) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.gram import GRAM, Gaussian, State
@@ -40,7 +41,7 @@ def start(model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> Carr
     rows, steps = config.batch_size, config.model.supervision_steps
     empty = torch.zeros(rows, config.model.seq_len, dtype=torch.int64)
     carry = Carry(model.initial_state(rows), empty, empty.clone(), torch.full((rows,), steps))
-    _replace_finished(carry, model, config, rng)
+    _replace_finished(carry, model, config, config.stages[0], rng)
     carry.step = torch.arange(rows) % steps
     return carry
 
@@ -56,8 +57,8 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     The first `prior_share` of the rows roll out under the prior: their target is the solution that their own decode
     is nearest to, and they bear no KL. The others roll out under the posterior towards the target of their pair.
     """
-    _replace_finished(carry, model, config, rng)
-    prior_rows = round(stage.prior_share * config.batch_size)
+    _replace_finished(carry, model, config, stage, rng)
+    prior_rows = stage.prior_rows(config.batch_size)
     target = carry.target[prior_rows:].clone()  # the carry's own is written to before the backward pass
     e_x = model.encode(carry.puzzle)
     state = carry.state
@@ -69,7 +70,10 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
 
     logits = model.decode(state.h).float()
     if prior_rows:
-        carry.target[:prior_rows] = nearest_solutions(task, carry.puzzle[:prior_rows], logits[:prior_rows].detach())
+        choosing = carry.step[:prior_rows] < stage.balanced_steps
+        carry.target[:prior_rows] = solution_targets(
+            task, carry.puzzle[:prior_rows], logits[:prior_rows].detach(), choosing, rng
+        )
     cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.clone(), reduction="none").mean(1)
     free = (torch.arange(config.batch_size) < prior_rows) & (carry.step < stage.prior_free_steps)
     cross_entropy = cross_entropy * ~free
@@ -120,24 +124,44 @@ def _kl(q: Gaussian, p: Gaussian) -> Tensor:
     return (0.5 * (ratio - 1) - (q_log - p_log)).sum(-1).mean(-1)
 
 
-def nearest_solutions(task: Task, puzzles: Tensor, logits: Tensor) -> Tensor:
-    """For each puzzle [B, N] its solution of the highest log-likelihood under logits [B, N, V] -> [B, N]."""
-    solutions = [torch.from_numpy(task.solutions(puzzle)) for puzzle in puzzles.numpy()]
-    counts = torch.tensor([len(found) for found in solutions])
-    row = torch.repeat_interleave(torch.arange(len(puzzles)), counts)
-    flat = torch.cat(solutions)
-    likelihood = logits.log_softmax(-1)[row].gather(2, flat[..., None]).squeeze(-1).sum(1)
-    ends = counts.cumsum(0)
-    best = [int(end - count + likelihood[end - count : end].argmax()) for end, count in zip(ends, counts, strict=True)]
-    return flat[best]
+def solution_targets(task: Task, puzzles: Tensor, logits: Tensor, choosing: Tensor, rng: np.random.Generator) -> Tensor:
+    """For each puzzle [B, N] one of its solutions [B, N], by the log-likelihood under logits [B, N, V].
+
+    A row takes its nearest solution, except where `choosing` [B]: those rows of one puzzle are spread over its solutions,
+    equally many to each (what is left over at random), so that the whole is as likely as can be. The nearest solution
+    alone lets a favourite grow; an even spread is what the prior should learn, since pairs are uniform over solutions.
+    """
+    targets = torch.empty_like(puzzles)
+    log_p = logits.log_softmax(-1)
+    groups: dict[tuple[bytes, bool], list[int]] = {}
+    for row, (puzzle, free) in enumerate(zip(puzzles.numpy(), choosing.tolist(), strict=True)):
+        groups.setdefault((puzzle.tobytes(), free), []).append(row)
+    for (_, free), rows in groups.items():
+        solutions = torch.from_numpy(task.solutions(puzzles[rows[0]].numpy()))
+        # [rows, n]: the log-likelihood of each solution, a product of one-hot rows.
+        likelihood = torch.einsum("rnv,snv->rs", log_p[rows], F.one_hot(solutions, logits.shape[-1]).float())
+        if free:
+            spread = np.concatenate([rng.permutation(len(solutions)) for _ in range(-(-len(rows) // len(solutions)))])[
+                : len(rows)
+            ]
+            order, chosen = linear_sum_assignment(likelihood[:, spread].numpy(), maximize=True)
+            choice = torch.from_numpy(spread[chosen[np.argsort(order)]])
+        else:
+            choice = likelihood.argmax(1)
+        targets[rows] = solutions[choice]
+    return targets
 
 
-def _replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> None:
-    """Rows that have made N_sup steps start again from z_0 with a fresh pair."""
+def _replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, stage: Stage, rng: np.random.Generator) -> None:
+    """Rows that have made N_sup steps start again from z_0 with a fresh pair, prior rows in groups with the same one."""
     done = (carry.step >= config.model.supervision_steps).nonzero().squeeze(1)
     if not len(done):
         return
-    puzzles, targets = TASKS[config.task].sample(rng, len(done))
+    prior = int((done < stage.prior_rows(config.batch_size)).sum())
+    groups = -(-prior // stage.group)
+    puzzles, targets = TASKS[config.task].sample(rng, groups + len(done) - prior)
+    pair = np.concatenate([np.arange(prior) // stage.group, np.arange(groups, len(puzzles))])
+    puzzles, targets = puzzles[pair], targets[pair]
     carry.puzzle[done], carry.target[done] = torch.from_numpy(puzzles), torch.from_numpy(targets)
     fresh = model.initial_state(len(done))
     carry.state.h[done], carry.state.l[done] = fresh.h, fresh.l

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from models.tasks import TASKS, Task, Tokens
+from models.tasks import TASKS, Grid, Task, Tokens
 from server.engine.messages import Submit
 from server.solving import Candidate, Collector, Outcome, Select
 
@@ -81,10 +81,10 @@ class SolveRequest(Options):
 
 
 class Board(BaseModel):
-    """A puzzle or an answer, as text and as rows of numbers."""
+    """A puzzle or an answer, as text and as numbers."""
 
     text: str
-    grid: list[list[int]]
+    grid: Grid
 
     @classmethod
     def of(cls, task: Task, tokens: Tokens) -> Self:

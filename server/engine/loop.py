@@ -28,6 +28,7 @@ from server.engine.messages import (
 )
 from server.engine.runner import Runner
 from server.engine.scheduler import Scheduler
+from server.engine.slots import Start
 from server.settings import EngineSettings, model_name
 
 
@@ -51,33 +52,35 @@ class Lane:
 
     def cancel(self, request: int) -> None:
         """Free what the request holds; nothing more is reported of it."""
-        for slot in self.scheduler.cancel(request):
-            self.pool.release(slot)
+        self.pool.release(self.scheduler.cancel(request))
         self.submitted.pop(request, None)
 
     def step(self) -> StepReport:
         """Fill the free slots, make one supervision step, retire the rows that ended."""
         begin = time.monotonic()
         started: dict[int, float] = {}
+        starts = []
         for slot, request, index in self.scheduler.admit():
             message, submitted_at = self.submitted[request]
             if index == message.first_trajectory:
                 started[request] = begin - submitted_at
-            self.pool.place(slot, message.puzzle, message.seed, index, message.temperature)
+            starts.append(Start(slot, message.puzzle, message.seed, index, message.temperature))
+        self.pool.place(starts)
         observed = self.runner.step(self.pool)
         slots = list(self.pool.slots)
-        finished = []
-        for row, slot in enumerate(slots):
-            finite = bool(observed.finite[row])
-            ended = self.scheduler.step(slot, float(observed.halt_probability[row]), finite=finite)
+        finished, ended_slots = [], []
+        halts, scores, finites = observed.halt_probability.tolist(), observed.score.tolist(), observed.finite.tolist()
+        for slot, halt, score, finite, answer in zip(slots, halts, scores, finites, observed.answer, strict=True):
+            ended = self.scheduler.step(slot, halt, finite=finite)
             if ended:
                 request, index, steps = ended
-                self.pool.release(slot)
-                answer = observed.answer[row].tobytes() if finite else None
-                score = float(observed.score[row]) if finite else 0.0
-                finished.append(Trajectory(request, index, steps, score, answer))
+                ended_slots.append(slot)
+                finished.append(
+                    Trajectory(request, index, steps, score if finite else 0.0, answer.tobytes() if finite else None)
+                )
                 if not self.scheduler.holds(request):
                     del self.submitted[request]
+        self.pool.release(ended_slots)
         stats = LaneStats(self.scheduler.live, self.scheduler.waiting)
         return StepReport(self.name, finished, started, len(slots), time.monotonic() - begin, stats)
 

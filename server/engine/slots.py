@@ -1,10 +1,23 @@
 """The slot pool: the resident tensors of the running trajectories. It knows rows, not requests."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from models.gram import GRAM, State
+
+
+class Start(NamedTuple):
+    """A trajectory to start in a slot: its puzzle as bytes, a symbol each, and what keys its noise."""
+
+    slot: int
+    puzzle: bytes
+    seed: int
+    trajectory: int
+    temperature: float
 
 
 @dataclass
@@ -19,22 +32,19 @@ class SlotPool:
     """Memory for `num_slots` trajectories, allocated once; the live rows are a dense prefix of the tensors.
 
     A slot is a stable handle; the row behind it moves when a row before the last is released. Rows:
-    h, l, e_x [S, L, D]; puzzle (the row's place in e_x), seed, trajectory, transition int64 [S]; temperature float32 [S].
-    S is num_slots rounded up to whole tiles, so that the last tile has rows to run over.
+    h, l, e_x [S, L, D]; temperature float32 [S]; keys int64 [S, 4], whose columns are puzzle (the row's place in e_x),
+    seed, trajectory and transition. S is num_slots rounded up to whole tiles, so that the last tile has rows to run over.
+    Rows that are not live hold z_0: finite values, whose results nobody reads.
     """
 
     def __init__(self, model: GRAM, num_slots: int, tile: int, device: torch.device) -> None:
         self.num_slots = num_slots
         rows = -(-num_slots // tile) * tile
         self.live = 0
-        # Rows not live yet hold z_0: finite values, whose results nobody reads.
         self.state: State = model.initial_state(rows)
         self._initial = model.initial_state(1)
         self.e_x = torch.zeros_like(self.state.h)
-        self.puzzle = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.seed = torch.zeros_like(self.puzzle)
-        self.trajectory = torch.zeros_like(self.puzzle)
-        self.transition = torch.zeros_like(self.puzzle)
+        self.keys = torch.zeros(rows, 4, dtype=torch.int64, device=device)
         self.temperature = torch.ones(rows, device=device)
         self._row_of: dict[int, int] = {}
         self._slot_of: list[int] = []
@@ -48,43 +58,78 @@ class SlotPool:
         """The live slots in the order of their rows."""
         return self._slot_of
 
-    def place(self, slot: int, puzzle: bytes, seed: int, trajectory: int, temperature: float) -> None:
-        """Start a trajectory in a slot from z_0. A puzzle already in the pool is not encoded again."""
-        if slot in self._row_of:
-            raise ValueError(f"slot {slot} is taken")
-        encoded = self._encoded.get(puzzle)
-        if encoded is None:
-            encoded = self._encoded[puzzle] = _Encoded(self._free_places.pop())
-            tokens = torch.tensor(list(puzzle), device=self.puzzle.device)
-            self.e_x[encoded.place] = self._model.encode(tokens[None])[0]
-        encoded.readers += 1
-        row = self.live
-        self.live += 1
-        self._row_of[slot] = row
-        self._slot_of.append(slot)
-        self._key_of[slot] = puzzle
-        self.state.h[row], self.state.l[row] = self._initial.h[0], self._initial.l[0]
-        self.puzzle[row] = encoded.place
-        self.seed[row] = seed
-        self.trajectory[row] = trajectory
-        self.transition[row] = 0
-        self.temperature[row] = temperature
+    @property
+    def puzzle(self) -> Tensor:
+        """Each row's place in e_x [S]."""
+        return self.keys[:, 0]
 
-    def release(self, slot: int) -> None:
-        """End the trajectory in a slot; the last live row moves into its place."""
-        row = self._row_of.pop(slot)
-        key = self._key_of.pop(slot)
-        encoded = self._encoded[key]
-        encoded.readers -= 1
-        if not encoded.readers:
-            self._free_places.append(encoded.place)
-            del self._encoded[key]
-        self.live -= 1
-        last = self._slot_of.pop()
-        if last != slot:
-            self._slot_of[row] = last
-            self._row_of[last] = row
-            for tensor in (*self.state, self.puzzle, self.seed, self.trajectory, self.transition, self.temperature):
-                tensor[row] = tensor[self.live]
+    @property
+    def seed(self) -> Tensor:
+        """Each row's seed [S]."""
+        return self.keys[:, 1]
+
+    @property
+    def trajectory(self) -> Tensor:
+        """Each row's index in its request [S]."""
+        return self.keys[:, 2]
+
+    @property
+    def transition(self) -> Tensor:
+        """The transitions that each row has made [S]."""
+        return self.keys[:, 3]
+
+    def place(self, starts: Sequence[Start]) -> None:
+        """Start trajectories from z_0, all with one write. A puzzle already in the pool is not encoded again."""
+        if not starts:
+            return
+        new: list[tuple[int, bytes]] = []
+        keys = []
+        for slot, puzzle, seed, trajectory, _ in starts:
+            if slot in self._row_of:
+                raise ValueError(f"slot {slot} is taken")
+            encoded = self._encoded.get(puzzle)
+            if encoded is None:
+                encoded = self._encoded[puzzle] = _Encoded(self._free_places.pop())
+                new.append((encoded.place, puzzle))
+            encoded.readers += 1
+            self._row_of[slot] = len(self._slot_of)
+            self._slot_of.append(slot)
+            self._key_of[slot] = puzzle
+            keys.append((encoded.place, seed, trajectory, 0))
+        device = self.keys.device
+        if new:
+            places = torch.tensor([place for place, _ in new], device=device)
+            tokens = torch.tensor([list(puzzle) for _, puzzle in new], device=device)
+            self.e_x[places] = self._model.encode(tokens)
+        rows = slice(self.live, len(self._slot_of))
+        self.live = rows.stop
+        self.keys[rows] = torch.tensor(keys, device=device)
+        self.temperature[rows] = torch.tensor([start.temperature for start in starts], device=device)
+
+    def release(self, slots: Collection[int]) -> None:
+        """End the trajectories in these slots; the last live rows move into their places."""
+        if not slots:
+            return
+        released = {self._row_of.pop(slot) for slot in slots}
+        for slot in slots:
+            key = self._key_of.pop(slot)
+            encoded = self._encoded[key]
+            encoded.readers -= 1
+            if not encoded.readers:
+                self._free_places.append(encoded.place)
+                del self._encoded[key]
+        end, self.live = self.live, self.live - len(released)
+        holes = sorted(row for row in released if row < self.live)
+        moved = [row for row in range(self.live, end) if row not in released]
+        for hole, row in zip(holes, moved, strict=True):
+            slot = self._slot_of[row]
+            self._slot_of[hole] = slot
+            self._row_of[slot] = hole
+        del self._slot_of[self.live :]
+        tensors = (*self.state, self.keys, self.temperature)
+        if holes:
+            to, source = torch.tensor([holes, moved], device=self.keys.device)
+            for tensor in tensors:
+                tensor[to] = tensor[source]
         # A row left behind may hold values that are not finite; z_0 keeps them out of the next tile's arithmetic.
-        self.state.h[self.live], self.state.l[self.live] = self._initial.h[0], self._initial.l[0]
+        self.state.h[self.live : end], self.state.l[self.live : end] = self._initial

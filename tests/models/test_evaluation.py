@@ -19,7 +19,8 @@ FOUND, OTHER = TASK.solutions(CORNER)[:2]
 def judged(*rows: list[tuple[Tokens, float, int]]) -> Evaluation:
     """Rows of (answer, score, steps), for CORNER and then ONLY_ONE."""
     samples = [[Sample(*sample) for sample in row] for row in rows]
-    return evaluate(TASK, np.stack([CORNER, ONLY_ONE][: len(rows)]), samples, temperature=1.5, max_steps=16, seed=7)
+    puzzles = np.stack([CORNER, ONLY_ONE][: len(rows)])
+    return evaluate(TASK, "two", puzzles, samples, temperature=1.5, max_steps=16, seed=7)
 
 
 def test_the_hand_computed_example() -> None:
@@ -30,6 +31,7 @@ def test_the_hand_computed_example() -> None:
     )
     assert result.model_dump() == pytest.approx(
         {
+            "test_set": "two",
             "puzzles": 2,
             "samples": 3,
             "temperature": 1.5,
@@ -39,6 +41,7 @@ def test_the_hand_computed_example() -> None:
             "lprm": (1 + 0) / 2,  # the second puzzle's highest score is that of a wrong answer
             "majority": (1 + 0) / 2,
             "any": 1.0,
+            "conflicts": 1,
             "coverage": (1 / 4 + 1) / 2,
             "coverage_limit": (1 - (3 / 4) ** 3 + 1) / 2,
             "auroc": 5 / 9,  # 0.9 and 0.8 each beat 0.05 and 0.2; 0.1 beats 0.05

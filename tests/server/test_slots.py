@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.config import ModelConfig
 from models.gram import GRAM
-from server.engine.slots import SlotPool
+from server.engine.slots import SlotPool, Start
 
 TILE = 4
 CONFIG = ModelConfig(vocab_size=3, seq_len=4, dim=8, num_layers=1, mixer_dim=8, mlp_dim=8, guidance_dim=8, num_registers=1)
@@ -18,27 +18,31 @@ def make_pool(slots: int) -> SlotPool:
 
 
 @settings(deadline=None)
-@given(slots=st.integers(1, 9), actions=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=60))
+@given(slots=st.integers(1, 9), actions=st.lists(st.dictionaries(st.integers(0, 8), st.integers(0, 2)), max_size=20))
 def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
-    slots: int, actions: list[tuple[int, int]]
+    slots: int, actions: list[dict[int, int]]
 ) -> None:
+    """Each action names slots, with a puzzle for each: the taken ones are released and the free ones placed, at once."""
     pool = make_pool(slots)
     expected: dict[int, tuple[int, int]] = {}
-    for count, (slot, puzzle) in enumerate(actions):
-        if slot >= slots:
-            continue
-        if slot in expected:
-            pool.release(slot)
+    for count, action in enumerate(actions):
+        taken = [slot for slot in action if slot in expected]
+        free = {slot: symbol for slot, symbol in action.items() if slot < slots and slot not in expected}
+        pool.release(taken)
+        for slot in taken:
             del expected[slot]
-        else:
-            pool.place(slot, bytes([puzzle % 3] * 4), seed=slot, trajectory=count, temperature=1.0)
-            pool.state.h[pool.live - 1] = count
-            expected[slot] = count, puzzle % 3
+        live = pool.live
+        pool.place([Start(slot, bytes([symbol] * 4), slot, count, 1.0 + slot) for slot, symbol in free.items()])
+        assert torch.equal(pool.state.h[live:], pool._model.initial_state(len(pool.seed) - live).h), "they start from z_0"
+        pool.state.h[live : pool.live] = count
+        expected |= {slot: (count, symbol) for slot, symbol in free.items()}
         assert pool.live == len(expected) == len(pool.slots)
         for row, held in enumerate(pool.slots):
             trajectory, symbol = expected[held]
             assert int(pool.seed[row]) == held
             assert int(pool.trajectory[row]) == trajectory
+            assert int(pool.transition[row]) == 0
+            assert float(pool.temperature[row]) == 1.0 + held
             assert bool((pool.state.h[row] == trajectory).all())
             e_x = pool._model.encode(torch.full((1, 4), symbol))[0]
             assert torch.equal(pool.e_x[pool.puzzle[row]], e_x)
@@ -51,22 +55,21 @@ def test_the_rows_are_whole_tiles() -> None:
 
 def test_a_released_row_keeps_no_values_that_are_not_finite() -> None:
     pool = make_pool(2)
-    for slot in range(2):
-        pool.place(slot, bytes(4), 0, slot, 1.0)
+    pool.place([Start(slot, bytes(4), 0, slot, 1.0) for slot in range(2)])
     pool.state.h[:2] = torch.nan
-    pool.release(0)
-    pool.release(1)
+    pool.release([0])
+    pool.release([1])
     assert bool(pool.state.h.isfinite().all())
 
 
 def test_a_slot_is_not_placed_twice() -> None:
     pool = make_pool(2)
-    pool.place(1, bytes(4), 0, 0, 1.0)
+    pool.place([Start(1, bytes(4), 0, 0, 1.0)])
     with pytest.raises(ValueError, match="taken"):
-        pool.place(1, bytes(4), 0, 1, 1.0)
+        pool.place([Start(1, bytes(4), 0, 1, 1.0)])
 
 
 def test_all_64_bits_of_a_seed_are_kept() -> None:
     pool = make_pool(1)
-    pool.place(0, bytes(4), 2**63 - 1, 0, 1.0)
+    pool.place([Start(0, bytes(4), 2**63 - 1, 0, 1.0)])
     assert int(pool.seed[0]) == 2**63 - 1

@@ -165,6 +165,29 @@ def test_a_run_of_another_recipe_is_not_resumed(recipe: Recipe, tmp_path: Path, 
     assert other.update == 0
 
 
+def test_stages_to_come_may_change_and_those_begun_may_not(two_stages: TrainingConfig, tmp_path: Path) -> None:
+    begun, to_come = two_stages.stages
+    longer = to_come.model_copy(update={"updates": 9})
+    killed = Trainer.create(two_stages)
+    advance(killed, 7)
+    killed.save(tmp_path)
+    Trainer.create(two_stages.model_copy(update={"stages": [begun, longer, to_come]})).resume(tmp_path)
+    with pytest.raises(ConfigError, match="another recipe"):
+        Trainer.create(two_stages.model_copy(update={"stages": [longer, to_come]})).resume(tmp_path)
+    advance(killed, 1)
+    killed.save(tmp_path)
+    with pytest.raises(ConfigError, match="another recipe"):
+        Trainer.create(two_stages.model_copy(update={"stages": [begun, longer]})).resume(tmp_path)
+
+
+def test_a_finished_run_goes_on_with_a_further_stage(two_stages: TrainingConfig, tmp_path: Path) -> None:
+    Trainer.create(two_stages).run(tmp_path)
+    extended = two_stages.model_copy(update={"stages": [*two_stages.stages, two_stages.stages[1]]})
+    resumed = Trainer.create(extended)
+    resumed.resume(tmp_path)
+    assert (resumed.update, resumed._stage()) == (UPDATES, (two_stages.stages[1], 0))
+
+
 def test_training_ends_in_a_checkpoint_and_going_on_from_its_end_gives_the_same(
     recipe: Recipe, tiny: ModelConfig, tmp_path: Path
 ) -> None:

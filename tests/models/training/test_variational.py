@@ -1,8 +1,11 @@
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -11,11 +14,12 @@ from models.gram import GRAM, Gaussian, State
 from models.tasks import TASKS, Tokens
 from models.tasks.nqueens import NQueens
 from models.training.config import TrainingConfig
-from models.training.variational import Carry, Losses, balanced_kl, losses, nearest_solutions, start
+from models.training.variational import Carry, Losses, balanced_kl, losses, solution_targets, start
 
 Build = Callable[..., GRAM]
 Recipe = Callable[..., TrainingConfig]
 TASK = TASKS["nqueens-8"]
+CORNER, OTHER = TASK.parse("a8"), TASK.parse("h8")
 SHAPE = (3, 5, 7)
 
 
@@ -68,11 +72,56 @@ def test_the_prior_gets_four_fifths_of_the_kl_s_gradient_and_the_posterior_a_fif
 # --- the targets of prior rows
 
 
+def targets(puzzles: Tokens, logits: Tensor, *, choosing: bool = False, seed: int = 0) -> Tokens:
+    rows = torch.full((len(puzzles),), choosing)
+    return solution_targets(TASK, torch.from_numpy(puzzles), logits.detach(), rows, np.random.default_rng(seed)).numpy()
+
+
+@given(rows=st.integers(1, 12), given_queens=st.sampled_from(["", "a8", "g7 a4", "d8"]), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_rows_that_choose_are_spread_evenly_over_their_puzzle_s_solutions(rows: int, given_queens: str, seed: int) -> None:
+    puzzle = TASK.parse(given_queens or {"queens": []})
+    favourite = TASK.solutions(puzzle)[0]
+    logits = 9.0 * torch.nn.functional.one_hot(torch.from_numpy(np.stack([favourite] * rows)), TASK.vocab_size)
+    chosen = Counter(target.tobytes() for target in targets(np.stack([puzzle] * rows), logits, choosing=True, seed=seed))
+    solutions = TASK.solutions(puzzle)
+    assert set(chosen) <= {solution.tobytes() for solution in solutions}
+    assert set(chosen.values()) <= {rows // len(solutions), rows // len(solutions) + 1}
+    assert chosen.total() == rows
+
+
+def test_rows_that_choose_get_the_likeliest_of_the_even_spreads() -> None:
+    puzzle = TASK.parse("a8")
+    solutions = TASK.solutions(puzzle)
+    likes = [2, 0, 3, 1]
+    logits = torch.nn.functional.one_hot(torch.from_numpy(solutions[likes]), TASK.vocab_size).float()
+    assert np.array_equal(targets(np.stack([puzzle] * 4), logits, choosing=True), solutions[likes])
+
+
+def test_the_rows_of_one_puzzle_choose_among_themselves_alone() -> None:
+    choosing, settled = np.stack([CORNER] * 4), np.stack([OTHER] * 4)
+    logits = torch.zeros(8, TASK.seq_len, TASK.vocab_size)
+    rows = torch.arange(8) < 4
+    puzzles = torch.from_numpy(np.concatenate([choosing, settled]))
+    chosen = solution_targets(TASK, puzzles, logits, rows, np.random.default_rng(0)).numpy()
+    assert len(np.unique(chosen[:4], axis=0)) == 4
+    assert len(np.unique(chosen[4:], axis=0)) == 1, "equally likely, so all take the first"
+
+
+def test_prior_rows_start_in_groups_on_one_puzzle(random_model: Build, recipe: Recipe) -> None:
+    config = recipe(batch_size=24, prior_share=0.5, group=4)
+    model = random_model(config.model)
+    carry = start(model, config, np.random.default_rng(0))
+    for first in (0, 4, 8):
+        assert (carry.puzzle[first : first + 4] == carry.puzzle[first]).all()
+    assert len({puzzle.tobytes() for puzzle in carry.puzzle.numpy()}) > 3 + 6
+
+
 def test_the_nearest_solution_is_the_likeliest_of_the_puzzle_s_own() -> None:
     puzzles, _ = TASK.sample(np.random.default_rng(0), 40)
     logits = 3 * torch.randn(len(puzzles), TASK.seq_len, TASK.vocab_size, generator=torch.Generator().manual_seed(0))
-    nearest = nearest_solutions(TASK, torch.from_numpy(puzzles), logits)
-    for puzzle, row, chosen in zip(puzzles, logits.double().log_softmax(-1).numpy(), nearest.numpy(), strict=True):
+    nearest = targets(puzzles, logits)
+    for puzzle, row, chosen in zip(puzzles, logits.double().log_softmax(-1).numpy(), nearest, strict=True):
         solutions = TASK.solutions(puzzle)
         likelihood = [sum(row[square, symbol] for square, symbol in enumerate(solution)) for solution in solutions]
         assert np.array_equal(chosen, solutions[int(np.argmax(likelihood))])
@@ -81,7 +130,7 @@ def test_the_nearest_solution_is_the_likeliest_of_the_puzzle_s_own() -> None:
 def test_a_decode_that_is_a_solution_is_its_own_nearest() -> None:
     puzzles, answers = TASK.sample(np.random.default_rng(1), 40)
     logits = 10.0 * torch.nn.functional.one_hot(torch.from_numpy(answers), TASK.vocab_size)
-    assert np.array_equal(nearest_solutions(TASK, torch.from_numpy(puzzles), logits).numpy(), answers)
+    assert np.array_equal(targets(puzzles, logits), answers)
 
 
 # --- the update
@@ -144,7 +193,7 @@ def test_posterior_rows_keep_their_target_and_prior_rows_take_the_nearest_soluti
     carry = start(model, config, np.random.default_rng(0))
     pairs = carry.target.clone()
     update(model, config, carry)
-    nearest = nearest_solutions(TASK, carry.puzzle[:3], model.decode(carry.state.h[:3]))
+    nearest = torch.from_numpy(targets(carry.puzzle[:3].numpy(), model.decode(carry.state.h[:3])))
     assert torch.equal(carry.target[:3], nearest)
     assert torch.equal(carry.target[3:], pairs[3:])
 
