@@ -14,10 +14,9 @@ from models.gram import GRAM
 _TRAINING_ONLY = ("posterior.", "target_embedding")
 
 
-def save_checkpoint(folder: Path, task: str, model: GRAM) -> None:
+def save_checkpoint(folder: Path, config: CheckpointConfig, model: GRAM) -> None:
     """Write the folder for serving: float32 weights, z_0 included, the posterior left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = CheckpointConfig(task=task, model=model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n")
     weights = {name: tensor.contiguous() for name, tensor in served_weights(model).items()}
     (folder / WEIGHTS_FILE).write_bytes(save(weights))

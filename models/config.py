@@ -68,13 +68,25 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be loaded; the message names the file and what is wrong in it."""
 
 
+Ability = Literal["solve", "generate"]
+"""`solve`: answer a puzzle. `generate`: make new boards from the task's empty input."""
+
+
 class CheckpointConfig(BaseModel):
-    """What config.json says: which task the weights answer and the shape of the network."""
+    """What config.json says: which task the weights answer, what they were trained to do, and the shape of the network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
+    solves: bool = Field(True, description="the training has puzzles: POST /v1/solve may ask it")
+    generates: bool = Field(False, description="the training has the empty input: POST /v1/generate may ask it")
     model: ModelConfig
+
+    @property
+    def abilities(self) -> list[Ability]:
+        """What may be asked of the model."""
+        able: dict[Ability, bool] = {"solve": self.solves, "generate": self.generates}
+        return [ability for ability in able if able[ability]]
 
 
 def read_config(folder: Path) -> CheckpointConfig:

@@ -56,8 +56,10 @@ class PositionMixer(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Weights from the left mix positions without transposing the activations: a quarter faster than SwiGLU.forward.
-        gate, up = (self.swiglu.gate_up.weight.to(x.dtype) @ x).chunk(2, dim=1)
-        return self.swiglu.down.weight.to(x.dtype) @ (F.silu(gate) * up)
+        # Expanded, since autograd would fold the batch of a broadcast product into one matrix, which transposes after all.
+        gate_up, down = (part.weight.to(x.dtype).expand(len(x), -1, -1) for part in (self.swiglu.gate_up, self.swiglu.down))
+        gate, up = torch.bmm(gate_up, x).chunk(2, dim=1)
+        return torch.bmm(down, F.silu(gate) * up)
 
 
 class Attention(Module):

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -13,9 +15,9 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, SettingsC
 
 from models.config import EVALUATION_FILE, CheckpointError, describe, read_config
 from models.tasks import TASKS, PuzzleError
-from server.api.schemas import Options, SolveResponse
+from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
 from server.api.service import read_models
-from server.settings import EngineSettings, ServerSettings, bundled_models, model_name
+from server.settings import Device, EngineSettings, ServerSettings, bundled_models, model_name
 
 
 class CommandError(Exception):
@@ -38,14 +40,12 @@ class Serve(ServerSettings):
             raise CommandError(f"no engine can answer: {error}") from error
 
 
-class Solve(Options, EngineSettings):
-    """Solve a puzzle here, or on a server with --url, and draw the answers."""
+class Sampling(Options, EngineSettings):
+    """What `gram solve` and `gram generate` share."""
 
     model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+    request_type: ClassVar[type[SamplingRequest]]
 
-    puzzle: CliPositionalArg[str] = Field(
-        description="in any spelling that GET /v1/tasks lists; lists and objects as JSON; - reads it from standard input"
-    )
     task: str | None = Field(None, description="the kind of puzzle (default: the first loaded model's)")
     url: str | None = Field(None, description="a running server; without it the model runs in this process")
     json_output: bool = Field(False, alias="json", description="print the response as JSON")
@@ -54,19 +54,18 @@ class Solve(Options, EngineSettings):
         response = self._remote() if self.url else self._local()
         print(response.model_dump_json(indent=2) if self.json_output else draw(response))
 
-    def _read_puzzle(self) -> object:
-        text = sys.stdin.read() if self.puzzle == "-" else self.puzzle
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(text)
-            if isinstance(value, (list, dict)):
-                return value
-        return text
+    def _given(self) -> dict[str, object]:
+        """What the request has beside the task and the options."""
+        return {}
+
+    def _request(self, task: str) -> SamplingRequest:
+        options = self.model_dump(include=set(Options.model_fields), by_alias=True)
+        return self.request_type.model_validate({"task": task, **self._given(), **options})
 
     def _remote(self) -> SolveResponse:
-        options = {name: getattr(self, name) for name in Options.model_fields}
-        body = {"puzzle": self._read_puzzle(), "task": self.task or next(iter(TASKS)), **options}
+        request = self._request(self.task or next(iter(TASKS)))
         try:
-            response = httpx.post(f"{self.url}/v1/solve", json=body, timeout=None)
+            response = httpx.post(f"{self.url}/v1/{request.ability}", json=request.model_dump(by_alias=True), timeout=None)
         except httpx.HTTPError as error:
             raise CommandError(f"{self.url} does not answer: {error}") from error
         if response.is_error:
@@ -74,11 +73,13 @@ class Solve(Options, EngineSettings):
         return SolveResponse.model_validate_json(response.content)
 
     def _local(self) -> SolveResponse:
-        models = read_models(self.model)
-        chosen = next((m for m in models.values() if self.task in (None, m.task.name)), None)
+        ability = self.request_type.ability
+        able = [model for model in read_models(self.model).values() if ability in model.config.abilities]
+        chosen = next((m for m in able if self.task in (None, m.task.name)), None)
         if chosen is None:
-            raise CommandError(f"no model for the task {self.task!r}; models: {', '.join(models)}")
-        puzzle = chosen.task.parse(self._read_puzzle())
+            names = ", ".join(model.name for model in able) or "none"
+            raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that {ability}: {names}")
+        puzzle = self._request(chosen.task.name).input(chosen.task)
 
         from server.engine.loop import Engine
         from server.local import run
@@ -95,25 +96,61 @@ class Solve(Options, EngineSettings):
         return SolveResponse.of(chosen.name, collector, seed, self, 0.0, time.monotonic() - begin)
 
 
+class Solve(Sampling):
+    """Solve a puzzle here, or on a server with --url, and draw the answers."""
+
+    request_type = SolveRequest
+
+    puzzle: CliPositionalArg[str] = Field(
+        description="in any spelling that GET /v1/tasks lists; lists and objects as JSON; - reads it from standard input"
+    )
+
+    def _given(self) -> dict[str, object]:
+        return {"puzzle": self._read_puzzle()}
+
+    def _read_puzzle(self) -> object:
+        text = sys.stdin.read() if self.puzzle == "-" else self.puzzle
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(text)
+            if isinstance(value, (list, dict)):
+                return value
+        return text
+
+
+class Generate(GenerateOptions, Sampling):
+    """Make new boards here, or on a server with --url, and draw them."""
+
+    request_type = GenerateRequest
+
+
 class Train(BaseModel):
     """Train a checkpoint by a recipe; a run that was cut off goes on where it last saved."""
 
     recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
     out: Path | None = Field(None, description="the checkpoint's folder (default: the recipe's)")
+    device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
     compile: bool = Field(False, description="torch.compile: about 1.6 times as fast on a CPU; needs a C++ compiler")
 
     def cli_cmd(self) -> None:
         import torch
 
-        from models.training.config import ConfigError, load_training_config
-        from models.training.loop import train
+        try:
+            from models.training.config import ConfigError, load_training_config
+            from models.training.loop import train
+        except ModuleNotFoundError as error:
+            raise CommandError(f"{error}; training needs more packages: pip install -e '.[train]'") from error
 
         if self.threads:
             torch.set_num_threads(self.threads)
         out = self.out or self.recipe.parent
+        cuda = self.device != "cpu" and torch.cuda.is_available()
+        if self.device == "cuda" and not cuda:
+            raise CommandError("no CUDA device is to be found; use --device cpu")
+        # torchrun gives each process a device of its own.
+        device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
         try:
-            train(load_training_config(self.recipe), out, compile=self.compile)
+            train(load_training_config(self.recipe), out, device=device, compile=self.compile)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         print(f"wrote {out}; measure it with: gram eval {out}")
@@ -147,6 +184,7 @@ class Gram(BaseModel):
 
     serve: CliSubCommand[Serve] = Field(description=Serve.__doc__)
     solve: CliSubCommand[Solve] = Field(description=Solve.__doc__)
+    generate: CliSubCommand[Generate] = Field(description=Generate.__doc__)
     train: CliSubCommand[Train] = Field(description=Train.__doc__)
     eval: CliSubCommand[Eval] = Field(description=Eval.__doc__)
 

@@ -35,7 +35,9 @@ class Metrics:
             "gram_queue_seconds", "Time from a request to its first slot", ["model"], buckets=_SECONDS, registry=registry
         )
         self.queue_depth = Gauge("gram_queue_depth", "Trajectories waiting for a slot", ["model"], registry=registry)
-        self.active = Gauge("gram_active_requests", "Solve requests that have not ended", ["model"], registry=registry)
+        self.active = Gauge(
+            "gram_active_requests", "Solve and generate requests that have not ended", ["model"], registry=registry
+        )
         self.live_slots = Gauge("gram_live_slots", "Slots with a running trajectory", ["model"], registry=registry)
         self.slots = Gauge("gram_slots", "Slots, live or free", ["model"], registry=registry)
         self.steps = Counter("gram_steps", "Supervision steps of the batch", ["model"], registry=registry)
@@ -49,6 +51,9 @@ class Metrics:
         )
         self.dropped = Counter(
             "gram_trajectories_dropped", "Trajectories whose state turned non-finite", ["model"], registry=registry
+        )
+        self.pruned = Counter(
+            "gram_trajectories_pruned", "Trajectories that gave up their slot by `guidance`", ["model"], registry=registry
         )
         self.restarts = Gauge("gram_engine_restarts", "Engines that died and were replaced", registry=registry)
 

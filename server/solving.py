@@ -53,12 +53,13 @@ class Collector:
     done: bool = False
     steps_run: int = 0
     dropped: list[int] = field(default_factory=list)
+    pruned: int = 0
     _candidates: dict[bytes, Candidate] = field(default_factory=dict)
     _counted: int = 0
     _early: dict[int, Trajectory] = field(default_factory=dict)
 
     def add(self, trajectory: Trajectory) -> list[Outcome]:
-        """Take a finished trajectory; returns the outcomes that now count, dropped ones left out."""
+        """Take a finished trajectory; returns the outcomes that now count, dropped and pruned ones left out."""
         if self.stop == "all":
             ready = [trajectory]
         else:
@@ -90,7 +91,7 @@ class Collector:
 
     @property
     def counted(self) -> int:
-        """Trajectories that ended and count, dropped ones included."""
+        """Trajectories that ended and count, dropped and pruned ones included."""
         return self._counted
 
     @property
@@ -100,6 +101,9 @@ class Collector:
     def _count(self, ended: Trajectory) -> Outcome | None:
         self._counted += 1
         self.steps_run += ended.steps
+        if ended.pruned:
+            self.pruned += 1
+            return None
         if ended.answer is None:
             self.dropped.append(ended.index)
             return None

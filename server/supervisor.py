@@ -50,8 +50,15 @@ class Job:
             self._next += 1
         self.results.put_nowait(trajectory)
 
-    def unfinished(self) -> Submit:
-        """What to submit to a new engine; the few trajectories past the first gap are run again and not accepted twice."""
+    def unfinished(self) -> Submit | None:
+        """What to submit to a new engine, if anything; trajectories past the first gap are run again and not accepted twice.
+
+        With pruning all are run again: who is pruned follows from the values of those before.
+        """
+        if self._next == self.submit.num_trajectories:
+            return None  # all is here; its client has not read it yet
+        if self.submit.prune:
+            return self.submit
         return msgspec.structs.replace(self.submit, first_trajectory=self._next)
 
 
@@ -156,7 +163,8 @@ class Supervisor:
             case Ready():
                 self.ready = True
                 for job in self._jobs.values():
-                    self._send(job.unfinished())
+                    if submit := job.unfinished():
+                        self._send(submit)
                 self._on_ready(message.slots, f"{message.device} in {message.dtype}")
             case Failed():
                 self._failure = message.message

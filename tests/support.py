@@ -47,12 +47,18 @@ class RunningServer:
         raise TimeoutError(f"{condition} is {self.gauge(condition)}, not {value}")
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
 def serving(*flags: str, module: tuple[str, ...] = ("server.cli", "serve")) -> Iterator[RunningServer]:
     """A server of the bundled models, ready to answer; `module` is what `python -m` runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     server = RunningServer(f"http://127.0.0.1:{port}", process)

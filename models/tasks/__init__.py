@@ -3,6 +3,7 @@
 from models.tasks.base import Grid, PuzzleError, Task, Tokens
 from models.tasks.coloring import Coloring
 from models.tasks.nqueens import NQueens
+from models.tasks.sudoku import Sudoku
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -11,6 +12,9 @@ TASKS: dict[str, Task] = {
         NQueens(10, paper={"lprm": 0.897, "coverage": 0.575}, held_out_every=43),
         Coloring(8, paper={"conflicts": 2.7, "coverage": 0.858}),
         Coloring(10, paper={"conflicts": 3.3, "coverage": 0.513}),
+        Sudoku(4, paper={}),
+        Sudoku(6, paper={}),
+        Sudoku(9, paper={"lprm": 0.97}),
     )
 }
 

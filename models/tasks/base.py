@@ -35,8 +35,15 @@ class Task(ABC):
     """One puzzle in each accepted spelling, in the order of `formats`; all are the same puzzle."""
     seq_len: int
     vocab_size: int
+    one_solution: bool = False
+    """Whether the solution in a training pair is the puzzle's only one."""
     paper: dict[str, float]
     """The paper's figures for this task, by the names that the evaluation uses."""
+
+    @property
+    def blank(self) -> Tokens | None:
+        """The empty input [N], from which the model generates; None if the task has none."""
+        return None
 
     @abstractmethod
     def parse(self, puzzle: object) -> Tokens:

@@ -58,6 +58,10 @@ class NQueens(Task):
             f"{size} lists of {size} numbers, 1 a queen and 0 a square to fill",
         ]
 
+    @property
+    def blank(self) -> Tokens:
+        return np.full(self.seq_len, UNKNOWN)
+
     def parse(self, puzzle: object) -> Tokens:
         match puzzle:
             case {"queens": list(queens), **others} if not others:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.config import ModelConfig, describe
+from models.config import CheckpointConfig, ModelConfig, describe
 from models.tasks import TASKS
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -63,6 +63,8 @@ class TrainingConfig(_Strict):
     """One checkpoint's training: `model` may leave out vocab_size and seq_len, which are the task's."""
 
     task: str
+    solves: bool = True
+    generates: bool = False
     model: ModelConfig
     stages: Annotated[list[Stage], Field(min_length=1)]
     heads: HeadsStage = HeadsStage()
@@ -78,6 +80,11 @@ class TrainingConfig(_Strict):
     @property
     def updates(self) -> int:
         return sum(stage.updates for stage in self.stages)
+
+    @property
+    def checkpoint(self) -> CheckpointConfig:
+        """What the finished checkpoint says of itself."""
+        return CheckpointConfig(task=self.task, solves=self.solves, generates=self.generates, model=self.model)
 
 
 def load_training_config(path: Path) -> TrainingConfig:

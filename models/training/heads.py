@@ -53,8 +53,8 @@ def _rollouts(model: GRAM, task: Task, stage: HeadsStage) -> tuple[Tensor, Tenso
         puzzles, _ = task.sample(rng, _ROWS)
         temperature = torch.from_numpy(rng.uniform(1, stage.max_temperature, _ROWS)).float()
         states = rollout(model, torch.from_numpy(puzzles), stage.steps, seed=_SEED + batch, temperature=temperature)
-        features.append(torch.stack([h[:, 0].float() for h in states]))
-        answers = [model.decode(h).argmax(-1).numpy() for h in states]
+        features.append(torch.stack([h[:, 0].float().cpu() for h in states]))
+        answers = [model.decode(h).argmax(-1).cpu().numpy() for h in states]
         valid.append(torch.tensor([[task.check(p, a) for p, a in zip(puzzles, step, strict=True)] for step in answers]))
     return torch.cat(features, 1), torch.cat(valid, 1).float()
 

@@ -9,14 +9,14 @@ from models.gram import GRAM
 @torch.no_grad()
 def rollout(model: GRAM, puzzles: Tensor, steps: int, seed: int, temperature: Tensor | None = None) -> list[Tensor]:
     """h [B, L, D] after each of `steps` supervision steps under the prior; row i is trajectory i of the seed."""
-    rows = len(puzzles)
-    e_x = model.encode(puzzles)
+    rows, device = len(puzzles), model.initial_h.device
+    e_x = model.encode(puzzles.to(device))
     state = model.initial_state(rows)
-    seeds, trajectory = torch.full((rows,), seed), torch.arange(rows)
-    temperature = torch.ones(rows) if temperature is None else temperature
+    seeds, trajectory = torch.full((rows,), seed, device=device), torch.arange(rows, device=device)
+    temperature = torch.ones(rows, device=device) if temperature is None else temperature.to(device)
     states = []
     for step in range(steps):
-        transition = torch.full((rows,), step * model.config.transitions)
+        transition = torch.full((rows,), step * model.config.transitions, device=device)
         state = model.supervision_step(state, e_x, seeds, trajectory, transition, temperature)
         states.append(state.h)
     return states

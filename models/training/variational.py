@@ -17,7 +17,8 @@ from models.training.config import Stage, TrainingConfig
 class Carry:
     """The rows in training, each at its own supervision step: what one update hands to the next.
 
-    state (h, l) [B, L, D]; puzzle and target [B, N]; step [B], supervision steps that the row has made.
+    state (h, l) [B, L, D], on the model's device; puzzle and target [B, N] and step [B], supervision steps that the row has
+    made, on the CPU, where the tasks are.
     """
 
     state: State
@@ -36,9 +37,9 @@ class Losses:
     halt: Tensor
 
 
-def start(model: GRAM, config: TrainingConfig, rng: np.random.Generator) -> Carry:
-    """Rows all due for replacement, their steps staggered so that every update sees every depth."""
-    rows, steps = config.batch_size, config.model.supervision_steps
+def start(model: GRAM, config: TrainingConfig, rows: int, rng: np.random.Generator) -> Carry:
+    """Rows at z_0 with fresh pairs, their steps staggered so that every update sees every depth."""
+    steps = config.model.supervision_steps
     empty = torch.zeros(rows, config.model.seq_len, dtype=torch.int64)
     carry = Carry(model.initial_state(rows), empty, empty.clone(), torch.full((rows,), steps))
     _replace_finished(carry, model, config, config.stages[0], rng)
@@ -58,10 +59,11 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     is nearest to, and they bear no KL. The others roll out under the posterior towards the target of their pair.
     """
     _replace_finished(carry, model, config, stage, rng)
-    prior_rows = stage.prior_rows(config.batch_size)
-    target = carry.target[prior_rows:].clone()  # the carry's own is written to before the backward pass
-    e_x = model.encode(carry.puzzle)
-    state = carry.state
+    state, device = carry.state, carry.state.h.device
+    rows = len(carry.step)
+    prior_rows = stage.prior_rows(rows)
+    target = carry.target[prior_rows:].to(device, copy=True)  # the carry's own is written to before the backward pass
+    e_x = model.encode(carry.puzzle.to(device))
     with torch.no_grad():
         for _ in range(config.model.transitions - 1):
             state, _ = _transition(model, state, e_x, target, config.kl_balance)
@@ -69,19 +71,19 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     carry.state = State(state.h.detach(), state.l.detach())
 
     logits = model.decode(state.h).float()
-    if prior_rows:
+    if prior_rows and not task.one_solution:
         choosing = carry.step[:prior_rows] < stage.balanced_steps
         carry.target[:prior_rows] = solution_targets(
-            task, carry.puzzle[:prior_rows], logits[:prior_rows].detach(), choosing, rng
+            task, carry.puzzle[:prior_rows], logits[:prior_rows].detach().cpu(), choosing, rng
         )
-    cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.clone(), reduction="none").mean(1)
-    free = (torch.arange(config.batch_size) < prior_rows) & (carry.step < stage.prior_free_steps)
-    cross_entropy = cross_entropy * ~free
+    cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.to(device, copy=True), reduction="none").mean(1)
+    free = (torch.arange(rows) < prior_rows) & (carry.step < stage.prior_free_steps)
+    cross_entropy = cross_entropy * ~free.to(device)
     carry.step += 1
     halt = logits.new_zeros(())
     if stage.halt_weight and prior_rows:
         halt = _halt_loss(model, task, carry.puzzle[:prior_rows], state.h[:prior_rows], logits[:prior_rows])
-    total = cross_entropy.mean() + config.beta * kl.sum() / config.batch_size + stage.halt_weight * halt
+    total = cross_entropy.mean() + config.beta * kl.sum() / rows + stage.halt_weight * halt
     return Losses(total, cross_entropy.detach().mean(), kl.detach().mean() if len(kl) else kl.sum(), halt.detach())
 
 
@@ -91,9 +93,9 @@ def _halt_loss(model: GRAM, task: Task, puzzles: Tensor, h: Tensor, logits: Tens
     The paper keeps the heads' gradients out of the core. In a model as small as ours register 0, which the heads read,
     then tells next to nothing of validity; this makes the core keep account of it there.
     """
-    answers = logits.argmax(-1).numpy()
+    answers = logits.argmax(-1).cpu().numpy()
     valid = [task.check(puzzle, answer) for puzzle, answer in zip(puzzles.numpy(), answers, strict=True)]
-    return F.binary_cross_entropy_with_logits(model.read_heads(h).halt, torch.tensor(valid).float())
+    return F.binary_cross_entropy_with_logits(model.read_heads(h).halt, torch.tensor(valid, device=h.device).float())
 
 
 def _transition(model: GRAM, state: State, e_x: Tensor, target: Tensor, balance: float) -> tuple[State, Tensor]:
@@ -157,7 +159,7 @@ def _replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, stage: 
     done = (carry.step >= config.model.supervision_steps).nonzero().squeeze(1)
     if not len(done):
         return
-    prior = int((done < stage.prior_rows(config.batch_size)).sum())
+    prior = int((done < stage.prior_rows(len(carry.step))).sum())
     groups = -(-prior // stage.group)
     puzzles, targets = TASKS[config.task].sample(rng, groups + len(done) - prior)
     pair = np.concatenate([np.arange(prior) // stage.group, np.arange(groups, len(puzzles))])

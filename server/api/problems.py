@@ -17,7 +17,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
     for status in (400, 404, 413, 422, 503)
 }
-"""The error responses of /v1/solve, for the OpenAPI document."""
+"""The error responses of /v1/solve and /v1/generate, for the OpenAPI document."""
 
 
 class ProblemError(Exception):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -11,7 +12,15 @@ from pydantic import BaseModel
 
 from models.tasks import TASKS
 from server.api.problems import DOCUMENTED, ProblemError, unavailable
-from server.api.schemas import ModelInfo, SolveRequest, SolveResponse, TaskInfo, TrajectoryEvent
+from server.api.schemas import (
+    GenerateRequest,
+    ModelInfo,
+    SamplingRequest,
+    SolveRequest,
+    SolveResponse,
+    TaskInfo,
+    TrajectoryEvent,
+)
 from server.api.service import Service
 from server.api.solve import Solve
 from server.supervisor import EngineUnavailableError
@@ -24,6 +33,13 @@ _STREAMS: dict[str, Callable[[str, str], str]] = {
     _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
     _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
 }
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {_SSE: {}, _NDJSON: {}},
+        "description": "the ranked answers; with `stream`, each trajectory before them",
+    },
+    **DOCUMENTED,
+}
 
 
 def _service(request: Request) -> Service:
@@ -31,23 +47,22 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.post(
-    "/v1/solve",
-    summary="Solve a puzzle",
-    response_model=SolveResponse,
-    responses={
-        200: {
-            "content": {_SSE: {}, _NDJSON: {}},
-            "description": "the ranked answers; with `stream`, each trajectory before them",
-        },
-        **DOCUMENTED,
-    },
-)
+@router.post("/v1/solve", summary="Solve a puzzle", response_model=SolveResponse, responses=_RESPONSES)
 async def solve(body: SolveRequest, request: Request) -> Response:
     """Sample K trajectories for a puzzle; check, vote and rank their answers.
 
-    With `stream` the answer is a stream of events: `trajectory` for each that finishes, then one `result` (or `error`).
+    With `stream` the answer is a stream of events: `trajectory` for each that gives an answer, then one `result` (or `error`).
     """
+    return await _answer(body, request)
+
+
+@router.post("/v1/generate", summary="Make new boards", response_model=SolveResponse, responses=_RESPONSES)
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """Sample boards from the task's empty input; check, vote and rank them. The answer and the stream are those of a solve."""
+    return await _answer(body, request)
+
+
+async def _answer(body: SamplingRequest, request: Request) -> Response:
     work = Solve.read(_service(request), body)
     if body.stream:
         media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
@@ -99,9 +114,16 @@ async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse |
 
 @router.get("/v1/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
-    """Each model's name, task, sizes and the figures that `gram eval` measured on held-out puzzles."""
+    """Each model's name, task, abilities, sizes and the figures that `gram eval` measured on held-out puzzles."""
     return [
-        ModelInfo(name=model.name, task=model.task.name, config=model.config.model.model_dump(), evaluation=model.evaluation())
+        ModelInfo(
+            name=model.name,
+            task=model.task.name,
+            solves=model.config.solves,
+            generates=model.config.generates,
+            config=model.config.model.model_dump(),
+            evaluation=model.evaluation(),
+        )
         for model in _service(request).models.values()
     ]
 

@@ -1,17 +1,47 @@
 """Requests and responses, as the OpenAPI document shows them."""
 
 import secrets
-from typing import Annotated, Literal, Self
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
 from server.engine.messages import Submit
+from server.engine.pruning import Prune
 from server.solving import Candidate, Collector, Outcome, Select
 
 DEFAULT_TASK = next(iter(TASKS.values()))
 Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class Pruning(BaseModel):
+    """At each checkpoint step, end the trajectories that rank below the best share of those with an index up to theirs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: float = Field(0.5, gt=0, lt=1, description="the share that goes on, rounded up")
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (2, 4, 8), min_length=1, max_length=8, description="the checkpoint steps; those from max_steps on have no effect"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _ascend(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(step < following for step, following in pairwise(steps)):
+            raise ValueError("write each step once, in ascending order")
+        return steps
+
+
+class Guidance(BaseModel):
+    """How the reward model steers the sampling."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prune: Pruning
 
 
 class Options(BaseModel):
@@ -35,6 +65,9 @@ class Options(BaseModel):
         "or whose score reaches this number",
     )
     top: int | None = Field(None, ge=1, description="return only this many candidates (default: all)")
+    guidance: Literal["none"] | Guidance = Field(
+        "none", description="give the slots of trajectories that the reward model ranks low at a step to those that wait"
+    )
 
     def chosen_seed(self) -> int:
         """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
@@ -50,14 +83,43 @@ class Options(BaseModel):
             max_steps=self.max_steps,
             seed=seed,
             temperature=self.temperature,
+            prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
         )
 
 
-class SolveRequest(Options):
+class GenerateOptions(Options):
+    """How to sample boards: the same options, one of them by another name."""
+
+    num_trajectories: int = Field(20, ge=1, alias="num_samples", description="boards to sample")
+
+
+class SamplingRequest(Options, ABC):
+    """What to sample from which model."""
+
+    ability: ClassVar[Ability]
+
+    model: str | None = Field(None, description="a name from GET /v1/models")
+    task: str | None = Field(None, description="a name from GET /v1/tasks: its first loaded model answers")
+    stream: bool = Field(
+        False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
+    )
+
+    @abstractmethod
+    def input(self, task: Task) -> Tokens:
+        """What the model is given [N]. Raises PuzzleError."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.model is None and self.task is None:
+            raise ValueError("name a model or a task")
+        return self
+
+
+class SolveRequest(SamplingRequest):
     """A puzzle and how to solve it."""
 
+    ability = "solve"
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"task": DEFAULT_TASK.name, "puzzle": example, "num_trajectories": 20, "seed": 1}
@@ -67,17 +129,32 @@ class SolveRequest(Options):
     )
 
     puzzle: JsonValue = Field(description="in any spelling that GET /v1/tasks lists for the task")
-    model: str | None = Field(None, description="a name from GET /v1/models")
-    task: str | None = Field(None, description="a name from GET /v1/tasks: its first loaded model answers")
-    stream: bool = Field(
-        False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
+
+    def input(self, task: Task) -> Tokens:
+        return task.parse(self.puzzle)
+
+
+class GenerateRequest(GenerateOptions, SamplingRequest):
+    """New boards, from the task's empty input."""
+
+    ability = "generate"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"task": DEFAULT_TASK.name, "num_samples": 20, "seed": 1},
+                {
+                    "task": DEFAULT_TASK.name,
+                    "num_samples": 20,
+                    "seed": 1,
+                    "guidance": {"prune": {"keep": 0.5, "steps": [2, 4]}},
+                },
+            ]
+        },
     )
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.model is None and self.task is None:
-            raise ValueError("name a model or a task")
-        return self
+    def input(self, task: Task) -> Tokens:
+        assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
+        return task.blank
 
 
 class Board(BaseModel):
@@ -132,6 +209,7 @@ class SolveResponse(BaseModel):
     candidates: list[RankedCandidate]
     trajectories: int = Field(description="trajectories that ended and count: num_trajectories, or fewer after an early stop")
     dropped: list[int] = Field(description="trajectories whose state turned non-finite; they give no candidate")
+    pruned: int = Field(description="trajectories that `guidance` ended; they give no candidate")
     distinct_valid: int = Field(description="distinct answers that the checker finds valid")
     steps_run: int = Field(description="supervision steps of the trajectories that count")
     queue_ms: float = Field(description="time until the first trajectory got a slot")
@@ -149,6 +227,7 @@ class SolveResponse(BaseModel):
             candidates=[RankedCandidate.of_candidate(task, c) for c in collector.ranked(options.select, options.top)],
             trajectories=collector.counted,
             dropped=sorted(collector.dropped),
+            pruned=collector.pruned,
             distinct_valid=collector.distinct_valid,
             steps_run=collector.steps_run,
             queue_ms=round(queue * 1e3, 3),
@@ -161,6 +240,8 @@ class ModelInfo(BaseModel):
 
     name: str
     task: str
+    solves: bool = Field(description="POST /v1/solve may name it")
+    generates: bool = Field(description="POST /v1/generate may name it")
     config: dict[str, JsonValue]
     evaluation: JsonValue = Field(description="measured on held-out puzzles by `gram eval`; null if not measured")
 

@@ -48,6 +48,8 @@ def read_models(folders: list[Path]) -> dict[str, LoadedModel]:
         config = read_config(folder)
         if config.task not in TASKS:
             raise CheckpointError(f"{folder}: its task {config.task!r} is not known; tasks: {', '.join(TASKS)}")
+        if config.generates and TASKS[config.task].blank is None:
+            raise CheckpointError(f"{folder}: it can't generate, for {config.task} has no empty input; set generates to false")
         name = model_name(folder)
         if name in loaded:
             raise CheckpointError(f"two checkpoints are called {name}: {loaded[name].folder} and {folder}; rename one folder")

@@ -1,4 +1,4 @@
-"""One solve request, from its validated body to its ranked answer."""
+"""One solve or generate request, from its validated body to its ranked answer."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.tasks import PuzzleError, Tokens
 from server.api.problems import ProblemError
-from server.api.schemas import SolveRequest, SolveResponse
+from server.api.schemas import SamplingRequest, SolveResponse
 from server.api.service import LoadedModel, Service
 from server.solving import Collector, Outcome
 
@@ -20,18 +20,19 @@ class Solve:
     model: LoadedModel
     puzzle: Tokens
     seed: int
-    request: SolveRequest
+    request: SamplingRequest
 
     @classmethod
-    def read(cls, service: Service, request: SolveRequest) -> "Solve":
+    def read(cls, service: Service, request: SamplingRequest) -> "Solve":
         """Check the request against what is loaded and the limits. Raises ProblemError."""
         limits = service.settings
         for name, limit in (("num_trajectories", limits.max_trajectories), ("max_steps", limits.max_steps)):
             if getattr(request, name) > limit:
-                raise ProblemError(422, f"this server allows {limit} at most", name)
+                place = type(request).model_fields[name].alias or name
+                raise ProblemError(422, f"this server allows {limit} at most", place)
         model = _choose(service, request)
         try:
-            puzzle = model.task.parse(request.puzzle)
+            puzzle = request.input(model.task)
         except PuzzleError as error:
             raise ProblemError(422, str(error), "puzzle") from error
         return cls(service, model, puzzle, request.chosen_seed(), request)
@@ -46,7 +47,7 @@ class Solve:
             try:
                 async with aclosing(self.service.engine.trajectories(job)) as trajectories:
                     async for trajectory in trajectories:
-                        if first:
+                        if first and not trajectory.pruned:
                             metrics.first_candidate.labels(name).observe(time.monotonic() - job.submitted_at)
                             metrics.queue_time.labels(name).observe(job.queue_seconds or 0.0)
                             first = False
@@ -59,13 +60,14 @@ class Solve:
             finally:
                 self.service.engine.close(job)
         metrics.dropped.labels(name).inc(len(collector.dropped))
+        metrics.pruned.labels(name).inc(collector.pruned)
         queue = job.queue_seconds or 0.0
         compute = time.monotonic() - job.submitted_at - queue
         yield SolveResponse.of(name, collector, self.seed, request, queue, compute)
 
 
-def _choose(service: Service, request: SolveRequest) -> LoadedModel:
-    """The model that the request names, or the first loaded one for its task. Raises ProblemError."""
+def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
+    """The model that the request names, or the first loaded one for its task that can do what it asks. Raises ProblemError."""
     if request.model is not None:
         model = service.models.get(request.model)
         if model is None:
@@ -74,9 +76,12 @@ def _choose(service: Service, request: SolveRequest) -> LoadedModel:
             raise ProblemError(
                 422, f"{model.name} answers {model.task.name}, not {request.task!r}; name one of the two", "task"
             )
+        if request.ability not in model.config.abilities:
+            abilities = " and ".join(model.config.abilities) or "nothing"
+            raise ProblemError(422, f"{model.name} can't {request.ability}; what it can: {abilities}", "model")
         return model
-    for model in service.models.values():
-        if model.task.name == request.task:
-            return model
-    answered = dict.fromkeys(model.task.name for model in service.models.values())
-    raise ProblemError(404, f"no loaded model answers {request.task!r}; answered: {', '.join(answered)}", "task")
+    able = [model for model in service.models.values() if request.ability in model.config.abilities]
+    if chosen := next((model for model in able if model.task.name == request.task), None):
+        return chosen
+    known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"
+    raise ProblemError(404, f"no loaded model can {request.ability} {request.task!r}; tasks that one can: {known}", "task")

@@ -27,7 +27,7 @@ from server.engine.messages import (
     frame,
 )
 from server.engine.runner import Runner
-from server.engine.scheduler import Scheduler
+from server.engine.scheduler import Observation, Scheduler
 from server.engine.slots import Start
 from server.settings import EngineSettings, model_name
 
@@ -47,7 +47,9 @@ class Lane:
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
-        self.scheduler.submit(message.request, message.first_trajectory, message.num_trajectories, message.max_steps)
+        self.scheduler.submit(
+            message.request, message.first_trajectory, message.num_trajectories, message.max_steps, message.prune
+        )
         self.submitted[message.request] = message, time.monotonic()
 
     def cancel(self, request: int) -> None:
@@ -67,22 +69,20 @@ class Lane:
             starts.append(Start(slot, message.puzzle, message.seed, index, message.temperature))
         self.pool.place(starts)
         observed = self.runner.step(self.pool)
-        slots = list(self.pool.slots)
-        finished, ended_slots = [], []
-        halts, scores, finites = observed.halt_probability.tolist(), observed.score.tolist(), observed.finite.tolist()
-        for slot, halt, score, finite, answer in zip(slots, halts, scores, finites, observed.answer, strict=True):
-            ended = self.scheduler.step(slot, halt, finite=finite)
-            if ended:
-                request, index, steps = ended
-                ended_slots.append(slot)
-                finished.append(
-                    Trajectory(request, index, steps, score if finite else 0.0, answer.tobytes() if finite else None)
-                )
-                if not self.scheduler.holds(request):
-                    del self.submitted[request]
-        self.pool.release(ended_slots)
+        rows = {slot: row for row, slot in enumerate(self.pool.slots)}
+        columns = observed.halt_probability.tolist(), observed.score.tolist(), observed.finite.tolist()
+        shown = dict(zip(rows, map(Observation, *columns), strict=True))
+        ended = self.scheduler.step(shown)
+        finished = []
+        for slot, request, index, steps, pruned in ended:
+            _, score, finite = shown[slot]
+            answer = observed.answer[rows[slot]].tobytes() if finite and not pruned else None
+            finished.append(Trajectory(request, index, steps, score if finite else 0.0, answer, pruned))
+            if not self.scheduler.holds(request):
+                self.submitted.pop(request, None)
+        self.pool.release([slot for slot, *_ in ended])
         stats = LaneStats(self.scheduler.live, self.scheduler.waiting)
-        return StepReport(self.name, finished, started, len(slots), time.monotonic() - begin, stats)
+        return StepReport(self.name, finished, started, len(rows), time.monotonic() - begin, stats)
 
 
 class Engine:

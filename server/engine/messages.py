@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from server.engine.pruning import Prune
+
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
     """Run trajectories first_trajectory .. num_trajectories - 1 of a request."""
@@ -20,6 +22,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     seed: int
     temperature: float
     first_trajectory: int = 0
+    prune: Prune | None = None
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -31,7 +34,7 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
 class Trajectory(msgspec.Struct, frozen=True, array_like=True):
     """A trajectory that ended: its answer's symbols, one byte each, and the LPRM's score in [0, 1].
 
-    answer is None when the state turned non-finite and the trajectory was dropped.
+    answer is None when it was pruned, or dropped because its state turned non-finite.
     """
 
     request: int
@@ -39,6 +42,7 @@ class Trajectory(msgspec.Struct, frozen=True, array_like=True):
     steps: int
     score: float
     answer: bytes | None
+    pruned: bool = False
 
 
 class LaneStats(msgspec.Struct, frozen=True, array_like=True):

@@ -1,8 +1,11 @@
 """Who runs next: requests, trajectories and slots. Plain Python: no torch, no HTTP, no clock."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from server.engine.pruning import Prune, Rungs
 
 HALT_THRESHOLD = 0.5
 """A trajectory halts when its halt probability exceeds this (App. A.1)."""
@@ -16,6 +19,7 @@ class Request:
     next: int
     stop: int
     max_steps: int
+    rungs: Rungs | None = None
     slots: set[int] = field(default_factory=set)
 
 
@@ -28,11 +32,30 @@ class Running:
     steps: int = 0
 
 
+class Observation(NamedTuple):
+    """What a step showed of a trajectory: the halt probability, the LPRM's value, and whether its state is finite."""
+
+    halt_probability: float
+    value: float
+    finite: bool
+
+
+class Ended(NamedTuple):
+    """A trajectory that ended: it halted, reached max_steps, lost its state or was pruned."""
+
+    slot: int
+    request: int
+    trajectory: int
+    steps: int
+    pruned: bool
+
+
 class Scheduler:
     """Gives free slots to waiting trajectories, the requests taking turns, one trajectory a turn.
 
     So a request of one trajectory waits for one round of the others' turns, however many trajectories those have, and
-    a request holds memory for its slots alone: its waiting trajectories are two numbers.
+    a request holds memory for its slots alone: its waiting trajectories are two numbers. (With pruning it also holds a
+    number for each trajectory and checkpoint step.)
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -54,13 +77,15 @@ class Scheduler:
         """Whether the request has trajectories running or waiting."""
         return request in self._requests
 
-    def submit(self, request: int, first: int, stop: int, max_steps: int) -> None:
-        """Queue trajectories first .. stop - 1 of a new request."""
+    def submit(self, request: int, first: int, stop: int, max_steps: int, prune: Prune | None = None) -> None:
+        """Queue trajectories first .. stop - 1 of a new request. One that is pruned starts with its trajectory 0."""
         if request in self._requests:
             raise ValueError(f"request {request} is already here")
         if not first < stop:
             raise ValueError(f"request {request} has no trajectory to run")
-        entry = self._requests[request] = Request(request, first, stop, max_steps)
+        if prune and first:
+            raise ValueError(f"request {request} is pruned, which takes the values of all its trajectories")
+        entry = self._requests[request] = Request(request, first, stop, max_steps, Rungs(prune) if prune else None)
         self._turns.append(entry)
         self.waiting += stop - first
 
@@ -91,19 +116,24 @@ class Scheduler:
                 self._turns.append(request)
             yield slot, request.id, index
 
-    def step(self, slot: int, halt_probability: float, *, finite: bool) -> tuple[int, int, int] | None:
-        """The trajectory in this slot has made a step. If it ends with it, its slot is freed.
-
-        Returns (request, trajectory, steps) of a trajectory that ended: it halted, reached max_steps or lost its state.
-        """
-        running = self._running[slot]
-        running.steps += 1
-        request = running.request
-        if finite and halt_probability <= HALT_THRESHOLD and running.steps < request.max_steps:
-            return None
-        del self._running[slot]
-        self._free.append(slot)
-        request.slots.remove(slot)
-        if not request.slots and request.next == request.stop:
-            del self._requests[request.id]
-        return request.id, running.index, running.steps
+    def step(self, observed: Mapping[int, Observation]) -> list[Ended]:
+        """Every running trajectory has made a step; what it showed, by slot. Frees the slots of those that end with it."""
+        ended = []
+        # `_running` is in the order of the starts, which within a request is that of the index. And all rows step together.
+        # So when a trajectory comes to a rung, each of a lower index has come to it before or has ended: what is pruned does
+        # not depend on slots, load or time.
+        for slot, running in list(self._running.items()):
+            halt_probability, value, finite = observed[slot]
+            running.steps += 1
+            request = running.request
+            goes_on = finite and halt_probability <= HALT_THRESHOLD and running.steps < request.max_steps
+            pruned = goes_on and request.rungs is not None and not request.rungs.passes(running.steps, value)
+            if goes_on and not pruned:
+                continue
+            del self._running[slot]
+            self._free.append(slot)
+            request.slots.remove(slot)
+            if not request.slots and request.next == request.stop:
+                del self._requests[request.id]
+            ended.append(Ended(slot, request.id, running.index, running.steps, pruned))
+        return ended

@@ -34,7 +34,7 @@ class SlotPool:
     A slot is a stable handle; the row behind it moves when a row before the last is released. Rows:
     h, l, e_x [S, L, D]; temperature float32 [S]; keys int64 [S, 4], whose columns are puzzle (the row's place in e_x),
     seed, trajectory and transition. S is num_slots rounded up to whole tiles, so that the last tile has rows to run over.
-    Rows that are not live hold z_0: finite values, whose results nobody reads.
+    Rows that are not live hold finite values, whose results nobody reads: a step runs over those of the last tile.
     """
 
     def __init__(self, model: GRAM, num_slots: int, tile: int, device: torch.device) -> None:
@@ -103,6 +103,7 @@ class SlotPool:
             self.e_x[places] = self._model.encode(tokens)
         rows = slice(self.live, len(self._slot_of))
         self.live = rows.stop
+        self.state.h[rows], self.state.l[rows] = self._initial
         self.keys[rows] = torch.tensor(keys, device=device)
         self.temperature[rows] = torch.tensor([start.temperature for start in starts], device=device)
 

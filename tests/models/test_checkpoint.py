@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.checkpoint import load_checkpoint, save_checkpoint
-from models.config import CheckpointError, GuidanceKind, ModelConfig
+from models.config import CheckpointConfig, CheckpointError, GuidanceKind, ModelConfig
 from models.gram import GRAM
 
 Build = Callable[..., GRAM]
@@ -20,9 +20,13 @@ def model(tiny: ModelConfig, random_model: Build) -> GRAM:
     return random_model(tiny)
 
 
+def checkpoint_of(model: GRAM) -> CheckpointConfig:
+    return CheckpointConfig(task="nqueens-8", model=model.config)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, model: GRAM) -> Path:
-    save_checkpoint(tmp_path / "made" / "here", "nqueens-8", model)
+    save_checkpoint(tmp_path / "made" / "here", checkpoint_of(model), model)
     return tmp_path / "made" / "here"
 
 
@@ -54,7 +58,7 @@ def test_a_saved_model_comes_back_bit_for_bit(
     tmp_path: Path, tiny: ModelConfig, random_model: Build, shared_core: bool, guidance: GuidanceKind
 ) -> None:
     model = random_model(tiny.model_copy(update={"shared_core": shared_core, "guidance": guidance}))
-    save_checkpoint(tmp_path, "nqueens-8", model)
+    save_checkpoint(tmp_path, checkpoint_of(model), model)
     loaded, saved = load(tmp_path), model.state_dict()
     assert loaded.config == model.config
     assert {"initial_h", "initial_l"} <= loaded.state_dict().keys()
@@ -65,7 +69,7 @@ def test_a_saved_model_comes_back_bit_for_bit(
 
 
 def test_two_saves_of_one_model_are_the_same_files(folder: Path, model: GRAM, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, "nqueens-8", model)
+    save_checkpoint(tmp_path, checkpoint_of(model), model)
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -148,7 +152,8 @@ def test_a_broken_config_json_is_refused(folder: Path) -> None:
 def test_weights_of_another_configuration_are_refused(
     folder: Path, tmp_path: Path, random_model: Build, tiny: ModelConfig
 ) -> None:
-    save_checkpoint(tmp_path, "nqueens-8", random_model(tiny.model_copy(update={"num_layers": 2})))
+    deeper = random_model(tiny.model_copy(update={"num_layers": 2}))
+    save_checkpoint(tmp_path, checkpoint_of(deeper), deeper)
     (folder / "model.safetensors").replace(tmp_path / "model.safetensors")
     assert "f_low.mlps.1.down.weight is missing" in refusal(tmp_path)
 

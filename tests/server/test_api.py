@@ -17,12 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.config import CheckpointError
 from models.tasks import TASKS
+from server.api.service import read_models
 from tests.support import RunningServer, serving
 
 TASK = TASKS["nqueens-8"]
 PUZZLE = TASK.text(TASK.held_out[0])
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": PUZZLE, "num_trajectories": 8, "seed": 5}
+BOARDS: dict[str, Any] = {"task": "nqueens-8", "num_samples": 8, "seed": 5}
+GUIDANCE = {"prune": {"keep": 0.5, "steps": [2, 3, 4]}}
 
 
 @pytest.fixture
@@ -38,9 +42,20 @@ def solve(client: httpx.Client, **changes: Any) -> dict[str, Any]:
     return answer
 
 
+def generate(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    response = client.post("/v1/generate", json=BOARDS | changes)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
 def events(client: httpx.Client, accept: str, **changes: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a stream, SSE or NDJSON."""
-    response = client.post("/v1/solve", json=REQUEST | {"stream": True} | changes, headers={"accept": accept})
+    """The events of a solve's stream, SSE or NDJSON."""
+    return stream(client, "/v1/solve", accept, REQUEST | changes)
+
+
+def stream(client: httpx.Client, path: str, accept: str, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    response = client.post(path, json=body | {"stream": True}, headers={"accept": accept})
     assert response.headers["content-type"].startswith(accept)
     if accept == "application/x-ndjson":
         return [(line["event"], line["data"]) for line in map(json.loads, response.text.splitlines())]
@@ -101,6 +116,95 @@ def test_max_steps_bounds_the_depth(client: httpx.Client) -> None:
     assert {candidate["steps"] for candidate in solve(client, max_steps=1)["candidates"]} == {1}
 
 
+def test_guidance_ends_trajectories_that_rank_low_and_the_others_answer_as_without_it(client: httpx.Client) -> None:
+    whole, guided = solve(client, num_trajectories=20), solve(client, num_trajectories=20, guidance=GUIDANCE)
+    assert (whole["pruned"], guided["trajectories"]) == (0, 20)
+    assert 0 < guided["pruned"] < 20
+    assert sum(candidate["votes"] for candidate in guided["candidates"]) == 20 - guided["pruned"]
+    assert {candidate["text"] for candidate in guided["candidates"]} <= {candidate["text"] for candidate in whole["candidates"]}
+    assert guided["steps_run"] < whole["steps_run"]
+    *sent, (_, result) = events(client, "application/x-ndjson", num_trajectories=20, guidance=GUIDANCE)
+    assert result["candidates"] == guided["candidates"]
+    assert len(sent) == 20 - guided["pruned"]
+
+
+def test_guidance_and_an_early_stop_together_end_at_the_same_trajectory(client: httpx.Client) -> None:
+    first, again = (solve(client, num_trajectories=500, stop="first_valid", guidance=GUIDANCE) for _ in range(2))
+    assert first["distinct_valid"] == 1
+    assert first["trajectories"] < 500
+    assert {**first, "queue_ms": 0, "compute_ms": 0} == {**again, "queue_ms": 0, "compute_ms": 0}
+
+
+def test_boards_are_generated_from_the_empty_one_and_checked(client: httpx.Client) -> None:
+    answer = generate(client)
+    assert (answer["model"], answer["seed"], answer["trajectories"]) == ("nqueens-8", 5, 8)
+    assert answer["puzzle"]["grid"] == [[0] * 8] * 8
+    assert answer["distinct_valid"] > 1
+    solutions = TASK.solutions(TASK.parse({"queens": []})) == 2
+    for candidate in answer["candidates"]:
+        if candidate["valid"]:
+            assert (solutions == (TASK.parse(candidate["text"]) == 2)).all(axis=1).any()
+
+
+def test_a_generate_is_a_solve_of_the_empty_board(client: httpx.Client) -> None:
+    """The same seed gives the same boards, with the same options and the same stream."""
+    options: dict[str, Any] = {"guidance": GUIDANCE, "temperature": 2, "select": "majority", "top": 3}
+    answer = generate(client, **options)
+    assert answer["pruned"] > 0
+    assert answer["candidates"] == generate(client, **options)["candidates"]
+    assert answer["candidates"] == solve(client, puzzle={"queens": []}, **options)["candidates"]
+    assert answer["candidates"] != generate(client, **options, seed=6)["candidates"]
+    for accept in ("text/event-stream", "application/x-ndjson"):
+        *boards, (last, result) = stream(client, "/v1/generate", accept, BOARDS | options)
+        assert {name for name, _ in boards} == {"trajectory"}
+        assert (last, result["candidates"]) == ("result", answer["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "place", "mend"),
+    [
+        ({"task": "coloring-8"}, 404, "task", "tasks that one can: nqueens-8"),
+        ({"num_samples": 10**9}, 422, "num_samples", "allows 100000 at most"),
+        ({"num_trajectories": 8}, 422, "num_trajectories", "not an option"),
+        ({"puzzle": PUZZLE}, 422, "puzzle", "not an option"),
+        ({"task": None}, 422, "body", "name a model or a task"),
+    ],
+)
+def test_a_bad_generate_request_names_the_place_and_the_mend(
+    client: httpx.Client, change: dict[str, Any], status: int, place: str, mend: str
+) -> None:
+    response = client.post("/v1/generate", json=BOARDS | change)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert any(error["place"] == place and mend in error["message"] for error in response.json()["errors"]), response.text
+
+
+def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    folders = {name: tmp_path / name for name in ("generator", "solver")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
+        able = {"solves": name == "solver", "generates": name == "generator"}
+        (folder / "config.json").write_text(json.dumps(config | able))
+    flags = [part for folder in folders.values() for part in ("--model", str(folder))]
+    with serving(*flags) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        shown = {model["name"]: (model["solves"], model["generates"]) for model in client.get("/v1/models").json()}
+        assert shown == {"generator": (False, True), "solver": (True, False)}
+        assert (solve(client)["model"], generate(client)["model"]) == ("solver", "generator")
+        for path, body, name, can in (("solve", REQUEST, "generator", "generate"), ("generate", BOARDS, "solver", "solve")):
+            response = client.post(f"/v1/{path}", json=body | {"model": name})
+            assert response.status_code == 422
+            assert response.json()["errors"] == [{"place": "model", "message": f"{name} can't {path}; what it can: {can}"}]
+
+
+def test_a_checkpoint_of_a_task_without_an_empty_input_cannot_say_that_it_generates(tmp_path: Path, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"task": "coloring-8", "generates": True}))
+    with pytest.raises(CheckpointError, match="coloring-8 has no empty input"):
+        read_models([tmp_path])
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 @pytest.mark.parametrize("stop", ["all", "first_valid"])
 def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx.Client, accept: str, stop: str) -> None:
@@ -128,6 +232,12 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"stop": "soon"}, 422, "stop", "first_valid"),
         ({"select": "best"}, 422, "select", "'lprm' or 'majority'"),
         ({"K": 3}, 422, "K", "not an option"),
+        ({"guidance": "some"}, 422, "guidance", "'none'"),
+        ({"guidance": {"prune": {"keep": 1}}}, 422, "guidance", "less than 1"),
+        ({"guidance": {"prune": {"steps": [4, 2]}}}, 422, "guidance", "ascending order"),
+        ({"guidance": {"prune": {"steps": [0]}}}, 422, "guidance", "greater than or equal to 1"),
+        ({"guidance": {"prune": {"steps": list(range(1, 10))}}}, 422, "guidance", "at most 8"),
+        ({"guidance": {"prune": {"half": True}}}, 422, "guidance", "not an option"),
         ({"model": "gpt"}, 404, "model", "loaded: nqueens-8"),
         ({"task": "sudoku"}, 404, "task", "nqueens-8"),
         ({"task": "sudoku", "model": "nqueens-8"}, 422, "task", "name one of the two"),
@@ -192,17 +302,20 @@ def test_models_and_tasks_describe_themselves(client: httpx.Client) -> None:
     (model,) = client.get("/v1/models").json()
     assert (model["name"], model["task"]) == ("nqueens-8", "nqueens-8")
     assert model["evaluation"]
-    (task,) = client.get("/v1/tasks").json()
-    assert task["models"] == ["nqueens-8"]
-    assert len(task["formats"]) == len(task["examples"])
+    assert (model["solves"], model["generates"]) == (True, True)
+    tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
+    assert list(tasks) == list(TASKS)
+    assert tasks["nqueens-8"]["models"] == ["nqueens-8"]
+    assert all(len(task["formats"]) == len(task["examples"]) for task in tasks.values())
 
 
 def test_the_examples_in_the_openapi_document_work(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    examples = document["components"]["schemas"]["SolveRequest"]["examples"]
-    assert examples
-    for example in examples:
-        assert client.post("/v1/solve", json=example).json()["distinct_valid"] > 0
+    for path, schema in (("/v1/solve", "SolveRequest"), ("/v1/generate", "GenerateRequest")):
+        examples = document["components"]["schemas"][schema]["examples"]
+        assert examples
+        for example in examples:
+            assert client.post(path, json=example).json()["distinct_valid"] > 0
     assert client.get("/docs").status_code == 200
 
 
@@ -215,23 +328,30 @@ def test_metrics_count_what_happened(client: httpx.Client, server: RunningServer
     answer = solve(client)
     trajectories, steps, requests = (after - b for after, b in zip(counts(), before, strict=True))
     assert (trajectories, steps, requests) == (8, answer["steps_run"], 1)
+    pruned = server.gauge("gram_trajectories_pruned_total")
+    assert solve(client, num_trajectories=20, guidance=GUIDANCE)["pruned"] > 0
+    assert server.gauge("gram_trajectories_pruned_total") > pruned
     assert server.gauge("gram_slots") > 0
 
 
 def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client: httpx.Client) -> None:
-    alone = solve(client)["candidates"]
+    guided = {"num_trajectories": 20, "guidance": GUIDANCE}
+    alone, alone_guided = solve(client)["candidates"], solve(client, **guided)["candidates"]
 
     def other(number: int) -> None:
-        solve(client, seed=number, num_trajectories=1 + number % 7, puzzle=TASK.text(TASK.held_out[number]))
+        guidance = GUIDANCE if number % 3 else "none"
+        solve(client, seed=number, num_trajectories=1 + number % 7, puzzle=TASK.text(TASK.held_out[number]), guidance=guidance)
 
     with ThreadPoolExecutor(64) as crowd:
         others = [crowd.submit(other, number) for number in range(200)]
         assert solve(client)["candidates"] == alone
+        assert solve(client, **guided)["candidates"] == alone_guided
         assert not all(future.done() for future in others)
         for future in others:
             future.result()
     with serving("--slots", "5") as restarted, httpx.Client(base_url=restarted.url, timeout=60) as again:
         assert solve(again)["candidates"] == alone
+        assert solve(again, **guided)["candidates"] == alone_guided
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -253,18 +373,20 @@ def test_a_client_that_leaves_frees_its_slots(client: httpx.Client, server: Runn
 def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
     with serving() as server, httpx.Client(base_url=server.url, timeout=120) as client:
         puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out[:8]]
-        alone = [solve(client, puzzle=puzzle, num_trajectories=40)["candidates"] for puzzle in puzzles]
+        guidance = ["none", GUIDANCE] * 4
+        options = [{"puzzle": p, "num_trajectories": 40, "guidance": g} for p, g in zip(puzzles, guidance, strict=True)]
+        alone = [solve(client, **option)["candidates"] for option in options]
         streamed: list[tuple[str, dict[str, Any]]] = []
-        stream = threading.Thread(
+        streaming = threading.Thread(
             target=lambda: streamed.extend(events(client, "application/x-ndjson", puzzle=puzzles[0], num_trajectories=400))
         )
         with ThreadPoolExecutor(8) as clients:
-            stream.start()
-            answers = [clients.submit(solve, client, puzzle=puzzle, num_trajectories=40) for puzzle in puzzles]
+            streaming.start()
+            answers = [clients.submit(solve, client, **option) for option in options]
             time.sleep(0.3)
             os.kill(server.engine().pid, signal.SIGKILL)
             assert [answer.result()["candidates"] for answer in answers] == alone
-        stream.join()
+        streaming.join()
         assert sorted(data["trajectory"] for name, data in streamed if name == "trajectory") == list(range(400))
         assert server.gauge("gram_engine_restarts") == 1
 

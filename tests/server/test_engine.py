@@ -11,16 +11,27 @@ import torch
 from models.tasks import TASKS
 from server.engine.loop import Engine
 from server.engine.messages import Cancel, Submit, Trajectory
+from server.engine.pruning import Prune
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]
 
 
+PRUNE = Prune(0.5, (2, 3, 4))
+
+
 def submit(
-    request: int, trajectories: int, *, seed: int = 1, temperature: float = 1.0, max_steps: int = 16, puzzle: int = 0
+    request: int,
+    trajectories: int,
+    *,
+    seed: int = 1,
+    temperature: float = 1.0,
+    max_steps: int = 16,
+    puzzle: int = 0,
+    prune: Prune | None = None,
 ) -> Submit:
     tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
-    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, seed, temperature)
+    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, seed, temperature, prune=prune)
 
 
 def step(engine: Engine) -> list[Trajectory]:
@@ -45,6 +56,14 @@ def alone(checkpoint: Path) -> list[Trajectory]:
     return of_request(drain(engine), 0)
 
 
+@pytest.fixture(scope="module")
+def pruned_alone(checkpoint: Path) -> list[Trajectory]:
+    """The same with pruning, and 20 trajectories."""
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 20, prune=PRUNE))
+    return of_request(drain(engine), 0)
+
+
 @pytest.mark.parametrize("slots", [1, 3, 8, 13, 64])
 def test_the_slot_count_changes_no_bit(checkpoint: Path, alone: list[Trajectory], slots: int) -> None:
     engine = make_engine(checkpoint, slots)
@@ -64,6 +83,51 @@ def test_other_requests_in_flight_change_no_bit(checkpoint: Path, alone: list[Tr
         if request >= 15:
             finished += step(engine)
     assert of_request(finished + drain(engine), 0) == alone
+
+
+def test_a_step_before_it_arrives_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 16)
+    engine.handle(submit(1, 3, seed=2))
+    finished = step(engine)
+    engine.handle(submit(0, 12))
+    assert of_request(finished + drain(engine), 0) == alone
+
+
+def test_pruning_ends_some_trajectories_and_changes_no_bit_of_the_others(
+    checkpoint: Path, pruned_alone: list[Trajectory]
+) -> None:
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 20))
+    whole = of_request(drain(engine), 0)
+    for with_pruning, without in zip(pruned_alone, whole, strict=True):
+        if with_pruning.pruned:
+            assert with_pruning.answer is None
+            assert with_pruning.steps in PRUNE.steps
+            assert with_pruning.steps < without.steps
+        else:
+            assert with_pruning == without
+    assert 0 < sum(trajectory.pruned for trajectory in pruned_alone) < 20
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8, 64])
+def test_the_slot_count_prunes_no_other_trajectory(checkpoint: Path, pruned_alone: list[Trajectory], slots: int) -> None:
+    engine = make_engine(checkpoint, slots)
+    engine.handle(submit(0, 20, prune=PRUNE))
+    assert of_request(drain(engine), 0) == pruned_alone
+
+
+def test_other_requests_in_flight_prune_no_other_trajectory(checkpoint: Path, pruned_alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 24)
+    crowd = random.Random(0)
+    finished = []
+    for request in range(1, 31):
+        prune = crowd.choice([None, PRUNE])
+        engine.handle(submit(request, crowd.randint(1, 4), seed=request, temperature=2, puzzle=request, prune=prune))
+        if request == 15:
+            engine.handle(submit(0, 20, prune=PRUNE))
+        if request >= 10:
+            finished += step(engine)
+    assert of_request(finished + drain(engine), 0) == pruned_alone
 
 
 def test_torch_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.messages import Cancel, Submit, ToEngine, Unframer, frame
+from server.engine.pruning import Prune
 
 MESSAGES = st.lists(
     st.one_of(
@@ -19,6 +20,7 @@ MESSAGES = st.lists(
             max_steps=st.integers(1, 1000),
             seed=st.integers(0, 2**63 - 1),
             temperature=st.floats(0, 10),
+            prune=st.none() | st.builds(Prune, keep=st.floats(0, 1), steps=st.tuples(st.integers(1, 9), st.integers(10, 99))),
         ),
     ),
     max_size=10,

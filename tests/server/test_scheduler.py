@@ -1,5 +1,6 @@
-"""The scheduler: no slot held twice, none leaked, every trajectory ends once, no request starves."""
+"""The scheduler: no slot held twice, none leaked, every trajectory ends once, no request starves, the load prunes nobody."""
 
+import math
 import random
 from collections import Counter
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.scheduler import Scheduler
+from server.engine.pruning import Prune
+from server.engine.scheduler import HALT_THRESHOLD, Ended, Observation, Scheduler
 
+GOES_ON = Observation(0.0, 0.5, finite=True)
 REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 20)), min_size=1, max_size=12)
 """(trajectories, max_steps, step of arrival) of each request."""
 
@@ -28,7 +31,8 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
     while step <= 20 or not scheduler.idle:
         for number, (trajectories, max_steps, arrival) in enumerate(requests):
             if arrival == step:
-                scheduler.submit(number, 0, trajectories, max_steps)
+                prune = Prune(0.5, (1, 3)) if number % 2 else None
+                scheduler.submit(number, 0, trajectories, max_steps, prune)
         if step == 10:
             for number in cancelled & set(range(len(requests))):
                 for slot in scheduler.cancel(number):
@@ -40,12 +44,11 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
             holder[slot] = request, trajectory
         assert scheduler.live == len(holder) <= slots
         assert not (scheduler.waiting and scheduler.live < slots), "a slot is idle while a trajectory waits"
-        for slot in list(holder):
-            if outcome := scheduler.step(slot, halts.random(), finite=halts.random() < 0.9):
-                request, trajectory, steps = outcome
-                assert holder.pop(slot) == (request, trajectory)
-                assert 1 <= steps <= requests[request][1]
-                ended[request, trajectory] += 1
+        shown = {slot: Observation(halts.random(), halts.random(), finite=halts.random() < 0.9) for slot in holder}
+        for slot, request, trajectory, steps, _ in scheduler.step(shown):
+            assert holder.pop(slot) == (request, trajectory)
+            assert 1 <= steps <= requests[request][1]
+            ended[request, trajectory] += 1
         step += 1
         assert step < 10_000
     assert not holder
@@ -62,9 +65,8 @@ def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: 
     scheduler = Scheduler(slots)
     for number, trajectories in enumerate(others):
         scheduler.submit(number, 0, trajectories, max_steps)
-    live = [slot for slot, _, _ in scheduler.admit()]
-    for slot in live:
-        scheduler.step(slot, 0.0, finite=True)
+    list(scheduler.admit())
+    scheduler.step(dict.fromkeys(range(slots), GOES_ON))
     scheduler.submit(99, 0, 1, max_steps)
     started_before = 0
     for _ in range(max_steps * (len(others) + 1) + 1):
@@ -73,8 +75,7 @@ def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: 
             started_before += [request for _, request, _ in admitted].index(99)
             break
         started_before += len(admitted)
-        for slot in list(scheduler._running):
-            scheduler.step(slot, 0.0, finite=True)
+        scheduler.step(dict.fromkeys(range(slots), GOES_ON))
     else:
         pytest.fail("the new request never started")
     assert started_before <= len(others)
@@ -84,7 +85,7 @@ def test_a_row_that_is_not_finite_ends_at_once() -> None:
     scheduler = Scheduler(1)
     scheduler.submit(7, 0, 1, 16)
     ((slot, _, _),) = scheduler.admit()
-    assert scheduler.step(slot, float("nan"), finite=False) == (7, 0, 1)
+    assert scheduler.step({slot: Observation(math.nan, math.nan, finite=False)}) == [Ended(slot, 7, 0, 1, pruned=False)]
     assert scheduler.idle
 
 
@@ -92,8 +93,75 @@ def test_a_trajectory_halts_only_above_the_threshold() -> None:
     scheduler = Scheduler(1)
     scheduler.submit(0, 0, 1, 16)
     ((slot, _, _),) = scheduler.admit()
-    assert scheduler.step(slot, 0.5, finite=True) is None
-    assert scheduler.step(slot, 0.51, finite=True) == (0, 0, 2)
+    assert scheduler.step({slot: Observation(0.5, 0.0, finite=True)}) == []
+    assert scheduler.step({slot: Observation(0.51, 0.0, finite=True)}) == [Ended(slot, 0, 0, 2, pruned=False)]
+
+
+Course = list[tuple[bool, float]]
+"""What a trajectory shows at each of its steps: whether it halts, and its value."""
+
+COURSES = st.lists(
+    st.lists(st.tuples(st.sampled_from([False] * 5 + [True]), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=5, max_size=5),
+    min_size=1,
+    max_size=30,
+)
+PRUNES = st.builds(
+    Prune,
+    keep=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    steps=st.sets(st.integers(1, 6), min_size=1).map(lambda steps: tuple(sorted(steps))),
+)
+
+
+def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
+    """The rule as it is written down: (trajectory, steps, pruned), from the values alone, one trajectory after another."""
+    entries: dict[int, list[tuple[float, int]]] = {step: [] for step in prune.steps}
+    ends = []
+    for index, course in enumerate(courses):
+        for step, (halts, value) in enumerate(course, start=1):
+            pruned = False
+            if halts or step == len(course):
+                break
+            if step in entries:
+                entries[step].append((-value, index))
+                rank = sorted(entries[step]).index((-value, index)) + 1
+                pruned = rank > max(1, math.ceil(prune.keep * len(entries[step])))
+            if pruned:
+                break
+        ends.append((index, step, pruned))
+    return ends
+
+
+@settings(deadline=None)
+@given(courses=COURSES, prune=PRUNES, slots=st.integers(1, 40), requests=REQUESTS, order=st.randoms(use_true_random=False))
+def test_who_is_pruned_follows_from_the_requests_own_values(
+    courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random
+) -> None:
+    """Whatever the slots and the other requests, and in whatever order the rows are shown."""
+    scheduler = Scheduler(slots)
+    holder: dict[int, list[int]] = {}
+    ends = []
+    for step in range(10_000):
+        for number, (trajectories, max_steps, arrival) in enumerate(requests, start=1):
+            if arrival == step:
+                scheduler.submit(number, 0, trajectories, max_steps, prune if number % 2 else None)
+        if step == 5:
+            scheduler.submit(0, 0, len(courses), 5, prune)
+        for slot, request, trajectory in scheduler.admit():
+            holder[slot] = [request, trajectory, 0]
+        shown = {}
+        for slot in order.sample(sorted(holder), len(holder)):
+            request, trajectory, steps = holder[slot]
+            halts, value = courses[trajectory][steps] if request == 0 else (order.random() < 0.2, order.random())
+            shown[slot] = Observation(HALT_THRESHOLD + halts / 2, value, finite=True)
+            holder[slot][2] += 1
+        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
+            del holder[slot]
+            if request == 0:
+                ends.append((trajectory, steps, pruned))
+        if step >= 5 and not scheduler.holds(0):
+            break
+    assert sorted(ends) == fates(courses, prune)
+    assert not all(pruned for _, _, pruned in ends)
 
 
 def test_a_request_resumes_at_its_first_unfinished_trajectory() -> None:
@@ -109,4 +177,6 @@ def test_misuse_is_refused() -> None:
         scheduler.submit(0, 0, 1, 1)
     with pytest.raises(ValueError, match="no trajectory"):
         scheduler.submit(1, 3, 3, 1)
+    with pytest.raises(ValueError, match="pruned"):
+        scheduler.submit(1, 3, 5, 1, Prune(0.5, (2,)))
     assert scheduler.cancel(42) == []

@@ -21,15 +21,22 @@ def _answer(board: int) -> bytes:
 
 
 RUNS = st.lists(
-    st.tuples(st.integers(-1, 3), st.sampled_from([0.1, 0.5, 0.9]), st.integers(1, 16), st.booleans()), min_size=1, max_size=30
+    st.tuples(
+        st.integers(-1, 3),
+        st.sampled_from([0.1, 0.5, 0.9]),
+        st.integers(1, 16),
+        st.sampled_from(["answers", "answers", "dropped", "pruned"]),
+    ),
+    min_size=1,
+    max_size=30,
 )
-"""(answer, score, steps, dropped) of each trajectory."""
+"""(answer, score, steps, end) of each trajectory."""
 
 
-def _trajectories(runs: list[tuple[int, float, int, bool]]) -> list[Trajectory]:
+def _trajectories(runs: list[tuple[int, float, int, str]]) -> list[Trajectory]:
     return [
-        Trajectory(0, i, steps, score, None if dropped else _answer(board))
-        for i, (board, score, steps, dropped) in enumerate(runs)
+        Trajectory(0, i, steps, score, _answer(board) if end == "answers" else None, pruned=end == "pruned")
+        for i, (board, score, steps, end) in enumerate(runs)
     ]
 
 
@@ -44,13 +51,15 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
         [(c.best.trajectory, c.best.steps, c.best.score, c.best.valid, c.votes) for c in collector.ranked(select, None)]
         for select in ("lprm", "majority")
     ]
-    return ranking, collector.counted, sorted(collector.dropped), collector.steps_run, collector.distinct_valid
+    votes = sum(candidate.votes for candidate in collector.ranked("lprm", None))
+    assert votes + len(collector.dropped) + collector.pruned == collector.counted
+    return ranking, sorted(collector.dropped), collector.pruned, collector.steps_run, collector.distinct_valid
 
 
 @settings(deadline=None)
 @given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from(["all", "first_valid", 0.5]))
 def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
-    runs: list[tuple[int, float, int, bool]], order: random.Random, stop: Stop
+    runs: list[tuple[int, float, int, str]], order: random.Random, stop: Stop
 ) -> None:
     trajectories = _trajectories(runs)
     shuffled = trajectories.copy()
@@ -59,17 +68,18 @@ def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
 
 
 @given(runs=RUNS)
-def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[tuple[int, float, int, bool]]) -> None:
+def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[tuple[int, float, int, str]]) -> None:
     collector = Collector(TASK, PUZZLE, len(runs), "first_valid")
     outcomes = [outcome for trajectory in reversed(_trajectories(runs)) for outcome in collector.add(trajectory)]
-    valid = [i for i, (board, _, _, dropped) in enumerate(runs) if board >= 0 and not dropped]
+    valid = [i for i, (board, _, _, end) in enumerate(runs) if board >= 0 and end == "answers"]
     assert collector.counted == (valid[0] + 1 if valid else len(runs))
-    assert [outcome.trajectory for outcome in outcomes] == [i for i in range(collector.counted) if not runs[i][3]]
+    assert [outcome.trajectory for outcome in outcomes] == [i for i in range(collector.counted) if runs[i][3] == "answers"]
 
 
 def test_equal_answers_are_one_candidate_with_votes() -> None:
     collector = Collector(TASK, PUZZLE, 4)
-    for trajectory in _trajectories([(0, 0.5, 3, False), (1, 0.9, 2, False), (0, 0.9, 4, False), (-1, 0.1, 1, False)]):
+    runs = [(0, 0.5, 3, "answers"), (1, 0.9, 2, "answers"), (0, 0.9, 4, "answers"), (-1, 0.1, 1, "answers")]
+    for trajectory in _trajectories(runs):
         collector.add(trajectory)
     by_score = [(c.best.trajectory, c.votes, c.best.valid) for c in collector.ranked("lprm", None)]
     assert by_score == [(2, 2, True), (1, 1, True), (3, 1, False)]

@@ -36,13 +36,13 @@ def torch_kl(q: Gaussian, p: Gaussian) -> Tensor:
 def update(model: GRAM, config: TrainingConfig, carry: Carry | None = None) -> tuple[Losses, Carry]:
     """One update's losses, on the config's first stage."""
     rng = np.random.default_rng(0)
-    carry = start(model, config, rng) if carry is None else carry
+    carry = start(model, config, config.batch_size, rng) if carry is None else carry
     return losses(model, TASK, carry, config.stages[0], config, rng), carry
 
 
 def pull_on_rows(model: GRAM, config: TrainingConfig) -> Tensor:
     """For each row, whether the update's loss depends on its state [B]."""
-    carry = start(model, config, np.random.default_rng(0))
+    carry = start(model, config, config.batch_size, np.random.default_rng(0))
     h = carry.state.h.requires_grad_()
     update(model, config, carry)[0].total.backward()  # type: ignore[no-untyped-call]
     return torch.zeros(len(h), dtype=torch.bool) if h.grad is None else h.grad.flatten(1).any(1)
@@ -111,7 +111,7 @@ def test_the_rows_of_one_puzzle_choose_among_themselves_alone() -> None:
 def test_prior_rows_start_in_groups_on_one_puzzle(random_model: Build, recipe: Recipe) -> None:
     config = recipe(batch_size=24, prior_share=0.5, group=4)
     model = random_model(config.model)
-    carry = start(model, config, np.random.default_rng(0))
+    carry = start(model, config, config.batch_size, np.random.default_rng(0))
     for first in (0, 4, 8):
         assert (carry.puzzle[first : first + 4] == carry.puzzle[first]).all()
     assert len({puzzle.tobytes() for puzzle in carry.puzzle.numpy()}) > 3 + 6
@@ -190,7 +190,7 @@ def test_a_finished_row_starts_again_from_z_0(tiny: ModelConfig, random_model: B
 def test_posterior_rows_keep_their_target_and_prior_rows_take_the_nearest_solution(random_model: Build, recipe: Recipe) -> None:
     config = recipe(prior_share=0.5)
     model = random_model(config.model)
-    carry = start(model, config, np.random.default_rng(0))
+    carry = start(model, config, config.batch_size, np.random.default_rng(0))
     pairs = carry.target.clone()
     update(model, config, carry)
     nearest = torch.from_numpy(targets(carry.puzzle[:3].numpy(), model.decode(carry.state.h[:3])))
@@ -224,7 +224,7 @@ def test_the_halt_head_learns_on_prior_rows_whether_the_decode_is_valid(random_m
     config = recipe(prior_share=0.5, halt_weight=0.3, batch_size=24)
     model = random_model(config.model).requires_grad_(True)
     task, rng = RightByPuzzle(8, paper={}), np.random.default_rng(0)
-    carry = start(model, config, rng)
+    carry = start(model, config, config.batch_size, rng)
     result = losses(model, task, carry, config.stages[0], config, rng)
 
     halt = model.read_heads(carry.state.h[:12]).halt.detach()
@@ -258,7 +258,7 @@ def test_the_target_leads_posterior_rows_and_never_prior_rows(random_model: Buil
 
     def states(prior_share: float, target_shift: int) -> Tensor:
         config = recipe(prior_share=prior_share)
-        carry = start(model, config, np.random.default_rng(0))
+        carry = start(model, config, config.batch_size, np.random.default_rng(0))
         carry.target = (carry.target + target_shift) % 3
         torch.manual_seed(0)
         return update(model, config, carry)[1].state.h

@@ -1,0 +1,51 @@
+"""Training on several devices: torchrun starts a process for each, and they agree on every update."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The processes of a run. Each trains its part of the batch; alone, there is one and nothing is exchanged."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Self:
+        """Those that torchrun has started, or this process alone."""
+        if "WORLD_SIZE" not in os.environ:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files and draws the bar."""
+        return self.rank == 0
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+                tensor /= self.count
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, in the order of their ranks: [n, ...] each -> [count * n, ...]."""
+        if self.count == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def part(self, tensor: Tensor) -> Tensor:
+        """This process's part of what `gather` put together."""
+        return tensor.chunk(self.count)[self.rank].clone()

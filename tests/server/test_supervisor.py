@@ -1,0 +1,35 @@
+"""What a request still needs of a new engine, after the death of one."""
+
+import msgspec
+import pytest
+
+from server.engine.messages import Submit, Trajectory
+from server.engine.pruning import Prune
+from server.supervisor import Job
+
+SUBMIT = Submit(0, "nqueens-8", bytes(64), num_trajectories=4, max_steps=16, seed=1, temperature=1.0)
+PRUNED = msgspec.structs.replace(SUBMIT, prune=Prune(0.5, (2, 4)))
+
+
+def accept(job: Job, *indices: int) -> None:
+    for index in indices:
+        job.accept(Trajectory(0, index, 3, 0.5, bytes(64)))
+
+
+@pytest.mark.parametrize(("submit", "first"), [(SUBMIT, 2), (PRUNED, 0)])
+def test_it_starts_at_the_first_gap_or_with_pruning_at_the_beginning_and_delivers_nothing_twice(
+    submit: Submit, first: int
+) -> None:
+    job = Job(submit)
+    accept(job, 0, 3, 1)
+    assert job.unfinished() == msgspec.structs.replace(submit, first_trajectory=first)
+    accept(job, *range(first, 4))
+    delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
+    assert [trajectory.index for trajectory in delivered if trajectory] == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize("submit", [SUBMIT, PRUNED])
+def test_a_request_whose_trajectories_are_all_here_needs_nothing(submit: Submit) -> None:
+    job = Job(submit)
+    accept(job, 2, 0, 1, 3)
+    assert job.unfinished() is None
