@@ -153,7 +153,8 @@ class Train(BaseModel):
             train(load_training_config(self.recipe), out, device=device, compile=self.compile)
         except ConfigError as error:
             raise CommandError(str(error)) from error
-        print(f"wrote {out}; measure it with: gram eval {out}")
+        if os.environ.get("RANK", "0") == "0":  # torchrun's first process
+            print(f"wrote {out}; measure it with: gram eval {out}")
 
 
 class Eval(EngineSettings):

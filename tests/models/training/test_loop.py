@@ -5,13 +5,14 @@ from statistics import fmean
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from models.checkpoint import load_checkpoint
 from models.config import ModelConfig
 from models.tasks import TASKS
 from models.training.config import ConfigError, Stage, TrainingConfig
-from models.training.loop import RESUME_FILE, Trainer, learning_rate, train
+from models.training.loop import LOG_FOLDER, RESUME_FILE, Trainer, learning_rate, train
 from models.training.variational import Losses
 
 Recipe = Callable[..., TrainingConfig]
@@ -98,6 +99,13 @@ def test_an_update_moves_the_weights_but_neither_z_0_nor_the_heads(recipe: Recip
     after = trainer.model.state_dict()
     assert {name for name in before if torch.equal(before[name], after[name])} >= {"initial_h", "initial_l", "heads.weight"}
     assert not torch.equal(before["decoder.weight"], after["decoder.weight"])
+
+
+def test_a_run_can_be_watched_in_tensorboard(recipe: Recipe, tmp_path: Path) -> None:
+    Trainer.create(recipe(updates=20)).run(tmp_path)
+    events = EventAccumulator(str(tmp_path / LOG_FOLDER)).Reload()
+    assert set(events.Tags()["scalars"]) == {"lr", "cross_entropy", "kl", "halt", "prior_accuracy"}
+    assert [event.step for event in events.Scalars("cross_entropy")] == [10, 20]
 
 
 def test_the_average_lags_behind_the_weights_and_is_what_is_kept(recipe: Recipe) -> None:
