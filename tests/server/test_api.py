@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.config import CheckpointError
+from models.config import CheckpointError, read_config
 from models.tasks import TASKS
 from server.api.service import read_models
+from server.settings import bundled_models
 from tests.support import RunningServer, serving
 
 TASK = TASKS["nqueens-8"]
@@ -299,14 +300,22 @@ def test_no_puzzle_is_an_error_of_the_servers_own(client: httpx.Client, puzzle: 
 
 
 def test_models_and_tasks_describe_themselves(client: httpx.Client) -> None:
-    (model,) = client.get("/v1/models").json()
-    assert (model["name"], model["task"]) == ("nqueens-8", "nqueens-8")
-    assert model["evaluation"]
-    assert (model["solves"], model["generates"]) == (True, True)
+    models = {model["name"]: model for model in client.get("/v1/models").json()}
+    assert set(models) == {folder.name for folder in bundled_models()}
+    assert all(model["evaluation"] and model["solves"] for model in models.values())
+    assert models["nqueens-8"]["task"] == "nqueens-8"
+    assert models["nqueens-8"]["generates"]
     tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
     assert list(tasks) == list(TASKS)
     assert tasks["nqueens-8"]["models"] == ["nqueens-8"]
     assert all(len(task["formats"]) == len(task["examples"]) for task in tasks.values())
+
+
+@pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
+def test_every_bundled_model_solves_every_spelling_of_its_task(client: httpx.Client, folder: Path) -> None:
+    for spelling in TASKS[read_config(folder).task].examples:
+        answer = solve(client, model=folder.name, task=None, puzzle=spelling, num_trajectories=4)
+        assert answer["distinct_valid"] > 0
 
 
 def test_the_examples_in_the_openapi_document_work(client: httpx.Client) -> None:
