@@ -141,19 +141,22 @@ class Train(BaseModel):
         except ModuleNotFoundError as error:
             raise CommandError(f"{error}; training needs more packages: pip install -e '.[train]'") from error
 
+        from server.engine.device import choose_device
+
         if self.threads:
             torch.set_num_threads(self.threads)
         out = self.out or self.recipe.parent
-        cuda = self.device != "cpu" and torch.cuda.is_available()
-        if self.device == "cuda" and not cuda:
-            raise CommandError("no CUDA device is to be found; use --device cpu")
-        # torchrun gives each process a device of its own.
-        device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
         try:
-            train(load_training_config(self.recipe), out, device=device, compile=self.compile)
+            device = choose_device(self.device)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        if device.type == "cuda":  # torchrun gives each process a device of its own
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        try:
+            written = train(load_training_config(self.recipe), out, device=device, compile=self.compile)
         except ConfigError as error:
             raise CommandError(str(error)) from error
-        if os.environ.get("RANK", "0") == "0":  # torchrun's first process
+        if written:
             print(f"wrote {out}; measure it with: gram eval {out}")
 
 

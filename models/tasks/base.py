@@ -22,6 +22,11 @@ class PuzzleError(ValueError):
         self.place = place
 
 
+def cell_name(row: int, column: int) -> str:
+    """How errors name a cell, given from 0."""
+    return f"row {row + 1}, column {column + 1}"
+
+
 class Task(ABC):
     """One kind of puzzle. A new task is one file that implements this, a line in the registry and a checkpoint."""
 

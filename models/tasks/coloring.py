@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tasks.base import Grid, PuzzleError, Task, Tokens
+from models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_name
 
 NO_EDGE, EDGE, TO_COLOR, ABSENT, *COLORS = range(7)
 _PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+[0-9]+")
@@ -235,12 +235,12 @@ class Coloring(Task):
                 raise PuzzleError(f"has {len(row)} numbers; write {count}, one for each vertex", f"row {i + 1}")
             for j, number in enumerate(row):
                 if type(number) is not int or number not in (0, 1):
-                    raise PuzzleError(f"{reprlib.repr(number)} is not 0 or 1", _place(i, j))
+                    raise PuzzleError(f"{reprlib.repr(number)} is not 0 or 1", cell_name(i, j))
                 if i == j and number:
-                    raise PuzzleError("joins a vertex with itself, so no colouring is right; write 0", _place(i, j))
+                    raise PuzzleError("joins a vertex with itself, so no colouring is right; write 0", cell_name(i, j))
                 if j < i and number != rows[j][i]:
-                    message = f"is {number} but {_place(j, i)} is {rows[j][i]}; an edge goes both ways, so write one number"
-                    raise PuzzleError(message, _place(i, j))
+                    message = f"is {number} but {cell_name(j, i)} is {rows[j][i]}; an edge goes both ways, so write one number"
+                    raise PuzzleError(message, cell_name(i, j))
         return self._puzzle(count, ((i, j) for i, row in enumerate(rows) for j, number in enumerate(row) if number))
 
 
@@ -289,7 +289,3 @@ def _edge(i: int, j: int, first: int, last: int, place: str) -> tuple[int, int]:
     if i == j:
         raise PuzzleError(f"joins vertex {i} with itself, so no colouring is right; remove it", place)
     return i, j
-
-
-def _place(row: int, column: int) -> str:
-    return f"row {row + 1}, column {column + 1}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.tasks.base import PuzzleError, Task, Tokens
+from models.tasks.base import PuzzleError, Task, Tokens, cell_name
 
 UNKNOWN, EMPTY, QUEEN = range(3)
 _QUEEN_SYMBOLS = "Qq1*"
@@ -193,14 +193,14 @@ class NQueens(Task):
     def _number_row(self, row: list[object], index: int) -> str:
         for column, number in enumerate(row):
             if number not in (0, 1):
-                raise PuzzleError(f"{number!r} is not 0 or 1", f"row {index + 1}, column {column + 1}")
+                raise PuzzleError(f"{number!r} is not 0 or 1", cell_name(index, column))
         return self._row("".join(str(int(bool(number))) for number in row), index)
 
     def _board(self, symbols: str) -> list[tuple[int, int]]:
         for i, symbol in enumerate(symbols):
             if symbol not in _QUEEN_SYMBOLS + _BLANK_SYMBOLS:
                 message = f"{symbol!r} is neither a queen ('{_QUEEN_SYMBOLS[0]}') nor a square to fill ('{_BLANK_SYMBOLS[0]}')"
-                raise PuzzleError(message, _place(*divmod(i, self.size)))
+                raise PuzzleError(message, cell_name(*divmod(i, self.size)))
         if len(symbols) != self.seq_len:
             raise PuzzleError(
                 f"the board has {len(symbols)} squares; write {self.size} rows of {self.size}, {self.seq_len} in all"
@@ -226,10 +226,10 @@ class NQueens(Task):
     def _place(self, squares: list[tuple[int, int]]) -> Tokens:
         for a, b in itertools.combinations(squares, 2):
             if a == b:
-                raise PuzzleError("this queen is given twice; give it once", _place(*a))
+                raise PuzzleError("this queen is given twice; give it once", cell_name(*a))
             if line := _attack(a, b):
-                message = f"attacks the queen on {_place(*b)} along a {line}; move or remove one of them"
-                raise PuzzleError(message, f"the queen on {_place(*a)}")
+                message = f"attacks the queen on {cell_name(*b)} along a {line}; move or remove one of them"
+                raise PuzzleError(message, f"the queen on {cell_name(*a)}")
         tokens = np.full((self.size, self.size), UNKNOWN)
         for row, column in squares:
             tokens[row, column] = QUEEN
@@ -243,7 +243,3 @@ def _attack(a: tuple[int, int], b: tuple[int, int]) -> str | None:
     if a[1] == b[1]:
         return "column"
     return "diagonal" if abs(a[0] - b[0]) == abs(a[1] - b[1]) else None
-
-
-def _place(row: int, column: int) -> str:
-    return f"row {row + 1}, column {column + 1}"

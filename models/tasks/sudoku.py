@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.tasks.base import PuzzleError, Task, Tokens
+from models.tasks.base import PuzzleError, Task, Tokens, cell_name
 
 if TYPE_CHECKING:
     from models.tasks.sudoku_solver import Minimal, Solver
@@ -155,7 +155,7 @@ class Sudoku(Task):
         return [line for line in lines if set(line) - _RULER]
 
     def _digit(self, symbol: object, row: int, column: int) -> int:
-        place = f"row {row + 1}, column {column + 1}"
+        place = cell_name(row, column)
         match symbol:
             case None:
                 return BLANK

@@ -104,7 +104,7 @@ class Solver:
         return Minimal(puzzles, boards, guesses)
 
     def minimal_series(self, seed: int) -> Iterator[Minimal]:
-        """The endless series of a seed in chunks of 256, made by as many threads as numba may use."""
+        """The endless series of a seed in chunks of 256, made by as many threads as there are cores."""
         workers = os.cpu_count() or 1  # numba.get_num_threads() would set torch's number of threads, too
         with ThreadPoolExecutor(workers) as pool:
             for chunk in itertools.count(step=workers):

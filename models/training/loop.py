@@ -33,8 +33,11 @@ _PROBE_EVERY = 250
 _PROBE_PUZZLES = 64
 
 
-def train(config: TrainingConfig, folder: Path, *, device: torch.device | None = None, compile: bool = False) -> None:
-    """Train from the start, or from the folder's resume file if there is one, to a checkpoint in the folder."""
+def train(config: TrainingConfig, folder: Path, *, device: torch.device | None = None, compile: bool = False) -> bool:
+    """Train from the start, or from the folder's resume file if there is one, to a checkpoint in the folder.
+
+    Returns whether this process wrote it: of several, the first does.
+    """
     trainer = Trainer.create(config, device)
     if compile:
         trainer.compile()
@@ -45,6 +48,7 @@ def train(config: TrainingConfig, folder: Path, *, device: torch.device | None =
         model = trainer.averaged()
         fit_heads(model, TASKS[config.task], config.heads)
         save_checkpoint(folder, config.checkpoint, model)
+    return trainer.peers.first
 
 
 @dataclass
@@ -94,15 +98,13 @@ class Trainer:
         task = TASKS[self.config.task]
         prior_accuracy = 0.0
         log = SummaryWriter(folder / LOG_FOLDER, purge_step=self.update) if self.peers.first else None
-        quiet = not self.peers.first
-        with tqdm(total=self.config.updates, initial=self.update, unit="update", smoothing=0.05, disable=quiet) as bar:
+        with tqdm(total=self.config.updates, initial=self.update, unit="update", smoothing=0.05, disable=not log) as bar:
             while self.update < self.config.updates:
                 stage, position = self._stage()
                 result = self._step(task, stage, position)
-                if self.peers.first and (self.update % _PROBE_EVERY == 0 or self.update == self.config.updates):
+                if log and (self.update % _PROBE_EVERY == 0 or self.update == self.config.updates):
                     prior_accuracy = self.prior_accuracy(task)
-                    if log:
-                        log.add_scalar("prior_accuracy", prior_accuracy, self.update)
+                    log.add_scalar("prior_accuracy", prior_accuracy, self.update)
                 bar.set_description(stage.name, refresh=False)
                 bar.set_postfix(
                     loss=f"{result.cross_entropy:.4f}",

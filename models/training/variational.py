@@ -143,11 +143,10 @@ def solution_targets(task: Task, puzzles: Tensor, logits: Tensor, choosing: Tens
         # [rows, n]: the log-likelihood of each solution, a product of one-hot rows.
         likelihood = torch.einsum("rnv,snv->rs", log_p[rows], F.one_hot(solutions, logits.shape[-1]).float())
         if free:
-            spread = np.concatenate([rng.permutation(len(solutions)) for _ in range(-(-len(rows) // len(solutions)))])[
-                : len(rows)
-            ]
-            order, chosen = linear_sum_assignment(likelihood[:, spread].numpy(), maximize=True)
-            choice = torch.from_numpy(spread[chosen[np.argsort(order)]])
+            rounds = -(-len(rows) // len(solutions))
+            spread = np.concatenate([rng.permutation(len(solutions)) for _ in range(rounds)])[: len(rows)]
+            _, chosen = linear_sum_assignment(likelihood[:, spread].numpy(), maximize=True)
+            choice = torch.from_numpy(spread[chosen])
         else:
             choice = likelihood.argmax(1)
         targets[rows] = solutions[choice]

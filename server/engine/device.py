@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from server.settings import EngineSettings
+from server.settings import Device, EngineSettings
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,18 @@ class Placement:
 
 def resolve(settings: EngineSettings) -> Placement:
     """Raises ValueError for a device that is not there."""
-    gpu = torch.cuda.is_available()
-    if settings.device == "cuda" and not gpu:
-        raise ValueError("no CUDA device is to be found; use --device cpu")
-    device = "cuda" if gpu and settings.device != "cpu" else "cpu"
-    dtype = settings.dtype
+    device, dtype = choose_device(settings.device), settings.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" or _cpu_multiplies_bfloat16() else "float32"
-    return Placement(torch.device(device), getattr(torch, dtype), settings.slots or (256 if gpu else 32))
+        dtype = "bfloat16" if device.type == "cuda" or _cpu_multiplies_bfloat16() else "float32"
+    return Placement(device, getattr(torch, dtype), settings.slots or (256 if torch.cuda.is_available() else 32))
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """A CUDA GPU if there is one and the CPU is not asked for. Raises ValueError for a device that is not there."""
+    gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not gpu:
+        raise ValueError("no CUDA device is to be found; use --device cpu")
+    return torch.device("cuda" if gpu and wanted != "cpu" else "cpu")
 
 
 def _cpu_multiplies_bfloat16() -> bool:
