@@ -33,6 +33,7 @@ class ModelConfig(BaseModel):
     mlp_dim: Size = Field(384, description="hidden width of the SwiGLU over channels")
     guidance_dim: Size = Field(128, description="hidden width of the SwiGLU heads for mu and log sigma")
     shared_core: bool = Field(True, description="f_L and f_H are one network, as in TRM")
+    flat: bool = Field(False, description="one latent in place of two, h <- f(h + e_x), K_low + 1 times: a Looped Transformer")
     low_steps: Size = Field(2, description="K_low: low-level updates per transition")
     transitions: Size = Field(2, description="T: transitions per supervision step")
     supervision_steps: Size = Field(8, description="N_sup: supervision steps per trajectory in training")
@@ -49,6 +50,8 @@ class ModelConfig(BaseModel):
             raise ValueError(f"dim {self.dim} must be a multiple of 2 * num_heads ({2 * self.num_heads}) for RoPE")
         if not self.log_sigma_min <= self.log_sigma_init <= self.log_sigma_max:
             raise ValueError("log_sigma_init must lie between log_sigma_min and log_sigma_max")
+        if self.flat and not self.shared_core:
+            raise ValueError("flat has one latent, and so one network: leave out shared_core")
         return self
 
     @property

@@ -1,22 +1,57 @@
 """What a checkpoint is worth on held-out puzzles: accuracy, coverage and how well the LPRM tells right from wrong."""
 
-from collections import Counter
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.tasks import Task, Tokens
 
+WIDTHS = (1, 2, 5, 10, 20)
+"""The numbers of trajectories per puzzle, K, at which curves are drawn."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory's answer [N], its LPRM score and the supervision steps it took."""
+    """One trajectory's answer [N] in its canonical form, its LPRM score and the supervision steps it took."""
 
     answer: Tokens
     score: float
     steps: int
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How samples were drawn: puzzle i of the test set with seed + i."""
+
+    test_set: str
+    temperature: float
+    max_steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The K samples of each of n puzzles under the task's exact checker. Arrays [n, K], samples in the order of their index."""
+
+    conditions: Conditions
+    solutions: NDArray[np.int64]
+    """How many each puzzle has [n]."""
+    valid: NDArray[np.bool_]
+    conflicts: NDArray[np.int64]
+    score: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    first: NDArray[np.int64]
+    """The puzzle's first sample with the same answer, which stands for all of them."""
+
+    def take(self, puzzles: NDArray[np.bool_] | slice, samples: int | None = None) -> Self:
+        """Some of the puzzles, and of each of them the first samples."""
+        arrays = {name: getattr(self, name)[puzzles, :samples] for name in ("valid", "conflicts", "score", "steps", "first")}
+        return replace(self, solutions=self.solutions[puzzles], **arrays)
 
 
 class Evaluation(BaseModel):
@@ -41,47 +76,84 @@ class Evaluation(BaseModel):
     mean_steps: float = Field(description="supervision steps to the halt")
 
 
-def evaluate(
-    task: Task,
-    test_set: str,
-    puzzles: Tokens,
-    samples: list[list[Sample]],
-    *,
-    temperature: float,
-    max_steps: int,
-    seed: int,
-) -> Evaluation:
-    """Judge the samples of each puzzle [n, N] by the task's exact checker. All puzzles have equally many samples."""
-    count = len(samples[0])
-    valid = np.array([[task.check(p, s.answer) for s in row] for p, row in zip(puzzles, samples, strict=True)])
-    scores = np.array([[s.score for s in row] for row in samples])
-    chosen = scores.argmax(1)
-    conflicts = sum(task.conflicts(p, row[i].answer) for p, row, i in zip(puzzles, samples, chosen, strict=True))
-    majority, coverage, limit = [], [], []
-    for puzzle, row, ok in zip(puzzles, samples, valid, strict=True):
-        votes = Counter(s.answer.tobytes() for s in row)
-        frequent = np.frombuffer(votes.most_common(1)[0][0], row[0].answer.dtype)
-        majority.append(task.check(puzzle, frequent))
-        solutions = len(task.solutions(puzzle))
-        coverage.append(len({s.answer.tobytes() for s, good in zip(row, ok, strict=True) if good}) / solutions)
-        limit.append(1 - (1 - 1 / solutions) ** count)
-    return Evaluation(
-        test_set=test_set,
-        puzzles=len(puzzles),
-        samples=count,
-        temperature=temperature,
-        max_steps=max_steps,
-        seed=seed,
-        single=float(valid.mean()),
-        lprm=float(valid[np.arange(len(puzzles)), chosen].mean()),
-        majority=fmean(majority),
-        any=float(valid.any(1).mean()),
-        coverage=fmean(coverage),
-        conflicts=conflicts,
-        coverage_limit=fmean(limit),
-        auroc=auroc(scores.ravel(), valid.ravel()),
-        mean_steps=fmean(s.steps for row in samples for s in row),
+class Stratum(Evaluation):
+    """The evaluation of the test set's puzzles of one band of a trait, such as the number of clues."""
+
+    trait: str
+    band: str
+
+
+class Curves(BaseModel):
+    """The evaluation against the number of samples, against the depth, and by the traits of puzzles: what curves.json has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by_samples: list[Evaluation] = Field([], description="of the first K trajectories of each puzzle")
+    by_depth: list[Evaluation] = Field([], description="of trajectories that go on to max_steps, whatever the halt head says")
+    by_trait: list[Stratum] = []
+
+
+def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[list[Sample]]) -> Judged:
+    """Check the samples of each puzzle [n, N], each distinct answer once. All puzzles have equally many samples."""
+    first, valid, conflicts = [], [], []
+    for puzzle, row in zip(puzzles, samples, strict=True):
+        places = _first_of_each(row)
+        distinct = {i: row[i].answer for i in places}
+        checked = {i: task.check(puzzle, answer) for i, answer in distinct.items()}
+        counted = {i: task.conflicts(puzzle, answer) for i, answer in distinct.items()}
+        first.append(places)
+        valid.append([checked[i] for i in places])
+        conflicts.append([counted[i] for i in places])
+    return Judged(
+        conditions,
+        solutions=np.array([len(task.solutions(puzzle)) for puzzle in puzzles]),
+        valid=np.array(valid),
+        conflicts=np.array(conflicts),
+        score=np.array([[sample.score for sample in row] for row in samples]),
+        steps=np.array([[sample.steps for sample in row] for row in samples]),
+        first=np.array(first),
     )
+
+
+def evaluate(judged: Judged) -> Evaluation:
+    """The figures of all its puzzles and samples."""
+    puzzles, samples = judged.valid.shape
+    rows = np.arange(puzzles)
+    chosen = judged.score.argmax(1)
+    place = np.arange(samples)
+    frequent = np.sum(judged.first[:, :, None] == place, axis=1).argmax(1)  # of equally frequent answers, the earliest
+    found = np.sum(judged.valid & (judged.first == place), axis=1)
+    return Evaluation(
+        **asdict(judged.conditions),
+        puzzles=puzzles,
+        samples=samples,
+        single=float(judged.valid.mean()),
+        lprm=float(judged.valid[rows, chosen].mean()),
+        majority=float(judged.valid[rows, frequent].mean()),
+        any=float(judged.valid.any(1).mean()),
+        coverage=fmean(found / judged.solutions),
+        conflicts=int(judged.conflicts[rows, chosen].sum()),
+        coverage_limit=fmean(1 - (1 - 1 / judged.solutions) ** samples),
+        auroc=auroc(judged.score.ravel(), judged.valid.ravel()),
+        mean_steps=float(judged.steps.mean()),
+    )
+
+
+def evaluate_widths(judged: Judged) -> list[Evaluation]:
+    """Of the first K samples of each puzzle, for each width K that there are samples for."""
+    return [evaluate(judged.take(slice(None), width)) for width in WIDTHS if width <= judged.valid.shape[1]]
+
+
+def evaluate_traits(task: Task, puzzles: Tokens, judged: Judged) -> list[Stratum]:
+    """Of the puzzles [n, N] of each band of each of the task's traits; the bands in the order of their numbers."""
+    strata = [task.strata(puzzle) for puzzle in puzzles]
+    evaluations = []
+    for trait in strata[0]:
+        bands = np.array([traits[trait] for traits in strata])
+        for band in sorted(set(bands.tolist()), key=lambda band: int(re.split(r"\D", band)[0])):
+            figures = evaluate(judged.take(bands == band))
+            evaluations.append(Stratum(trait=trait, band=band, **figures.model_dump()))
+    return evaluations
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
@@ -91,3 +163,9 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
         return None
     below = np.searchsorted(negatives, positives, "left") + np.searchsorted(negatives, positives, "right")
     return float(below.mean() / (2 * len(negatives)))
+
+
+def _first_of_each(samples: list[Sample]) -> list[int]:
+    """For each sample the place of the first one with the same answer."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(sample.answer.tobytes(), i) for i, sample in enumerate(samples)]

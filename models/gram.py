@@ -128,9 +128,13 @@ class GRAM(nn.Module):
     def propose(self, state: State, e_x: Tensor) -> State:
         """The deterministic part of a transition (Sec. 2.1): K_low times l <- f_L(l, h + e_x), then u = f_H(h, l).
 
-        Returns the state with u in the place of h.
+        Returns the state with u in the place of h. A flat model applies its one network as often to h alone.
         """
         h, low = state
+        if self.config.flat:
+            for _ in range(self.config.low_steps + 1):
+                h = self.f_high(h + e_x)
+            return State(h, low)
         injection = h + e_x
         for _ in range(self.config.low_steps):
             low = self.f_low(low + injection)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 
-from models.config import EVALUATION_FILE, CheckpointError, describe, read_config
+from models.config import ZOO, CheckpointError, describe, read_config
 from models.tasks import TASKS, PuzzleError
 from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
 from server.api.service import read_models
@@ -163,24 +164,46 @@ class Train(BaseModel):
 class Eval(EngineSettings):
     """Measure checkpoints on their tasks' held-out puzzles, print the figures and save them beside the weights."""
 
-    model: CliPositionalArg[list[Path]] = Field(
-        default_factory=bundled_models, description="checkpoint folders (default: all bundled ones)"
-    )
+    model: CliPositionalArg[list[Path]] = Field([], description="checkpoint folders")
+    all: bool = Field(False, description="measure all bundled checkpoints")
     samples: int = Field(20, ge=1, description="trajectories per puzzle")
-    temperatures: list[float] = Field([1.0, 1.5, 2.0], description="each is evaluated over all held-out puzzles")
+    temperatures: list[float] = Field([1.0, 1.5, 2.0], min_length=1, description="each is evaluated over all held-out puzzles")
     max_steps: int = Field(16, ge=1)
+    grid_puzzles: int = Field(50, ge=1, description="so many puzzles of each set are also run without halting")
+    grid_depth: int = Field(128, ge=1, description="supervision steps of those runs, read at 1, 2, 4, 8, ... of them")
     seed: int = 0
     limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, and nothing is saved")
 
     def cli_cmd(self) -> None:
-        from server.evaluation import evaluate_checkpoint, table
+        if self.all == bool(self.model):
+            raise CommandError("name the folders of the checkpoints to measure, or say --all for all bundled ones")
+        try:
+            from models.report import save, tables
+        except ModuleNotFoundError as error:
+            raise CommandError(f"{error}; evaluation needs more packages: pip install -e '.[train]'") from error
 
-        for folder in self.model:
-            evaluations = evaluate_checkpoint(folder, self)
-            print(f"\n{model_name(folder)}: {self.samples} samples of each held-out puzzle")
-            print(table(evaluations, TASKS[read_config(folder).task].paper))
+        from server.evaluation import evaluate_checkpoint
+
+        for folder in self.model or bundled_models():
+            evaluations, curves = evaluate_checkpoint(folder, self)
+            task = TASKS[read_config(folder).task]
+            print(f"\n# {model_name(folder)}\n\n{tables(task, evaluations, curves)}")
             if self.limit is None:
-                (folder / EVALUATION_FILE).write_text(json.dumps([e.model_dump() for e in evaluations], indent=2) + "\n")
+                save(folder, self._command(folder), task, evaluations, curves)
+
+    def _command(self, folder: Path) -> str:
+        """What measures the checkpoint again and gives the same figures: with the device and dtype that "auto" came to."""
+        from server.engine.device import resolve
+
+        placement = resolve(self)
+        placed = {"device": placement.device.type, "dtype": str(placement.dtype).removeprefix("torch.")}
+        # The slots change no figure; and a path is of use on this machine alone, unless it is in the repository.
+        options = self.model_copy(update=placed).model_dump(exclude={"model", "all", "slots"}, exclude_defaults=True)
+        path, repository = folder.resolve(), ZOO.parents[1]
+        words = ["gram", "eval", str(path.relative_to(repository)) if path.is_relative_to(repository) else path.name]
+        for name, value in options.items():
+            words += ["--" + name.replace("_", "-"), value if isinstance(value, str) else json.dumps(value)]
+        return shlex.join(words)
 
 
 class Gram(BaseModel):

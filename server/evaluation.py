@@ -1,6 +1,6 @@
 """`gram eval`: the held-out puzzles through the engine that serves, so that what is measured is what is served."""
 
-import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,54 +8,88 @@ import numpy as np
 from tqdm import tqdm
 
 from models.config import read_config
-from models.evaluation import Evaluation, Sample, evaluate
-from models.tasks import TASKS
+from models.evaluation import Conditions, Curves, Evaluation, Sample, evaluate, evaluate_traits, evaluate_widths, judge
+from models.tasks import TASKS, Task, Tokens
 from server.api.schemas import Options
-from server.engine.loop import Engine
+from server.engine.loop import Engine, Lane
+from server.engine.slots import Start
 from server.local import run
-from server.settings import model_name
 
 if TYPE_CHECKING:
     from server.cli import Eval
 
 _IN_FLIGHT = 64
-_COLUMNS = ("single", "lprm", "majority", "any", "conflicts", "coverage", "coverage_limit", "auroc", "mean_steps")
 
 
-def evaluate_checkpoint(folder: Path, options: "Eval") -> list[Evaluation]:
-    """One evaluation for each test set and temperature. Puzzle i of a set is sampled with seed + i."""
+def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation], Curves]:
+    """One evaluation for each test set and temperature, and the curves."""
     task = TASKS[read_config(folder).task]
     engine = Engine(options.for_checkpoint(folder))
-    evaluations = []
-    for (name, test_set), temperature in itertools.product(task.test_sets.items(), options.temperatures):
+    (lane,) = engine.lanes.values()
+    evaluations, curves = [], Curves()
+    for name, test_set in task.test_sets.items():
         puzzles = test_set[: options.limit]
-        sampling = Options(num_trajectories=options.samples, max_steps=options.max_steps, temperature=temperature)
-        requests = [sampling.submit(i, model_name(folder), p, options.seed + i) for i, p in enumerate(puzzles)]
-        samples: list[list[Sample]] = [[] for _ in puzzles]
-        total = len(puzzles) * options.samples
-        finished = run(engine, requests, in_flight=_IN_FLIGHT)
-        for ended in tqdm(finished, total=total, desc=f"{name}, temperature {temperature:g}", unit="trajectory"):
-            # A dropped trajectory counts as a wrong one.
-            answer = task.canonical(np.frombuffer(ended.answer or bytes(task.seq_len), np.uint8).astype(np.int64))
-            samples[ended.request].append(Sample(answer, ended.score, ended.steps))
-        evaluations.append(
-            evaluate(task, name, puzzles, samples, temperature=temperature, max_steps=options.max_steps, seed=options.seed)
-        )
-    return evaluations
+        for temperature in options.temperatures:
+            conditions = Conditions(name, temperature, options.max_steps, options.seed)
+            judged = judge(task, conditions, puzzles, draw(engine, task, conditions, puzzles, options.samples))
+            evaluations.append(evaluate(judged))
+            curves.by_samples += evaluate_widths(judged)
+            curves.by_trait += evaluate_traits(task, puzzles, judged)
+        # Evenly through the set, which may be in the order of difficulty.
+        puzzles = puzzles[np.linspace(0, len(puzzles), min(options.grid_puzzles, len(puzzles)), endpoint=False, dtype=int)]
+        conditions = Conditions(name, 1.0, options.grid_depth, options.seed)
+        for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
+            curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
+    return evaluations, curves
 
 
-def table(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
-    """The figures, a line for each test set and temperature, and the paper's."""
-    rows = [["puzzles", "temperature", *_COLUMNS]]
-    for evaluation in evaluations:
-        figures = [_figure(getattr(evaluation, column)) for column in _COLUMNS]
-        rows.append([f"{evaluation.puzzles} {evaluation.test_set}", f"{evaluation.temperature:g}", *figures])
-    rows.append(["paper", "", *(_figure(paper[column]) if column in paper else "" for column in _COLUMNS)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, count: int) -> list[list[Sample]]:
+    """So many samples of each puzzle [n, N], in the order of their index."""
+    (model,) = engine.lanes
+    sampling = Options(num_trajectories=count, max_steps=conditions.max_steps, temperature=conditions.temperature)
+    requests = [sampling.submit(i, model, puzzle, conditions.seed + i) for i, puzzle in enumerate(puzzles)]
+    finished = run(engine, requests, in_flight=_IN_FLIGHT)
+    title = f"{conditions.test_set}, temperature {conditions.temperature:g}"
+    bar = tqdm(finished, total=len(puzzles) * count, desc=title, unit="trajectory")
+    samples: list[list[Sample]] = [[] for _ in puzzles]
+    for ended in sorted(bar, key=lambda ended: ended.index):
+        samples[ended.request].append(_sample(task, ended.answer, ended.score, ended.steps))
+    return samples
 
 
-def _figure(figure: float | None) -> str:
-    if figure is None:
-        return "-"
-    return str(figure) if isinstance(figure, int) else f"{figure:.4f}"
+def draw_without_halting(
+    lane: Lane, task: Task, conditions: Conditions, puzzles: Tokens, count: int
+) -> dict[int, list[list[Sample]]]:
+    """The same trajectories, whatever the halt head says: what they answer at depths 1, 2, 4, 8, ... up to max_steps."""
+    depths = [1 << i for i in range(conditions.max_steps.bit_length())]
+    samples: dict[int, list[list[Sample]]] = {depth: [[] for _ in puzzles] for depth in depths}
+    trajectories = [(i, index) for i in range(len(puzzles)) for index in range(count)]
+    title = f"{conditions.test_set}, without halting"
+    with tqdm(total=len(trajectories) * depths[-1], desc=title, unit="step") as bar:
+        for first in range(0, len(trajectories), lane.num_slots):
+            chunk = trajectories[first : first + lane.num_slots]
+            lane.pool.place(
+                [
+                    Start(slot, puzzles[i].astype(np.uint8).tobytes(), conditions.seed + i, index, conditions.temperature)
+                    for slot, (i, index) in enumerate(chunk)
+                ]
+            )
+            for depth in range(1, depths[-1] + 1):
+                observed = lane.runner.step(lane.pool)
+                bar.update(len(chunk))
+                if depth not in samples:
+                    continue
+                for slot, answer, score, finite in zip(
+                    lane.pool.slots, observed.answer, observed.score.tolist(), observed.finite, strict=True
+                ):
+                    puzzle, _ = chunk[slot]
+                    drawn = _sample(task, answer.tobytes(), score, depth) if finite else _sample(task, None, 0.0, depth)
+                    samples[depth][puzzle].append(drawn)
+            lane.pool.release(range(len(chunk)))
+    return samples
+
+
+def _sample(task: Task, answer: bytes | None, score: float, steps: int) -> Sample:
+    """A dropped trajectory, which has no answer, counts as a wrong one."""
+    symbols = np.frombuffer(answer or bytes(task.seq_len), np.uint8)
+    return Sample(task.canonical(symbols.astype(np.int64)), score, steps)

@@ -78,9 +78,17 @@ class Task(ABC):
         """The answer [N] in the form that all answers of the same meaning share, so that equal ones can be counted."""
         return answer
 
+    def strata(self, puzzle: Tokens) -> dict[str, str]:  # noqa: ARG002
+        """The band of the puzzle [N] by each trait that evaluation breaks down by. A band begins with a number: "5-19"."""
+        return {}
+
     @abstractmethod
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Training pairs: puzzles and solutions, both [count, N]. Never a held-out puzzle."""
+
+    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
+        """Full boards [count, N], uniform over all that there are: what a generator learns. Only of tasks with a `blank`."""
+        raise NotImplementedError(f"{self.name} has no empty input")
 
     @cached_property
     @abstractmethod

@@ -6,6 +6,7 @@ the held-out puzzles that are bundled with it.
 
 import argparse
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -28,6 +29,8 @@ _LINE_BREAKS = re.compile(r"[\r\n/]+")
 _SEPARATORS = re.compile(r"[\s|,;\u2500-\u257f]+")  # the last are the box drawing characters
 _RULER = set("-+=")
 _POOL_SEED, _TEST_SEED = 0, 1
+_GUESSES = {0: "0", 4: "1-4", 19: "5-19", math.inf: "20+"}
+"""By the most guesses in it, each band in which evaluation counts puzzles."""
 
 
 class _Kind(NamedTuple):
@@ -73,13 +76,11 @@ class Sudoku(Task):
     hard_guesses = 20
     test_clues = range(22, 37)
 
-    def __init__(self, size: int, paper: dict[str, float], blank_share: float = 0.0) -> None:
-        """`blank_share` of the training pairs are the empty board with a random full one."""
+    def __init__(self, size: int, paper: dict[str, float]) -> None:
         kind = _KINDS[size]
         self.size = size
         self.box_rows, self.box_columns = kind.box_rows, size // kind.box_rows
         self.most_clues, self.pool_size, self.hard_share = kind.most_clues, kind.pool_size, kind.hard_share
-        self.blank_share = blank_share
         self.name = f"sudoku-{size}x{size}"
         box = f"{self.box_rows}x{self.box_columns} box"
         self.title = f"{size}x{size} Sudoku: fill in the digits 1 to {size} so that no row, column or {box} has one twice."
@@ -202,18 +203,26 @@ class Sudoku(Task):
     def solutions(self, puzzle: Tokens) -> Tokens:
         return self.solver.solve(puzzle, self.max_solutions)
 
+    def strata(self, puzzle: Tokens) -> dict[str, str]:
+        clues, guesses = int(np.sum(puzzle != BLANK)), self.solver.guesses(puzzle)
+        width = self.size // 3  # the larger the board, the more numbers of clues there are
+        least = clues - (clues - 1) % width
+        return {
+            "clues": f"{least}-{least + width - 1}" if width > 1 else f"{least}",
+            "guesses": next(band for most, band in _GUESSES.items() if guesses <= most),
+        }
+
     # --- training pairs
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         puzzles, answers = self._draw(rng, count)
         while len(refused := np.flatnonzero(self.is_held_out(puzzles))):
             puzzles[refused], answers[refused] = self._draw(rng, len(refused))
-        blank = np.flatnonzero(rng.random(count) < self.blank_share)
-        if len(blank):
-            puzzles[blank] = BLANK
-            boards = self._boards[rng.integers(len(self._boards), size=len(blank))]
-            answers[blank] = self.images(rng, boards[:, None])[:, 0]
         return puzzles, answers
+
+    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
+        boards = self._boards[rng.integers(len(self._boards), size=count)]
+        return self.images(rng, boards[:, None])[:, 0]
 
     def is_held_out(self, puzzles: Tokens) -> NDArray[np.bool_]:
         """Whether puzzles [..., N] belong to a held-out symmetry class -> [...]."""

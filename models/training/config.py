@@ -4,10 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.config import CheckpointConfig, ModelConfig, describe
-from models.tasks import TASKS
+from models.tasks import TASKS, Tokens
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -65,6 +66,7 @@ class TrainingConfig(_Strict):
     task: str
     solves: bool = True
     generates: bool = False
+    """Without `solves`, all inputs are the empty one."""
     model: ModelConfig
     stages: Annotated[list[Stage], Field(min_length=1)]
     heads: HeadsStage = HeadsStage()
@@ -80,6 +82,13 @@ class TrainingConfig(_Strict):
     @property
     def updates(self) -> int:
         return sum(stage.updates for stage in self.stages)
+
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        """Training pairs [count, N]: puzzles and solutions; if the model only generates, empty inputs and full boards."""
+        task = TASKS[self.task]
+        if self.solves or task.blank is None:
+            return task.sample(rng, count)
+        return np.tile(task.blank, (count, 1)), task.sample_boards(rng, count)
 
     @property
     def checkpoint(self) -> CheckpointConfig:
@@ -100,6 +109,8 @@ def load_training_config(path: Path) -> TrainingConfig:
             for key, size in (("vocab_size", task.vocab_size), ("seq_len", task.seq_len)):
                 if model.setdefault(key, size) != size:
                     raise ConfigError(f"{path}: model.{key}: {model[key]} is not {task.name}'s {size}; leave it out")
+        if raw.get("generates") and task.blank is None:
+            raise ConfigError(f"{path}: generates: {task.name} has no empty input to generate from; leave it out")
         return TrainingConfig.model_validate(raw)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -3,6 +3,8 @@
 On states of the posterior, which is nearly always right, the heads would learn to halt at once and score all with 1.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,23 +12,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.gram import GRAM
-from models.tasks import Task
+from models.tasks import Task, Tokens
 from models.training.config import HeadsStage
 from models.training.rollout import rollout
 
+Sample = Callable[[np.random.Generator, int], tuple[Tokens, Tokens]]
+"""Draws training pairs [count, N]."""
 _ROWS = 64
 _SEED = 0x6EAD5
 _L2 = 1e-4
 
 
-def fit_heads(model: GRAM, task: Task, stage: HeadsStage) -> None:
-    """Fit both heads in place.
+def fit_heads(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> None:
+    """Fit both heads in place, on puzzles that `sample` draws.
 
     The halt head learns whether decoding now is valid, with wrong answers weighted by `caution`, since a halt too early
     costs an answer and one too late a step. With it each rollout has a halt, and the LPRM learns, at every
     step up to there, whether the trajectory's final answer is valid: r = 1 or 0, by logistic regression (Eq. 14's r).
     """
-    features, valid = _rollouts(model, task, stage)  # [steps, rows, D], [steps, rows]
+    features, valid = _rollouts(model, task, sample, stage)  # [steps, rows, D], [steps, rows]
     centre, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-6
     features = (features - centre) / scale
     halt = _logistic(features.flatten(0, 1), valid.flatten(), stage.iterations, negative_weight=stage.caution)
@@ -45,12 +49,12 @@ def fit_heads(model: GRAM, task: Task, stage: HeadsStage) -> None:
         model.heads.bias.data[row] = weights[-1] - unscaled @ centre
 
 
-def _rollouts(model: GRAM, task: Task, stage: HeadsStage) -> tuple[Tensor, Tensor]:
+def _rollouts(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> tuple[Tensor, Tensor]:
     """What the heads read after each step, float32 [steps, rows, D], and whether decoding there is valid [steps, rows]."""
     rng = np.random.default_rng(_SEED)
     features, valid = [], []
     for batch in tqdm(range(-(-stage.puzzles // _ROWS)), desc="rollouts for the heads", unit="batch"):
-        puzzles, _ = task.sample(rng, _ROWS)
+        puzzles, _ = sample(rng, _ROWS)
         temperature = torch.from_numpy(rng.uniform(1, stage.max_temperature, _ROWS)).float()
         states = rollout(model, torch.from_numpy(puzzles), stage.steps, seed=_SEED + batch, temperature=temperature)
         features.append(torch.stack([h[:, 0].float().cpu() for h in states]))

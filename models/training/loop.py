@@ -46,7 +46,7 @@ def train(config: TrainingConfig, folder: Path, *, device: torch.device | None =
     trainer.run(folder)
     if trainer.peers.first:
         model = trainer.averaged()
-        fit_heads(model, TASKS[config.task], config.heads)
+        fit_heads(model, TASKS[config.task], config.sample, config.heads)
         save_checkpoint(folder, config.checkpoint, model)
     return trainer.peers.first
 
@@ -159,7 +159,7 @@ class Trainer:
     def prior_accuracy(self, task: Task) -> float:
         """Share of valid answers under the prior, one trajectory of N_sup steps for each of a few training puzzles."""
         generator = torch.get_rng_state()
-        puzzles, _ = task.sample(np.random.default_rng(0), _PROBE_PUZZLES)
+        puzzles, _ = self.config.sample(np.random.default_rng(0), _PROBE_PUZZLES)
         model = self.averaged()
         h = rollout(model, torch.from_numpy(puzzles), self.config.model.supervision_steps, seed=0)[-1]
         answers = model.decode(h).argmax(-1).cpu().numpy()
@@ -247,7 +247,7 @@ def _past(config: TrainingConfig, update: int) -> TrainingConfig:
     """The part of a recipe that the updates so far were made by: no stage to come, nor what only the checkpoint's file says."""
     begins = np.cumsum([0] + [stage.updates for stage in config.stages[:-1]])
     stages = [stage for stage, begin in zip(config.stages, begins, strict=True) if begin < max(1, update)]
-    return config.model_copy(update={"stages": stages, "heads": HeadsStage(), "solves": True, "generates": False})
+    return config.model_copy(update={"stages": stages, "heads": HeadsStage(), "generates": False})
 
 
 def learning_rate(stage: Stage, position: int) -> float:

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.gram import GRAM, Gaussian, State
-from models.tasks import TASKS, Task
+from models.tasks import Task
 from models.training.config import Stage, TrainingConfig
 
 
@@ -43,7 +43,9 @@ def start(model: GRAM, config: TrainingConfig, rows: int, rng: np.random.Generat
     empty = torch.zeros(rows, config.model.seq_len, dtype=torch.int64)
     carry = Carry(model.initial_state(rows), empty, empty.clone(), torch.full((rows,), steps))
     _replace_finished(carry, model, config, config.stages[0], rng)
-    carry.step = torch.arange(rows) % steps
+    stage = config.stages[0]
+    group = torch.where(torch.arange(rows) < stage.prior_rows(rows), stage.group, 1)
+    carry.step = torch.arange(rows) // group % steps
     return carry
 
 
@@ -71,7 +73,7 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     carry.state = State(state.h.detach(), state.l.detach())
 
     logits = model.decode(state.h).float()
-    if prior_rows and not task.one_solution:
+    if prior_rows and not (task.one_solution and config.solves):
         choosing = carry.step[:prior_rows] < stage.balanced_steps
         carry.target[:prior_rows] = solution_targets(
             task, carry.puzzle[:prior_rows], logits[:prior_rows].detach().cpu(), choosing, rng
@@ -160,7 +162,7 @@ def _replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, stage: 
         return
     prior = int((done < stage.prior_rows(len(carry.step))).sum())
     groups = -(-prior // stage.group)
-    puzzles, targets = TASKS[config.task].sample(rng, groups + len(done) - prior)
+    puzzles, targets = config.sample(rng, groups + len(done) - prior)
     pair = np.concatenate([np.arange(prior) // stage.group, np.arange(groups, len(puzzles))])
     puzzles, targets = puzzles[pair], targets[pair]
     carry.puzzle[done], carry.target[done] = torch.from_numpy(puzzles), torch.from_numpy(targets)

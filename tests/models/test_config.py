@@ -54,6 +54,10 @@ def test_attention_needs_channels_in_pairs_for_each_head() -> None:
     assert ModelConfig(vocab_size=3, seq_len=64, mixing="attention", dim=40, num_heads=4).dim == 40
 
 
+def test_a_flat_model_has_one_network() -> None:
+    assert "leave out shared_core" in refusal(flat=True, shared_core=False)
+
+
 def test_channels_come_in_fours_as_the_noise_does() -> None:
     assert "dim 30 must be a multiple of 4" in refusal(dim=30)
 

@@ -205,6 +205,15 @@ def test_two_networks_compute_what_a_shared_one_does_only_with_its_weights_in_bo
     assert same(advance(shared, puzzle), advance(two, puzzle))
 
 
+def test_a_flat_model_applies_its_network_to_h_alone(tiny: ModelConfig, puzzle: Tensor, random_model: Build) -> None:
+    model = random_model(tiny.model_copy(update={"flat": True, "low_steps": 2}))
+    state, e_x = model.initial_state(len(puzzle)), model.encode(puzzle)
+    expected = state.h
+    for _ in range(3):
+        expected = model.f_high(expected + e_x)
+    assert same(model.propose(state, e_x), State(expected, state.l))
+
+
 def test_casting_the_weights_once_changes_no_bit(tiny: ModelConfig, puzzle: Tensor, random_model: Build) -> None:
     model = random_model(tiny, torch.bfloat16)
     state = advance(model, puzzle)

@@ -1,12 +1,16 @@
 """The command line, as a person uses it."""
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from models.evaluation import Curves
 from tests.support import RunningServer
 
 
@@ -56,6 +60,8 @@ def test_generate_gives_the_same_boards_here_and_on_a_server(server: RunningServ
         (("train", "/nowhere.toml"), "/nowhere.toml"),
         (("serve", "--port", "x"), "port"),
         (("eval", "/nowhere"), "config.json"),
+        (("eval",), "--all"),
+        (("eval", "--all", "/nowhere"), "--all"),
     ],
 )
 def test_errors_say_what_to_do_without_a_traceback(arguments: tuple[str, ...], mend: str) -> None:
@@ -78,6 +84,40 @@ def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
     assert "4 held-out" in result.stdout
     assert "paper" in result.stdout
     assert (checkpoint / "evaluation.json").read_bytes() == before
+
+
+def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(
+        checkpoint, folder, ignore=lambda _, names: [n for n in names if n not in ("config.json", "model.safetensors")]
+    )
+    small = ("--samples", "2", "--temperatures", "[1.0]", "--max-steps", "1", "--grid-puzzles", "3", "--grid-depth", "5")
+    result = gram("eval", str(folder), *small)
+    assert result.returncode == 0, result.stderr
+    (evaluation,) = json.loads((folder / "evaluation.json").read_text())
+    assert (evaluation["puzzles"], evaluation["samples"]) == (740, 2)
+    curves = Curves.model_validate_json((folder / "curves.json").read_bytes())
+    assert [e.samples for e in curves.by_samples] == [1, 2]
+    assert curves.by_samples[-1].model_dump() == evaluation
+    assert [(e.max_steps, e.samples, e.puzzles) for e in curves.by_depth] == [(d, k, 3) for d in (1, 2, 4) for k in (1, 2)]
+    report = (folder / "evaluation.md").read_text()
+    tables = result.stdout[result.stdout.index("## Held-out puzzles") :].strip()
+    assert tables in report
+    assert str(tmp_path) not in report, "a path of one machine"
+    (command,) = re.findall("^gram eval .*", report, re.MULTILINE)
+    assert command.startswith("gram eval copy --device ")
+    assert shlex.join(small) in command
+    for plot in re.findall(r"!\[.*\]\((.*)\)", report):
+        assert (folder / plot).read_text().endswith("</svg>\n")
+
+
+def test_eval_without_matplotlib_says_what_to_install(checkpoint: Path) -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from server.cli import main; main()"
+    command = [sys.executable, "-c", code, "eval", str(checkpoint)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "pip install -e '.[train]'" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_train_writes_a_checkpoint_that_eval_reads(tmp_path: Path) -> None:

@@ -351,26 +351,20 @@ def test_a_third_of_the_9x9_pairs_are_images_of_hard_puzzles() -> None:
     assert guesses[drawn].mean() > 3 * guesses[~drawn].mean()
 
 
-def test_blank_boards_are_drawn_with_uniform_full_ones() -> None:
-    task = Sudoku(4, paper={}, blank_share=0.5)
-    puzzles, answers = task.sample(np.random.default_rng(0), 20_000)
-    blank = clue_counts(puzzles) == 0
-    assert blank.mean() == pytest.approx(0.5, abs=0.02)
-    boards, counts = np.unique(answers[blank], axis=0, return_counts=True)
+def test_full_boards_are_drawn_uniformly() -> None:
+    boards, counts = np.unique(Sudoku(4, paper={}).sample_boards(np.random.default_rng(0), 10_000), axis=0, return_counts=True)
     assert len(boards) == 288
-    expected = blank.sum() / 288
+    expected = 10_000 / 288
     assert np.sum((counts - expected) ** 2 / expected) == pytest.approx(287, abs=4 * (2 * 287) ** 0.5)
-    assert not (clue_counts(TASKS[4].sample(np.random.default_rng(0), 1000)[0]) == 0).any()
 
 
 @pytest.mark.parametrize("size", [6, 9])
-def test_blank_boards_of_other_sizes_come_with_valid_ones(size: int) -> None:
-    task = Sudoku(size, paper={}, blank_share=1.0)
+def test_full_boards_of_other_sizes_are_valid(size: int) -> None:
+    task = Sudoku(size, paper={})
     task.pool_size = 500
-    puzzles, answers = task.sample(np.random.default_rng(0), 200)
-    assert not puzzles.any()
-    assert len(as_set(answers)) == 200
-    assert all(task.check(puzzle, answer) for puzzle, answer in zip(puzzles, answers, strict=True))
+    boards = task.sample_boards(np.random.default_rng(0), 200)
+    assert len(as_set(boards)) == 200
+    assert all(task.check(task.blank, board) for board in boards)
 
 
 @pytest.mark.parametrize("size", TASKS)
@@ -461,6 +455,25 @@ def test_the_command_writes_the_bundled_file(tmp_path: Path, monkeypatch: pytest
     for name in ("sudoku-4x4.txt", "sudoku-6x6.txt"):
         assert (tmp_path / "data" / name).read_text() == (DATA / name).read_text()
     assert set((DATA / "sudoku-9x9.txt").read_text()) <= set(string.printable)
+
+
+# --- what evaluation breaks down by
+
+
+def test_puzzles_are_counted_by_clues_and_guesses() -> None:
+    task = TASKS[9]
+    assert task.strata(task.parse(LINE)) == {"clues": "28-30", "guesses": "0"}
+    lowest = {"0": 0, "1-4": 1, "5-19": 5, "20+": 20}
+    highest = {"0": 0, "1-4": 4, "5-19": 19, "20+": 10**9}
+    seen = set()
+    for puzzle in np.concatenate([test_set[:200] for test_set in task.test_sets.values()]):
+        strata = task.strata(puzzle)
+        least, most = map(int, strata["clues"].split("-"))
+        assert least <= clue_counts(puzzle) <= most == least + 2
+        assert lowest[strata["guesses"]] <= task.solver.guesses(puzzle) <= highest[strata["guesses"]]
+        seen.add(strata["guesses"])
+    assert seen == set(lowest)
+    assert TASKS[4].strata(TASKS[4].held_out[0])["clues"] in {"4", "5"}
 
 
 # --- what it costs to import

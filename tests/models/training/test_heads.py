@@ -57,14 +57,14 @@ class Toy(Task):
 def test_fitting_changes_the_heads_alone(tiny: ModelConfig, random_model: Build) -> None:
     model = random_model(tiny)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    fit_heads(model, TASKS["nqueens-8"], STAGE)
+    fit_heads(model, TASKS["nqueens-8"], TASKS["nqueens-8"].sample, STAGE)
     changed = {name for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
     assert changed == {"heads.weight", "heads.bias"}
 
 
 def test_a_model_that_never_solves_anything_learns_not_to_halt_and_to_score_low(tiny: ModelConfig, random_model: Build) -> None:
     model = random_model(tiny)
-    fit_heads(model, TASKS["nqueens-8"], STAGE)
+    fit_heads(model, TASKS["nqueens-8"], TASKS["nqueens-8"].sample, STAGE)
     puzzles, _ = TASKS["nqueens-8"].sample(np.random.default_rng(5), 32)
     for h in rollout(model, torch.from_numpy(puzzles), 3, seed=5):
         heads = model.read_heads(h)
@@ -74,7 +74,7 @@ def test_a_model_that_never_solves_anything_learns_not_to_halt_and_to_score_low(
 
 def test_the_heads_tell_right_from_wrong_where_the_state_does(tiny: ModelConfig, random_model: Build) -> None:
     model, task = random_model(tiny), Toy()
-    fit_heads(model, task, STAGE)
+    fit_heads(model, task, task.sample, STAGE)
     puzzles, _ = task.sample(np.random.default_rng(5), 200)
     right = torch.from_numpy(puzzles[:, 0] == 2)
     states = rollout(model, torch.from_numpy(puzzles), 3, seed=5)
@@ -91,7 +91,8 @@ def test_the_value_foretells_the_answer_at_the_halt_and_not_the_present_one(tiny
     states = rollout(model, puzzles, 3, seed=0)
     at_first = model.decode(states[0]).argmax(-1).numpy()
     # All are wrong after one step and right after more.
-    fit_heads(model, Toy(lambda _, answer: not (answer == at_first).all(1).any()), STAGE)
+    task = Toy(lambda _, answer: not (answer == at_first).all(1).any())
+    fit_heads(model, task, task.sample, STAGE)
     first, second, _ = (model.read_heads(h) for h in states)
     assert (first.halt < 0).all()
     assert (second.halt > 0).all()
@@ -106,7 +107,7 @@ def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_mode
     def halted(caution: float) -> tuple[int, int]:
         """How many wrong and right rows halt at the first step, where the state does not yet tell all."""
         model = random_model(tiny)
-        fit_heads(model, task, STAGE.model_copy(update={"caution": caution}))
+        fit_heads(model, task, task.sample, STAGE.model_copy(update={"caution": caution}))
         halts = (
             model.read_heads(rollout(model, torch.from_numpy(puzzles), 1, seed=5, temperature=torch.full((200,), 3.0))[0]).halt
             > 0
@@ -121,7 +122,7 @@ def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_mode
 def test_fitting_repeats(tiny: ModelConfig, random_model: Build) -> None:
     def fitted() -> Heads:
         model = random_model(tiny)
-        fit_heads(model, Toy(), STAGE)
+        fit_heads(model, Toy(), Toy().sample, STAGE)
         return model.read_heads(torch.ones(1, tiny.length, tiny.dim))
 
     assert all(torch.equal(a, b) for a, b in zip(fitted(), fitted(), strict=True))

@@ -1,0 +1,170 @@
+"""What pruning by the LPRM is worth: puzzles solved at equal supervision steps, with it and without.
+
+A trajectory depends on no later one, nor does whether it is pruned. So one run of K trajectories a puzzle holds the results
+of every smaller K.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from models.config import read_config
+from models.tasks import TASKS, Task, Tokens
+from server.api.schemas import Guidance, Options, Pruning
+from server.engine.loop import Engine
+from server.engine.messages import Trajectory
+from server.local import run
+from server.settings import EngineSettings, model_name
+from server.solving import Collector
+
+_IN_FLIGHT = 64
+_PRUNINGS = (Pruning(), Pruning(keep=0.25, steps=(4,)), Pruning(keep=0.5, steps=(4, 8, 16)))
+
+Choice = Literal["LPRM", "majority", "first valid"]
+_CHOICES: tuple[Choice, ...] = ("LPRM", "majority", "first valid")
+_CHOICES_OF_PRUNED: tuple[Choice, ...] = ("LPRM", "first valid")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strategy with at most k trajectories a puzzle: supervision steps per puzzle and the share of puzzles solved."""
+
+    strategy: str
+    k: int
+    steps: float
+    solved: float
+
+
+def measure(folder: Path, puzzles: Tokens, options: Options) -> list[Point]:
+    """The curves of all strategies on the puzzles [n, N], which are sampled as `options` say, puzzle i with seed + i."""
+    task, engine = TASKS[read_config(folder).task], Engine(EngineSettings(model=[folder]))
+    prunings = [pruning for pruning in _PRUNINGS if pruning.steps[-1] < options.max_steps]  # the others lack a checkpoint step
+    points = curves("none", task, puzzles, _sample(engine, "none", puzzles, options), _CHOICES)
+    for pruning in prunings:
+        name = f"keep {pruning.keep:g} at {', '.join(map(str, pruning.steps))}"
+        guided = options.model_copy(update={"guidance": Guidance(prune=pruning)})
+        points += curves(name, task, puzzles, _sample(engine, name, puzzles, guided), _CHOICES_OF_PRUNED)
+    return points
+
+
+def curves(
+    guidance: str, task: Task, puzzles: Tokens, sampled: list[list[Trajectory]], choices: Collection[Choice]
+) -> list[Point]:
+    """A curve for each choice, from the trajectories of each puzzle in the order of their index."""
+    ks = prefix_lengths(len(sampled[0]))
+    judged = [dict(_prefixes(task, puzzle, row, ks)) for puzzle, row in zip(puzzles, sampled, strict=True)]
+    points = []
+    for choice, k in itertools.product(choices, ks):
+        steps, solved = zip(*(results[choice, k] for results in judged), strict=True)
+        points.append(Point(f"{guidance}: {choice}", k, fmean(steps), fmean(solved)))
+    return points
+
+
+def prefix_lengths(samples: int) -> list[int]:
+    """1, 2, 5, 10, 20, 40, ... and all the samples."""
+    doubling = itertools.takewhile(lambda k: k < samples, (10 << i for i in itertools.count()))
+    return [k for k in (1, 2, 5) if k < samples] + [*doubling, samples]
+
+
+def solved_at(points: list[Point], steps: float) -> float | None:
+    """The share solved at so many steps per puzzle, between the measured points of one strategy; None outside them."""
+    if not points[0].steps <= steps <= points[-1].steps:
+        return None
+    return float(np.interp(steps, [p.steps for p in points], [p.solved for p in points]))
+
+
+def curve_table(points: list[Point]) -> str:
+    """All points, as Markdown."""
+    rows = [[p.strategy, str(p.k), f"{p.steps:.1f}", f"{p.solved:.1%}"] for p in points]
+    return _markdown([["strategy", "K", "steps per puzzle", "solved"], *rows])
+
+
+def comparison_table(points: list[Point]) -> str:
+    """What each strategy solves with the steps that the first one takes at each K, as Markdown."""
+    by_strategy = {name: list(curve) for name, curve in itertools.groupby(points, lambda p: p.strategy)}
+    budgets = [p.steps for p in next(iter(by_strategy.values()))]
+    rows = [["solved at steps per puzzle", *(f"{budget:.1f}" for budget in budgets)]]
+    for name, curve in by_strategy.items():
+        shares = [solved_at(curve, budget) for budget in budgets]
+        rows.append([name, *("-" if share is None else f"{share:.1%}" for share in shares)])
+    return _markdown(rows)
+
+
+def _sample(engine: Engine, name: str, puzzles: Tokens, options: Options) -> list[list[Trajectory]]:
+    """The trajectories of each puzzle, in the order of their index."""
+    (model,) = engine.lanes
+    seed = options.chosen_seed()
+    requests = [options.submit(i, model, puzzle, seed + i) for i, puzzle in enumerate(puzzles)]
+    sampled: list[list[Trajectory]] = [[] for _ in puzzles]
+    finished = run(engine, requests, in_flight=_IN_FLIGHT)
+    for ended in tqdm(finished, total=len(puzzles) * options.num_trajectories, desc=name, unit="trajectory"):
+        sampled[ended.request].append(ended)
+    return [sorted(row, key=lambda ended: ended.index) for row in sampled]
+
+
+def _prefixes(
+    task: Task, puzzle: Tokens, trajectories: list[Trajectory], ks: Collection[int]
+) -> Iterator[tuple[tuple[Choice, int], tuple[int, bool]]]:
+    """What each choice comes to with the first k of a puzzle's trajectories: the steps it took and whether it is valid."""
+    every = Collector(task, puzzle, len(trajectories))
+    until_valid = Collector(task, puzzle, len(trajectories), stop="first_valid")
+    for k, trajectory in enumerate(trajectories, 1):
+        every.add(trajectory)
+        until_valid.add(trajectory)
+        if k in ks:
+            # No candidate solves nothing: all trajectories may have been dropped.
+            yield ("LPRM", k), (every.steps_run, any(c.best.valid for c in every.ranked("lprm", top=1)))
+            yield ("majority", k), (every.steps_run, any(c.best.valid for c in every.ranked("majority", top=1)))
+            yield ("first valid", k), (until_valid.steps_run, until_valid.distinct_valid > 0)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    """A table, its first row the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *body = (f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in rows)
+    return "\n".join([head, f"| {' | '.join('-' * width for width in widths)} |", *body])
+
+
+def main() -> None:
+    """Print the curves and what the strategies solve at equal steps."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guidance", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="its folder")
+    parser.add_argument("--set", help="test set; default: the task's last")
+    parser.add_argument("--puzzles", type=int, help="only the first of the set; default: all")
+    parser.add_argument("--samples", type=int, default=80, help="trajectories per puzzle; default: %(default)s")
+    parser.add_argument("--max-steps", type=int, default=16, help="default: %(default)s")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, help="file to write the curves to")
+    arguments = parser.parse_args()
+    test_sets = TASKS[read_config(arguments.checkpoint).task].test_sets
+    name = arguments.set or list(test_sets)[-1]
+    if name not in test_sets:
+        parser.error(f"--set: the test sets are {', '.join(map(repr, test_sets))}")
+    puzzles = test_sets[name][: arguments.puzzles]
+    options = Options(
+        num_trajectories=arguments.samples,
+        max_steps=arguments.max_steps,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+    )
+    points = measure(arguments.checkpoint, puzzles, options)
+    sampling = f"temperature {options.temperature:g}, at most {options.max_steps} steps a trajectory, seed {options.seed}"
+    print(f"{model_name(arguments.checkpoint)}, {len(puzzles)} puzzles of {name!r}, {sampling}\n")
+    print(curve_table(points), comparison_table(points), sep="\n\n")
+    if arguments.json:
+        sampled = options.model_dump(include={"num_trajectories", "max_steps", "temperature", "seed"})
+        result = {"model": model_name(arguments.checkpoint), "set": name, "puzzles": len(puzzles), **sampled}
+        arguments.json.write_text(json.dumps({**result, "points": [asdict(p) for p in points]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
