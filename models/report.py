@@ -51,7 +51,7 @@ def tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> str:
     for (test_set, trait), bands in itertools.groupby(strata, lambda stratum: (stratum.test_set, stratum.trait)):
         columns = "single", "lprm", "majority", "any"
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
-        parts += [f"## By {trait}: {test_set}, temperature {first:g}", _table([trait, "puzzles", *columns], rows)]
+        parts += [f"## By {trait}: {test_set}, temperature {first:g}", table([trait, "puzzles", *columns], rows)]
     return "\n\n".join(parts)
 
 
@@ -59,13 +59,13 @@ def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
     rows = [[f"{e.puzzles} {e.test_set}", str(e.samples), f"{e.temperature:g}", *_cells(e, _FIGURES)] for e in evaluations]
     if paper:
         rows.append(["the paper", "", "", *(_cell(column, paper[column]) if column in paper else "" for column in _FIGURES)])
-    return _table(["puzzles", "samples", "temperature", *_FIGURES], rows)
+    return table(["puzzles", "samples", "temperature", *_FIGURES], rows)
 
 
 def _by_samples(evaluations: list[Evaluation]) -> str:
     columns = "single", "lprm", "majority", "any", "coverage", "coverage_limit"
     rows = [[f"{e.puzzles} {e.test_set}", str(e.samples), *_cells(e, columns)] for e in evaluations]
-    return _table(["puzzles", "samples", *columns], rows)
+    return table(["puzzles", "samples", *columns], rows)
 
 
 def _by_depth(evaluations: list[Evaluation], columns: list[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _by_depth(evaluations: list[Evaluation], columns: list[str]) -> list[str]:
         header = ["depth", *(f"K = {e.samples}" for e in depths[0])]
         rows = [[str(row[0].max_steps), *(cell for e in row for cell in _cells(e, [column]))] for row in depths]
         of = f"{evaluations[0].puzzles} {evaluations[0].test_set}, temperature {evaluations[0].temperature:g}"
-        parts += [f"`{column}`, {of}:", _table(header, rows)]
+        parts += [f"`{column}`, {of}:", table(header, rows)]
     return parts
 
 
@@ -88,7 +88,7 @@ def _cell(column: str, figure: float | None) -> str:
     return "-" if figure is None else _NUMBERS.get(column, "{:.2%}").format(figure)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, whose columns are aligned in a terminal too."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * (width - 1) + ":" for width in widths], *rows]

@@ -170,7 +170,9 @@ class Eval(EngineSettings):
     temperatures: list[float] = Field([1.0, 1.5, 2.0], min_length=1, description="each is evaluated over all held-out puzzles")
     max_steps: int = Field(16, ge=1)
     grid_puzzles: int = Field(50, ge=1, description="so many puzzles of each set are also run without halting")
-    grid_depth: int = Field(128, ge=1, description="supervision steps of those runs, read at 1, 2, 4, 8, ... of them")
+    grid_depth: int | None = Field(
+        None, ge=1, description="supervision steps of those runs, read at 1, 2, 4, ... of them (default: the task's, 32 or 128)"
+    )
     seed: int = 0
     limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, and nothing is saved")
 

@@ -37,7 +37,7 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation]
             curves.by_trait += evaluate_traits(task, puzzles, judged)
         # Evenly through the set, which may be in the order of difficulty.
         puzzles = puzzles[np.linspace(0, len(puzzles), min(options.grid_puzzles, len(puzzles)), endpoint=False, dtype=int)]
-        conditions = Conditions(name, 1.0, options.grid_depth, options.seed)
+        conditions = Conditions(name, 1.0, options.grid_depth or task.evaluation_depth, options.seed)
         for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
             curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
     return evaluations, curves

@@ -42,6 +42,8 @@ class Task(ABC):
     vocab_size: int
     one_solution: bool = False
     """Whether the solution in a training pair is the puzzle's only one."""
+    evaluation_depth: int = 32
+    """Supervision steps to which evaluation follows trajectories that don't halt."""
     paper: dict[str, float]
     """The paper's figures for this task, by the names that the evaluation uses."""
 

@@ -44,6 +44,7 @@ class _Kind(NamedTuple):
     hard_share: float
     """Training puzzles that are hard."""
     example: str
+    evaluation_depth: int = Task.evaluation_depth
 
 
 _KINDS = {
@@ -54,6 +55,7 @@ _KINDS = {
         most_clues=36,
         pool_size=300_000,
         hard_share=1 / 3,
+        evaluation_depth=128,
         example="..76....2/..5.8.1.4/.8......./1.6..7.../.28...46./...1..8.7/.......9./5.9.4.2../6....17..",
     ),
 }
@@ -87,6 +89,7 @@ class Sudoku(Task):
         self.seq_len = size * size
         self.vocab_size = size + 1
         self.paper = paper
+        self.evaluation_depth = kind.evaluation_depth
         cells = np.arange(self.seq_len).reshape(size, size)
         boxes = cells.reshape(size // self.box_rows, self.box_rows, size // self.box_columns, self.box_columns)
         self._units = np.concatenate([cells, cells.T, boxes.swapaxes(1, 2).reshape(size, size)])

@@ -32,6 +32,16 @@ def test_every_bundled_recipe_is_valid_and_lies_in_a_folder_named_after_its_task
     assert path.parent.name.startswith(load_training_config(path).task)
 
 
+@pytest.mark.parametrize("path", sorted(ZOO.parent.glob("baselines/*/train.toml")), ids=lambda path: path.parent.name)
+def test_a_baseline_trains_as_long_as_gram_and_without_guidance(path: Path) -> None:
+    baseline = load_training_config(path)
+    gram = load_training_config(ZOO / baseline.task / "train.toml")
+    assert (baseline.updates, baseline.batch_size) == (gram.updates, gram.batch_size)
+    assert baseline.model.guidance == "none"
+    steps = {"low_steps", "transitions", "supervision_steps"}
+    assert baseline.model.model_dump(include=steps) == gram.model.model_dump(include=steps)
+
+
 def test_there_is_a_bundled_recipe_for_every_task() -> None:
     assert {path.parent.name for path in ZOO.glob("*/train.toml")} >= set(TASKS)
 

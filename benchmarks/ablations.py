@@ -1,0 +1,60 @@
+"""What each part of inference is worth: the same weights without the learned mean, without noise, without halting."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.config import ZOO, read_config
+from models.evaluation import Conditions, Evaluation, evaluate, judge
+from models.report import table
+from models.tasks import TASKS
+from server.engine.loop import Engine
+from server.evaluation import draw, draw_without_halting
+from server.settings import EngineSettings, model_name
+
+_DEPTH = 16
+_FIGURES = ("single", "lprm", "majority", "any", "coverage")
+
+
+def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluation]:
+    """An evaluation for each ablation, on the task's first test set. Puzzle i is sampled with seed i."""
+    task = TASKS[read_config(folder).task]
+    name, puzzles = next(iter(task.test_sets.items()))
+    puzzles = puzzles[:limit]
+    engine = Engine(EngineSettings(model=[folder]))
+    (lane,) = engine.lanes.values()
+    full = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0)
+    still = replace(full, temperature=0.0)
+
+    def served(conditions: Conditions) -> Evaluation:
+        return evaluate(judge(task, conditions, puzzles, draw(engine, task, conditions, puzzles, samples)))
+
+    def unhalted(conditions: Conditions) -> Evaluation:
+        drawn = draw_without_halting(lane, task, conditions, puzzles, samples)[_DEPTH]
+        return evaluate(judge(task, conditions, puzzles, drawn))
+
+    results = {"full": served(full), "no halting": unhalted(full), "sigma = 0": served(still)}
+    with torch.no_grad():
+        lane.runner.model.prior.mean.down.weight.zero_()
+    return results | {"mu = 0": served(full), "mu = 0, no halting": unhalted(full)}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=ZOO / "nqueens-8", help="its folder; default: nqueens-8")
+    parser.add_argument("--samples", type=int, default=20, help="trajectories per puzzle; default: %(default)s")
+    parser.add_argument("--puzzles", type=int, help="only the first of the test set; default: all")
+    arguments = parser.parse_args()
+    results = measure(arguments.checkpoint, arguments.samples, arguments.puzzles)
+    print(
+        f"{model_name(arguments.checkpoint)}, {results['full'].puzzles} puzzles, {arguments.samples} samples, temperature 1\n"
+    )
+    rows = [[name, *(f"{getattr(e, figure):.1%}" for figure in _FIGURES), f"{e.mean_steps:.1f}"] for name, e in results.items()]
+    print(table(["inference", *_FIGURES, "steps"], rows))
+
+
+if __name__ == "__main__":
+    main()
