@@ -1,1 +1,2 @@
-"""Kernels of the stochastic transition, each with a plain PyTorch reference."""
+"""Kernels of the recursion. Each is a plain PyTorch function here and a Triton kernel of the same name and signature in gpu/;
+callers take them from `dispatch`, which chooses."""

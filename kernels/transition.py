@@ -1,8 +1,18 @@
 """The stochastic transition: h = u + mu + temperature * sigma * noise (Sec. 2.1, the sampled half of a transition)."""
 
+from typing import NamedTuple
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.noise import standard_normal
+
+
+class Transition(NamedTuple):
+    """h [B, L, D], and whether all of a row's numbers are finite, bool [B]."""
+
+    h: Tensor
+    finite: Tensor
 
 
 def stochastic_transition(
@@ -22,3 +32,36 @@ def stochastic_transition(
     noise = standard_normal(seed, trajectory, transition, *u.shape[1:])
     scale = temperature[:, None, None] * log_sigma.float().exp()
     return (u.float() + mean.float() + scale * noise).to(u.dtype)
+
+
+def guided_transition(
+    u: Tensor,
+    hidden_mean: Tensor | None,
+    hidden_log_sigma: Tensor,
+    weight_mean: Tensor | None,
+    weight_log_sigma: Tensor,
+    bias: Tensor,
+    seed: Tensor,
+    trajectory: Tensor,
+    transition: Tensor,
+    temperature: Tensor,
+    *,
+    log_sigma_min: float,
+    log_sigma_max: float,
+) -> Transition:
+    """The stochastic transition from the hidden activations of the guidance heads on: their last layers, then the sample.
+
+    mu = hidden_mean W_mu^T, or 0 where both are None; log sigma = clamp(hidden_log_sigma W_sigma^T + bias, min, max);
+    h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype (Sec. 2.1).
+
+    u: [B, L, D]. hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H].
+    bias: [D]. seed, trajectory, transition: int64 [B], the counter of the noise. temperature: float32 [B].
+    """
+    log_sigma = F.linear(hidden_log_sigma, weight_log_sigma.to(hidden_log_sigma.dtype)) + bias.to(hidden_log_sigma.dtype)
+    log_sigma = log_sigma.clamp(log_sigma_min, log_sigma_max)
+    if hidden_mean is None or weight_mean is None:
+        mean = log_sigma.new_zeros(())
+    else:
+        mean = F.linear(hidden_mean, weight_mean.to(hidden_mean.dtype))
+    h = stochastic_transition(u, mean, log_sigma, seed, trajectory, transition, temperature)
+    return Transition(h, h.isfinite().all(2).all(1))

@@ -1,0 +1,69 @@
+"""The noise of kernels/noise.py in Triton: the same words, the same normals."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _circle(word):
+    """cos and sin of 2 pi (word >> 8 + 1/2) / 2^24.
+
+    The angle is reduced to within an eighth of a turn in whole numbers, so exactly, and without the branch for huge angles
+    that makes tl.cos and tl.sin several times as long. The polynomials are those of Cephes (Moshier), of float32 accuracy.
+    """
+    quadrant = ((word >> 29) + 1) >> 1  # the nearest, 0 .. 4
+    x = (((word >> 8) - (quadrant << 22)).to(tl.int32, bitcast=True).to(tl.float32) + 0.5) * 3.7450702829238413e-07
+    z = x * x
+    sin = ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1) * z * x + x
+    cos = ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2) * z * z - 0.5 * z + 1.0
+    odd = (quadrant & 1) != 0
+    first, second = tl.where(odd, sin, cos), tl.where(odd, cos, sin)
+    return tl.where(((quadrant + 1) & 2) != 0, -first, first), tl.where((quadrant & 2) != 0, -second, second)
+
+
+@triton.jit
+def _box_muller(first, second):
+    """Two words to two normals, cosine and sine."""
+    uniform = ((first >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08  # see the reference for the half step
+    radius = tl.sqrt(-2.0 * tl.log(uniform))
+    cos, sin = _circle(second)
+    return radius * cos, radius * sin
+
+
+@triton.jit
+def four_normals(seed, trajectory, transition, block):
+    """The four normals of each counter, in the order of the quarters of the channels that they are for.
+
+    seed, trajectory, transition: int64 tensors; block: int32 tensor, position * D/4 + i. They broadcast together.
+    """
+    nothing = tl.zeros_like(block).to(tl.uint32)
+    w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32), transition.to(tl.uint32), trajectory.to(tl.uint32), nothing)
+    cos01, sin01 = _box_muller(w0, w1)
+    cos23, sin23 = _box_muller(w2, w3)
+    return cos01, cos23, sin01, sin23
+
+
+@triton.jit
+def _kernel(out, seed, trajectory, transition, counters: tl.constexpr, quarter: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    block = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    first, second, third, fourth = four_normals(
+        tl.load(seed + row), tl.load(trajectory + row), tl.load(transition + row), block
+    )
+    place = out + row * counters * 4 + block // quarter * (4 * quarter) + block % quarter
+    mask = block < counters
+    tl.store(place, first, mask)
+    tl.store(place + quarter, second, mask)
+    tl.store(place + 2 * quarter, third, mask)
+    tl.store(place + 3 * quarter, fourth, mask)
+
+
+def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+    """As kernels.noise.standard_normal."""
+    rows, counters = len(seed), length * dim // 4
+    out = torch.empty(rows, length, dim, device=seed.device)
+    keys = (key.contiguous() for key in (seed, trajectory, transition))
+    _kernel[(rows, triton.cdiv(counters, 1024))](out, *keys, counters, dim // 4, BLOCK=1024)
+    return out

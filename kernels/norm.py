@@ -1,0 +1,14 @@
+"""Residual addition and root-mean-square normalisation, in one: what ends each sublayer of the core."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-5
+
+
+def add_rms_norm(x: Tensor, residual: Tensor) -> Tensor:
+    """y = s / sqrt(mean(s^2) + eps) with s = x + residual, the mean over the last axis; no learned scale (as in TRM).
+
+    x, residual: [..., D], of one dtype. Returns that shape and dtype.
+    """
+    return F.rms_norm(x + residual, (x.shape[-1],), eps=EPS)
