@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.config import EVALUATION_FILE
+from pydantic import TypeAdapter
+
+from models.config import EVALUATION_FILE, ZOO, read_config
 from models.evaluation import Curves, Evaluation
 from models.plots import plot_by_depth, plot_by_samples
-from models.tasks import Task
+from models.tasks import TASKS, Task
 
 CURVES_FILE = "curves.json"
 REPORT_FILE = "evaluation.md"
@@ -53,6 +55,34 @@ def tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> str:
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
         parts += [f"## By {trait}: {test_set}, temperature {first:g}", table([trait, "puzzles", *columns], rows)]
     return "\n\n".join(parts)
+
+
+def zoo_table(folders: Iterable[Path]) -> str:
+    """The saved figures of several checkpoints beside the paper's, each at its first temperature: the README's table."""
+    header = [
+        "checkpoint",
+        "held-out puzzles",
+        "single",
+        "LPRM's choice",
+        "any",
+        "coverage",
+        "of its limit",
+        "steps",
+        "the paper",
+    ]
+    rows = []
+    for folder in folders:
+        evaluations = TypeAdapter(list[Evaluation]).validate_json((folder / EVALUATION_FILE).read_bytes())
+        for e in (e for e in evaluations if e.temperature == evaluations[0].temperature):
+            task = TASKS[read_config(folder).task]
+            # Of a puzzle with one solution the coverage is whether any sample is valid.
+            coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
+            papers = ", ".join(f"{name} {_cell(name, figure)}" for name, figure in task.paper.items())
+            chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} conflicts" if "conflicts" in task.paper else "")
+            name = f"[{folder.name}]({folder.relative_to(ZOO.parents[1])}/README.md)"
+            figures = [f"{e.single:.2%}", chosen, f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
+            rows.append([name, f"{e.puzzles:,} {e.test_set}", *figures, papers])
+    return table(header, rows)
 
 
 def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:

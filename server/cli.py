@@ -180,7 +180,7 @@ class Eval(EngineSettings):
         if self.all == bool(self.model):
             raise CommandError("name the folders of the checkpoints to measure, or say --all for all bundled ones")
         try:
-            from models.report import save, tables
+            from models.report import save, tables, zoo_table
         except ModuleNotFoundError as error:
             raise CommandError(f"{error}; evaluation needs more packages: pip install -e '.[train]'") from error
 
@@ -192,6 +192,8 @@ class Eval(EngineSettings):
             print(f"\n# {model_name(folder)}\n\n{tables(task, evaluations, curves)}")
             if self.limit is None:
                 save(folder, self._command(folder), task, evaluations, curves)
+        if self.all and self.limit is None:
+            print(f"\n{zoo_table(bundled_models())}")
 
     def _command(self, folder: Path) -> str:
         """What measures the checkpoint again and gives the same figures: with the device and dtype that "auto" came to."""

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.config import CONFIG_FILE, ZOO
+from models.config import CONFIG_FILE, ZOO, read_config
+from models.tasks import TASKS
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -14,8 +15,9 @@ Count = Annotated[int, Field(gt=0)]
 
 
 def bundled_models() -> list[Path]:
-    """The checkpoints that come with the code."""
-    return sorted(path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}"))
+    """The checkpoints that come with the code, in the order of the tasks: the first is what a command without a task takes."""
+    order = list(TASKS)
+    return sorted((path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}")), key=lambda path: order.index(read_config(path).task))
 
 
 def model_name(folder: Path) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 
+from models.report import zoo_table
 from models.tasks import TASKS
+from server.settings import bundled_models
 from tests.support import RunningServer
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,10 @@ def test_the_request_gives_the_answer_shown(server: RunningServer) -> None:
             [0 if symbol == 1 else symbol for symbol in solution]
             for solution in task.solutions(task.parse(body["puzzle"])).tolist()
         ]
+
+
+def test_the_zoo_s_figures_are_the_measured_ones() -> None:
+    assert zoo_table(bundled_models()) in README
 
 
 def test_links_lead_somewhere() -> None:

@@ -57,6 +57,7 @@ class HeadsStage(_Strict):
     caution: Positive = Field(
         50.0, description="weight of a wrong answer in the halt head's fit: a halt too early costs more than a step"
     )
+    least_steps: Count = Field(1, description="to halt before this step counts as wrong, whatever the answer")
     iterations: Count = Field(200, description="of L-BFGS, for each head")
 
 

@@ -33,7 +33,8 @@ def fit_heads(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> Non
     features, valid = _rollouts(model, task, sample, stage)  # [steps, rows, D], [steps, rows]
     centre, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-6
     features = (features - centre) / scale
-    halt = _logistic(features.flatten(0, 1), valid.flatten(), stage.iterations, negative_weight=stage.caution)
+    ready = valid * (torch.arange(stage.steps) >= stage.least_steps - 1)[:, None]
+    halt = _logistic(features.flatten(0, 1), ready.flatten(), stage.iterations, negative_weight=stage.caution)
 
     halted = features @ halt[:-1] + halt[-1] > 0
     halted[-1] = True

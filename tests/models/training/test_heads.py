@@ -99,6 +99,16 @@ def test_the_value_foretells_the_answer_at_the_halt_and_not_the_present_one(tiny
     assert (first.value.sigmoid() > 0.9).all()
 
 
+def test_no_halt_comes_before_the_least_steps_though_the_answer_is_right(tiny: ModelConfig, random_model: Build) -> None:
+    model = random_model(tiny.model_copy(update={"guidance": "none"}))
+    task = Toy(lambda _puzzle, _answer: True)
+    for least_steps in (1, 2, 3):
+        fit_heads(model, task, task.sample, STAGE.model_copy(update={"least_steps": least_steps}))
+        states = rollout(model, torch.from_numpy(task.held_out), 3, seed=0)
+        halts = [bool((model.read_heads(h).halt > 0).all()) for h in states]
+        assert halts == [step >= least_steps for step in (1, 2, 3)]
+
+
 def test_caution_trades_late_halts_for_wrong_ones(tiny: ModelConfig, random_model: Build) -> None:
     task = Toy()
     puzzles, _ = task.sample(np.random.default_rng(5), 200)
