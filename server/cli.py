@@ -1,6 +1,7 @@
 """The `gram` command. Heavy imports stand in the commands that need them, so that `--help` answers at once."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,9 @@ from models.tasks import TASKS, PuzzleError
 from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
 from server.api.service import read_models
 from server.settings import Device, EngineSettings, ServerSettings, bundled_models, model_name
+
+_LINE_LENGTH = 120
+"""Of the drawings in a terminal."""
 
 
 class CommandError(Exception):
@@ -223,20 +227,24 @@ class Gram(BaseModel):
         CliApp.run_subcommand(self)
 
 
+def _spaced(row: str) -> str:
+    """A row of a board with its symbols apart; a line of a graph, which has words, as it is."""
+    return row if " " in row else " ".join(row)
+
+
 def draw(response: SolveResponse) -> str:
     """The puzzle and the answers side by side, for a terminal."""
     boards = [("puzzle", response.puzzle.text)]
     for candidate in response.candidates:
         mark = "valid" if candidate.valid else "WRONG"
         boards.append((f"{mark} {candidate.score:.3f} x{candidate.votes}", candidate.text))
-    width = max(len(title) for title, _ in boards) + 3
-    per_line = 4
+    columns = [[title, *map(_spaced, text.split("\n"))] for title, text in boards]
+    width = max(len(line) for column in columns for line in column) + 3
+    per_line = max(1, _LINE_LENGTH // width)
     lines = []
-    for start in range(0, len(boards), per_line):
-        group = boards[start : start + per_line]
-        lines.append("".join(title.ljust(width) for title, _ in group))
-        for row in zip(*(text.split("\n") for _, text in group), strict=True):
-            lines.append("".join(" ".join(cells).ljust(width) for cells in row))
+    for start in range(0, len(columns), per_line):
+        group = columns[start : start + per_line]
+        lines += ["".join(line.ljust(width) for line in row).rstrip() for row in itertools.zip_longest(*group, fillvalue="")]
         lines.append("")
     lines.append(
         f"{response.distinct_valid} distinct valid answers from {response.trajectories} trajectories, "

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from models.config import read_config
 from models.evaluation import Curves
+from models.tasks import TASKS
+from server.settings import bundled_models
 from tests.support import RunningServer
 
 
@@ -33,6 +36,19 @@ def test_solve_draws_the_board_and_is_repeatable() -> None:
     assert ". . . . . . Q ." in first.stdout
     assert "distinct valid answers from 20 trajectories" in first.stdout
     assert first.stdout.split(" steps in ")[0] == again.stdout.split(" steps in ")[0]
+
+
+@pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
+def test_solve_draws_the_answers_of_every_bundled_model_beside_the_puzzle(folder: Path) -> None:
+    task = TASKS[read_config(folder).task]
+    puzzle = str(task.examples[0]) if isinstance(task.examples[0], str) else json.dumps(task.examples[0])
+    result = gram("solve", puzzle, "--task", task.name, "--seed", "1", "--num-trajectories", "3", "--top", "1")
+    assert result.returncode == 0, result.stderr
+    title, *lines = result.stdout.splitlines()
+    assert title.startswith("puzzle   ")
+    drawn = [line.replace(" ", "") for line in lines]
+    for row in task.text(task.parse(task.examples[0])).split("\n"):
+        assert any(line.startswith(row.replace(" ", "")) for line in drawn)
 
 
 def test_solve_gives_the_same_answer_here_and_on_a_server(server: RunningServer) -> None:
