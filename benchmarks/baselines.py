@@ -3,9 +3,6 @@
 import argparse
 from pathlib import Path
 
-import torch
-
-from models.checkpoint import load_checkpoint
 from models.config import WEIGHTS_FILE, ZOO, read_config
 from models.evaluation import Conditions, Evaluation, evaluate, judge
 from models.report import table
@@ -20,10 +17,10 @@ _KINDS = {"": "GRAM", "-trm": "TRM", "-hrm": "HRM", "-looped": "Looped Transform
 _DEPTH = 16
 
 
-def measure(folder: Path, samples: int, limit: int | None) -> list[Evaluation]:
-    """One evaluation for each test set, of trajectories of equal depth: halting is no part of the comparison.
+def measure(folder: Path, samples: int, limit: int | None) -> tuple[int, list[Evaluation]]:
+    """The number of parameters, and one evaluation for each test set, of trajectories of equal depth.
 
-    The trajectories of a deterministic model are all the same, so one is enough.
+    Halting is no part of the comparison. The trajectories of a deterministic model are all the same, so one is enough.
     """
     config = read_config(folder)
     task = TASKS[config.task]
@@ -34,7 +31,7 @@ def measure(folder: Path, samples: int, limit: int | None) -> list[Evaluation]:
         conditions = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0)
         drawn = draw_without_halting(lane, task, conditions, test_set[:limit], count)[_DEPTH]
         evaluations.append(evaluate(judge(task, conditions, test_set[:limit], drawn)))
-    return evaluations
+    return sum(p.numel() for p in lane.runner.model.parameters()), evaluations
 
 
 def main() -> None:
@@ -51,8 +48,8 @@ def main() -> None:
             if not (folder / WEIGHTS_FILE).exists():
                 rows.append([task, kind, "not trained", *[""] * 6])
                 continue
-            parameters = sum(p.numel() for p in load_checkpoint(folder, torch.device("cpu"), torch.float32).parameters())
-            for e in measure(folder, arguments.samples, arguments.puzzles):
+            parameters, evaluations = measure(folder, arguments.samples, arguments.puzzles)
+            for e in evaluations:
                 shares = [f"{share:.1%}" for share in (e.single, e.lprm, e.coverage, e.coverage_limit)]
                 rows.append([task, kind, f"{e.puzzles} {e.test_set}", f"{parameters:,}", str(e.samples), *shares])
     print(table(["task", "model", "puzzles", "parameters", "samples", "single", "lprm", "coverage", "coverage limit"], rows))

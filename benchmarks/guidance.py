@@ -14,18 +14,17 @@ from statistics import fmean
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from models.config import read_config
+from models.report import table
 from models.tasks import TASKS, Task, Tokens
 from server.api.schemas import Guidance, Options, Pruning
 from server.engine.loop import Engine
 from server.engine.messages import Trajectory
-from server.local import run
+from server.local import sample
 from server.settings import EngineSettings, model_name
 from server.solving import Collector
 
-_IN_FLIGHT = 64
 _PRUNINGS = (Pruning(), Pruning(keep=0.25, steps=(4,)), Pruning(keep=0.5, steps=(4, 8, 16)))
 
 Choice = Literal["LPRM", "majority", "first valid"]
@@ -47,11 +46,11 @@ def measure(folder: Path, puzzles: Tokens, options: Options) -> list[Point]:
     """The curves of all strategies on the puzzles [n, N], which are sampled as `options` say, puzzle i with seed + i."""
     task, engine = TASKS[read_config(folder).task], Engine(EngineSettings(model=[folder]))
     prunings = [pruning for pruning in _PRUNINGS if pruning.steps[-1] < options.max_steps]  # the others lack a checkpoint step
-    points = curves("none", task, puzzles, _sample(engine, "none", puzzles, options), _CHOICES)
+    points = curves("none", task, puzzles, sample(engine, puzzles, options, "none"), _CHOICES)
     for pruning in prunings:
         name = f"keep {pruning.keep:g} at {', '.join(map(str, pruning.steps))}"
         guided = options.model_copy(update={"guidance": Guidance(prune=pruning)})
-        points += curves(name, task, puzzles, _sample(engine, name, puzzles, guided), _CHOICES_OF_PRUNED)
+        points += curves(name, task, puzzles, sample(engine, puzzles, guided, name), _CHOICES_OF_PRUNED)
     return points
 
 
@@ -84,30 +83,18 @@ def solved_at(points: list[Point], steps: float) -> float | None:
 def curve_table(points: list[Point]) -> str:
     """All points, as Markdown."""
     rows = [[p.strategy, str(p.k), f"{p.steps:.1f}", f"{p.solved:.1%}"] for p in points]
-    return _markdown([["strategy", "K", "steps per puzzle", "solved"], *rows])
+    return table(["strategy", "K", "steps per puzzle", "solved"], rows)
 
 
 def comparison_table(points: list[Point]) -> str:
     """What each strategy solves with the steps that the first one takes at each K, as Markdown."""
     by_strategy = {name: list(curve) for name, curve in itertools.groupby(points, lambda p: p.strategy)}
     budgets = [p.steps for p in next(iter(by_strategy.values()))]
-    rows = [["solved at steps per puzzle", *(f"{budget:.1f}" for budget in budgets)]]
+    rows = []
     for name, curve in by_strategy.items():
         shares = [solved_at(curve, budget) for budget in budgets]
         rows.append([name, *("-" if share is None else f"{share:.1%}" for share in shares)])
-    return _markdown(rows)
-
-
-def _sample(engine: Engine, name: str, puzzles: Tokens, options: Options) -> list[list[Trajectory]]:
-    """The trajectories of each puzzle, in the order of their index."""
-    (model,) = engine.lanes
-    seed = options.chosen_seed()
-    requests = [options.submit(i, model, puzzle, seed + i) for i, puzzle in enumerate(puzzles)]
-    sampled: list[list[Trajectory]] = [[] for _ in puzzles]
-    finished = run(engine, requests, in_flight=_IN_FLIGHT)
-    for ended in tqdm(finished, total=len(puzzles) * options.num_trajectories, desc=name, unit="trajectory"):
-        sampled[ended.request].append(ended)
-    return [sorted(row, key=lambda ended: ended.index) for row in sampled]
+    return table(["solved at steps per puzzle", *(f"{budget:.1f}" for budget in budgets)], rows)
 
 
 def _prefixes(
@@ -124,13 +111,6 @@ def _prefixes(
             yield ("LPRM", k), (every.steps_run, any(c.best.valid for c in every.ranked("lprm", top=1)))
             yield ("majority", k), (every.steps_run, any(c.best.valid for c in every.ranked("majority", top=1)))
             yield ("first valid", k), (until_valid.steps_run, until_valid.distinct_valid > 0)
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    """A table, its first row the head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    head, *body = (f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in rows)
-    return "\n".join([head, f"| {' | '.join('-' * width for width in widths)} |", *body])
 
 
 def main() -> None:

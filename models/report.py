@@ -73,8 +73,8 @@ def zoo_table(folders: Iterable[Path]) -> str:
     rows = []
     for folder in folders:
         evaluations = TypeAdapter(list[Evaluation]).validate_json((folder / EVALUATION_FILE).read_bytes())
+        task = TASKS[read_config(folder).task]
         for e in (e for e in evaluations if e.temperature == evaluations[0].temperature):
-            task = TASKS[read_config(folder).task]
             # Of a puzzle with one solution the coverage is whether any sample is valid.
             coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
             papers = ", ".join(f"{name} {_cell(name, figure)}" for name, figure in task.paper.items())

@@ -13,12 +13,10 @@ from models.tasks import TASKS, Task, Tokens
 from server.api.schemas import Options
 from server.engine.loop import Engine, Lane
 from server.engine.slots import Start
-from server.local import run
+from server.local import sample
 
 if TYPE_CHECKING:
     from server.cli import Eval
-
-_IN_FLIGHT = 64
 
 
 def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation], Curves]:
@@ -45,16 +43,11 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation]
 
 def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, count: int) -> list[list[Sample]]:
     """So many samples of each puzzle [n, N], in the order of their index."""
-    (model,) = engine.lanes
-    sampling = Options(num_trajectories=count, max_steps=conditions.max_steps, temperature=conditions.temperature)
-    requests = [sampling.submit(i, model, puzzle, conditions.seed + i) for i, puzzle in enumerate(puzzles)]
-    finished = run(engine, requests, in_flight=_IN_FLIGHT)
-    title = f"{conditions.test_set}, temperature {conditions.temperature:g}"
-    bar = tqdm(finished, total=len(puzzles) * count, desc=title, unit="trajectory")
-    samples: list[list[Sample]] = [[] for _ in puzzles]
-    for ended in sorted(bar, key=lambda ended: ended.index):
-        samples[ended.request].append(_sample(task, ended.answer, ended.score, ended.steps))
-    return samples
+    sampling = Options(
+        num_trajectories=count, max_steps=conditions.max_steps, temperature=conditions.temperature, seed=conditions.seed
+    )
+    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {conditions.temperature:g}")
+    return [[_sample(task, ended.answer, ended.score, ended.steps) for ended in row] for row in drawn]
 
 
 def draw_without_halting(

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.noise import philox, standard_normal
+from tests.kernels.philox_cases import MASK, known_answers, seeds
 
-MASK = 0xFFFFFFFF
 words = st.one_of(st.integers(0, MASK), st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, MASK]))
-seeds = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, -(2**63), 2**63 - 1, 2**32, -(2**32)]))
 rows = st.tuples(seeds, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 
 
@@ -43,19 +42,7 @@ def many() -> Tensor:
     return draw(*keys, length=125, dim=64).double().flatten()
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((MASK,) * 4, (MASK,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-    ids=["zeros", "ones", "pi"],
-)
+@known_answers
 def test_philox_gives_the_published_known_answers(
     counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:

@@ -11,9 +11,8 @@ import triton.language as tl  # noqa: E402
 
 import kernels.noise  # noqa: E402
 from kernels.gpu.noise import standard_normal  # noqa: E402
+from tests.kernels.philox_cases import MASK, known_answers, seeds  # noqa: E402
 
-MASK = 0xFFFFFFFF
-seeds = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, -(2**63), 2**63 - 1, 2**32, -(2**32)]))
 counts = st.one_of(st.integers(0, MASK), st.sampled_from([0, 2**31 - 1, 2**31, MASK]))
 
 
@@ -37,19 +36,7 @@ def words(counter: tuple[int, ...], key: tuple[int, int], device: torch.device) 
     return result
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((MASK,) * 4, (MASK,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-    ids=["zeros", "ones", "pi"],
-)
+@known_answers
 def test_triton_s_philox_gives_the_published_known_answers(
     counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...], device: torch.device
 ) -> None:
