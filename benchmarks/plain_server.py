@@ -18,7 +18,6 @@ from benchmarks.load import LARGEST_K, TASK
 from server.api.schemas import SolveRequest, SolveResponse
 from server.engine.loop import Engine
 from server.engine.messages import Trajectory
-from server.engine.scheduler import HALT_THRESHOLD
 from server.engine.slots import SlotPool, Start
 from server.settings import EngineSettings, bundled_models
 from server.solving import Collector
@@ -67,7 +66,7 @@ class PlainServer:
             collectors.append(Collector(TASK, puzzle, request.num_trajectories))
             for index in range(request.num_trajectories):
                 tokens = puzzle.astype(np.uint8).tobytes()
-                starts.append(Start(len(rows), tokens, request.seed or 0, index, request.temperature))
+                starts.append(Start(len(rows), tokens, request.seed or 0, index, request.temperature, request.max_steps))
                 rows.append((number, index))
         pool.place(starts)
         ended = [False] * len(rows)
@@ -75,7 +74,7 @@ class PlainServer:
         for step in range(1, depth + 1):
             observed = self._runner.step(pool)
             for row, (number, index) in enumerate(rows):
-                if not ended[row] and (observed.halt_probability[row] > HALT_THRESHOLD or step == requests[number].max_steps):
+                if not ended[row] and observed.retires[row]:
                     ended[row] = True
                     answer = observed.answer[row].tobytes()
                     collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answer))

@@ -2,7 +2,8 @@
 
 CUDA tensors go to Triton, others to PyTorch. The environment variable GRAM_KERNELS forces "triton" or "torch"; Triton takes
 CPU tensors where TRITON_INTERPRET=1 has it interpret its kernels, for tests. The Triton kernels have no backward: whatever
-needs gradients, or is being traced by torch.compile, which makes kernels of its own, is left to PyTorch.
+needs gradients, or is being traced by torch.compile, which makes kernels of its own, is left to PyTorch. So is everything
+where Triton does not work, and the log says why.
 """
 
 import functools
@@ -22,10 +23,27 @@ import kernels.transition
 
 VARIABLE = "GRAM_KERNELS"
 ALLOWED = ("triton", "torch")
+CAPABILITY = (8, 0)
+"""The least compute capability that Triton supports."""
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+
+@functools.cache
+def _forced() -> str | None:
+    """What GRAM_KERNELS says. Read once, since it is asked dozens of times in a step."""
+    forced = os.environ.get(VARIABLE) or None
+    if forced not in (None, *ALLOWED):
+        raise ValueError(f"{VARIABLE} is {forced!r}; set it to {' or '.join(map(repr, ALLOWED))}, or leave it unset")
+    return forced
+
+
+@functools.cache
+def _never_triton() -> bool:
+    """Whether nothing can go to Triton here, as on a machine without a GPU."""
+    return _forced() == "torch" or not (_forced() or torch.cuda.is_available())
 
 
 def uses_triton(*tensors: Tensor) -> bool:
@@ -33,34 +51,35 @@ def uses_triton(*tensors: Tensor) -> bool:
 
     Raises ValueError for an unknown GRAM_KERNELS, RuntimeError where it forces Triton on tensors that Triton cannot take.
     """
-    forced = os.environ.get(VARIABLE) or None
-    if forced not in (None, *ALLOWED):
-        raise ValueError(f"{VARIABLE} is {forced!r}; set it to {' or '.join(map(repr, ALLOWED))}, or leave it unset")
-    if forced == "torch" or torch.compiler.is_compiling():
-        return False
     on_gpu = all(tensor.is_cuda for tensor in tensors)
-    if not on_gpu and forced is None:
+    if _never_triton() or not (on_gpu or _forced()):
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return False
     if any(tensor.numel() >= 2**31 for tensor in tensors):  # offsets are 32-bit
         return False
-    if not _triton_is_here():
-        return False
     if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError(
             f"{VARIABLE}=triton needs CUDA tensors; for tensors on the CPU set TRITON_INTERPRET=1 too, or unset it"
         )
-    return True
+    return _triton_works(tensors[0].device)
 
 
 @functools.cache
-def _triton_is_here() -> bool:
-    """Asked when Triton is first wanted, so that a server without a GPU never imports it; says once that it is missing."""
+def _triton_works(device: torch.device) -> bool:
+    """Tried when Triton is first wanted, so that a server without a GPU never imports it; says once why it does not work.
+
+    A kernel is run, since only then a missing C compiler or a cache folder that cannot be written to comes to light.
+    """
     try:
-        importlib.import_module("triton")
-    except ImportError as error:
-        _logger.warning("triton cannot be imported (%s): the kernels run in PyTorch, slower; pip install triton", error)
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
+            raise RuntimeError(f"{torch.cuda.get_device_name(device)} is too old for it")
+        x = torch.ones(16, device=device)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            importlib.import_module("kernels.gpu.swiglu").swiglu(x)
+    except Exception as error:  # whatever it is, PyTorch computes the same
+        reason = str(error).partition("\n")[0]
+        _logger.warning("Triton does not work here (%s: %s): the kernels run in PyTorch, slower", type(error).__name__, reason)
         return False
     return True
 
@@ -72,10 +91,15 @@ def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(reference)
     def kernel(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if not uses_triton(*(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))):
+        if torch.compiler.is_compiling() or _never_triton():  # in this order: what the others ask is nothing to trace
+            return reference(*args, **kwargs)
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not uses_triton(*tensors):
             return reference(*args, **kwargs)
         fused: Callable[_P, _R] = getattr(importlib.import_module(f"{package}.gpu.{module}"), name)
-        return fused(*args, **kwargs)
+        # Triton launches on the current device, wherever the tensors are.
+        with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
+            return fused(*args, **kwargs)
 
     return kernel
 

@@ -6,6 +6,7 @@ and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3), for 
 i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, which makes an answer reproducible.
 """
 
+import functools
 import math
 
 import torch
@@ -17,6 +18,16 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
+@functools.cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The multipliers [2], and what each round adds to the words of the key [10, 2].
+
+    Kept, since a CUDA graph can't record numbers' way to the device.
+    """
+    weyl = [[round_ * word for word in _WEYL] for round_ in range(_ROUNDS)]
+    return torch.tensor(_MULTIPLIERS, device=device), torch.tensor(weyl, device=device)
+
+
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
     """Philox 4x32-10: four counter words and two key words to four random words.
 
@@ -26,14 +37,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     # The two halves of a round are alike, so they are computed as one: factors are words 0 and 2, others words 1 and 3.
     factors, others = torch.stack([counter[0], counter[2]]), (counter[1], counter[3])
     keys = torch.stack(key)
-    halves = (2,) + (1,) * (keys.ndim - 1)
-    multipliers, weyl = (torch.tensor(words, device=keys.device).view(halves) for words in (_MULTIPLIERS, _WEYL))
-    for round_ in range(_ROUNDS):
+    multipliers, weyl = (words.view(*words.shape, *(1,) * (keys.ndim - 1)) for words in _constants(keys.device))
+    for round_key in (keys + weyl) & _MASK:
         product = factors * multipliers  # may wrap past the sign bit; the mask below makes the high half right again
         high = product >> 32
         torch.bitwise_xor(high[1], others[0], out=factors[0])
         torch.bitwise_xor(high[0], others[1], out=factors[1])
-        factors.bitwise_xor_((keys + round_ * weyl) & _MASK).bitwise_and_(_MASK)
+        factors.bitwise_xor_(round_key).bitwise_and_(_MASK)
         others = product[1], product[0]  # only the low halves count; the mask takes off the rest
     return torch.stack([factors[0], others[0] & _MASK, factors[1], others[1] & _MASK])
 

@@ -38,7 +38,7 @@ def readout(
     `max_steps`, or when a number of its state is not finite; then its score and answer mean nothing.
 
     h, low: [B, L, D], of one dtype. heads_weight: float32 [2, D], the halt head first; heads_bias: float32 [2].
-    decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: int32 [B]. N = L - num_registers.
+    decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: integers [B]. N = L - num_registers.
     """
     probability = F.linear(h[:, 0].float(), heads_weight.float(), heads_bias.float()).sigmoid()
     # A sum is finite only if all its terms are.

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,6 +35,29 @@ def stochastic_transition(
     return (u.float() + mean.float() + scale * noise).to(u.dtype)
 
 
+def gaussian(
+    hidden_mean: Tensor | None,
+    hidden_log_sigma: Tensor,
+    weight_mean: Tensor | None,
+    weight_log_sigma: Tensor,
+    bias: Tensor,
+    *,
+    log_sigma_min: float,
+    log_sigma_max: float,
+) -> tuple[Tensor, Tensor]:
+    """The last layers of the guidance heads: mu = hidden_mean W_mu^T, or 0 where both are None, and
+    log sigma = clamp(hidden_log_sigma W_sigma^T + bias, min, max).
+
+    hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H]. bias: [D].
+    Returns mu and log sigma, both [B, L, D].
+    """
+    log_sigma = F.linear(hidden_log_sigma, weight_log_sigma.to(hidden_log_sigma.dtype)) + bias.to(hidden_log_sigma.dtype)
+    log_sigma = log_sigma.clamp(log_sigma_min, log_sigma_max)
+    if hidden_mean is None or weight_mean is None:
+        return torch.zeros_like(log_sigma), log_sigma
+    return F.linear(hidden_mean, weight_mean.to(hidden_mean.dtype)), log_sigma
+
+
 def guided_transition(
     u: Tensor,
     hidden_mean: Tensor | None,
@@ -51,17 +75,19 @@ def guided_transition(
 ) -> Transition:
     """The stochastic transition from the hidden activations of the guidance heads on: their last layers, then the sample.
 
-    mu = hidden_mean W_mu^T, or 0 where both are None; log sigma = clamp(hidden_log_sigma W_sigma^T + bias, min, max);
-    h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype (Sec. 2.1).
+    With mu and log sigma as `gaussian` says, h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype (Sec. 2.1).
 
     u: [B, L, D]. hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H].
     bias: [D]. seed, trajectory, transition: int64 [B], the counter of the noise. temperature: float32 [B].
     """
-    log_sigma = F.linear(hidden_log_sigma, weight_log_sigma.to(hidden_log_sigma.dtype)) + bias.to(hidden_log_sigma.dtype)
-    log_sigma = log_sigma.clamp(log_sigma_min, log_sigma_max)
-    if hidden_mean is None or weight_mean is None:
-        mean = log_sigma.new_zeros(())
-    else:
-        mean = F.linear(hidden_mean, weight_mean.to(hidden_mean.dtype))
+    mean, log_sigma = gaussian(
+        hidden_mean,
+        hidden_log_sigma,
+        weight_mean,
+        weight_log_sigma,
+        bias,
+        log_sigma_min=log_sigma_min,
+        log_sigma_max=log_sigma_max,
+    )
     h = stochastic_transition(u, mean, log_sigma, seed, trajectory, transition, temperature)
-    return Transition(h, h.isfinite().all(2).all(1))
+    return Transition(h, h.sum((1, 2), dtype=torch.float32).isfinite())  # a sum is finite only if all its terms are

@@ -1,7 +1,10 @@
-"""What a checkpoint is worth on held-out puzzles: accuracy, coverage and how well the LPRM tells right from wrong."""
+"""What a checkpoint is worth: on held-out puzzles its accuracy, its coverage and how well the LPRM tells right from wrong;
+from the empty input how many of its boards are valid, and how evenly they are spread over all that there are.
+"""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from math import exp, lgamma, log, log1p
 from statistics import fmean
 from typing import Self
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.tasks import Task, Tokens
+from models.tasks import Task, Tokens, cell_entropy
 
 WIDTHS = (1, 2, 5, 10, 20)
 """The numbers of trajectories per puzzle, K, at which curves are drawn."""
@@ -83,6 +86,31 @@ class Stratum(Evaluation):
     band: str
 
 
+class Generation(BaseModel):
+    """Boards drawn from the task's empty input, a single trajectory each. Shares are in [0, 1], entropies in nats."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float
+    max_steps: int
+    seed: int
+    samples: int
+    valid: float = Field(description="a single trajectory is a valid board")
+    distinct: int = Field(description="different boards among the valid ones")
+    reachable: int | None = Field(description="how many valid boards there are; null if they are too many to list")
+    total_variation: float | None = Field(
+        description="distance of the valid boards from uniform over the reachable ones, in total variation; "
+        "null if those are not listed, or no board is valid"
+    )
+    total_variation_limit: float | None = Field(description="the same on average for as many draws of uniform boards")
+    entropy: float | None = Field(
+        description="of a cell's symbol among the valid boards, mean over the cells, in nats; null if no board is valid"
+    )
+    entropy_limit: float = Field(description="the same of uniform boards")
+    auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
+    mean_steps: float = Field(description="supervision steps to the halt")
+
+
 class Curves(BaseModel):
     """The evaluation against the number of samples, against the depth, and by the traits of puzzles: what curves.json has."""
 
@@ -91,6 +119,15 @@ class Curves(BaseModel):
     by_samples: list[Evaluation] = Field([], description="of the first K trajectories of each puzzle")
     by_depth: list[Evaluation] = Field([], description="of trajectories that go on to max_steps, whatever the halt head says")
     by_trait: list[Stratum] = []
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that is measured of one checkpoint: what it solves, if it solves, and what it generates, if it generates."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+    generations: list[Generation] = field(default_factory=list)
 
 
 def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[list[Sample]]) -> Judged:
@@ -154,6 +191,52 @@ def evaluate_traits(task: Task, puzzles: Tokens, judged: Judged) -> list[Stratum
             figures = evaluate(judged.take(bands == band))
             evaluations.append(Stratum(trait=trait, band=band, **figures.model_dump()))
     return evaluations
+
+
+def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -> Generation:
+    """The figures of samples of the empty input, of a task that has one."""
+    assert task.blank is not None
+    judged = judge(task, conditions, task.blank[None], [samples])
+    valid, first = judged.valid[0], judged.first[0]
+    boards = np.stack([sample.answer for sample in samples])[valid]
+    _, counts = np.unique(first[valid], return_counts=True)
+    reachable = None if task.boards is None else len(task.boards)
+    spread_over = reachable if len(boards) else None
+    return Generation(
+        temperature=conditions.temperature,
+        max_steps=conditions.max_steps,
+        seed=conditions.seed,
+        samples=len(samples),
+        valid=float(valid.mean()),
+        distinct=len(counts),
+        reachable=reachable,
+        total_variation=None if spread_over is None else total_variation(counts, spread_over),
+        total_variation_limit=None if spread_over is None else uniform_total_variation(len(boards), spread_over),
+        entropy=cell_entropy(boards) if len(boards) else None,
+        entropy_limit=task.board_entropy,
+        auroc=auroc(judged.score[0], valid),
+        mean_steps=float(judged.steps.mean()),
+    )
+
+
+def total_variation(counts: NDArray[np.int64], outcomes: int) -> float:
+    """The distance, in [0, 1], of draws from uniform: half the sum of the outcomes' differences in probability.
+
+    `counts` says how often each outcome was drawn; those that never were may be left out.
+    """
+    never = outcomes - len(counts)
+    return float(np.abs(counts / counts.sum() - 1 / outcomes).sum() + never / outcomes) / 2
+
+
+def uniform_total_variation(draws: int, outcomes: int) -> float:
+    """What `total_variation` is on average for so many uniform draws from two outcomes or more.
+
+    Exact: each outcome's count is binomial, and de Moivre's formula gives its mean absolute deviation,
+    E|X - np| = 2 k C(n, k) p^k (1 - p)^(n - k + 1) with k = floor(np) + 1.
+    """
+    k = draws // outcomes + 1
+    ways = lgamma(draws + 1) - lgamma(k + 1) - lgamma(draws - k + 1)
+    return k * outcomes / draws * exp(ways - k * log(outcomes) + (draws - k + 1) * log1p(-1 / outcomes))
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.transition import stochastic_transition
+from kernels.dispatch import guided_transition, readout
+from kernels.readout import Readout
+from kernels.transition import gaussian
 from models.config import ModelConfig
 from models.layers import Core, Linear, SwiGLU
 
@@ -60,10 +62,23 @@ class Guidance(nn.Module):
 
     def forward(self, x: Tensor) -> Gaussian:
         """x [B, L, in_dim] -> a Gaussian over [B, L, D]; log sigma is clamped to the configured range."""
-        log_sigma = self.log_sigma(x) + self.log_sigma_bias.to(x.dtype)
-        log_sigma = log_sigma.clamp(self.config.log_sigma_min, self.config.log_sigma_max)
-        mean = self.mean(x) if self.config.guidance == "full" else torch.zeros_like(log_sigma)
-        return Gaussian(mean, log_sigma)
+        low, high = self.config.log_sigma_min, self.config.log_sigma_max
+        return Gaussian(*gaussian(*self._heads(x), log_sigma_min=low, log_sigma_max=high))
+
+    def transition(self, u: Tensor, seed: Tensor, trajectory: Tensor, transition: Tensor, temperature: Tensor) -> Tensor:
+        """h [B, L, D], drawn from N(u + mu(u), (temperature sigma(u))^2 I), with neither mu nor sigma in memory where a
+        kernel can do without; for inference. The arguments are those of `GRAM.supervision_step`.
+        """
+        keys = seed, trajectory, transition, temperature
+        low, high = self.config.log_sigma_min, self.config.log_sigma_max
+        return guided_transition(u, *self._heads(u), *keys, log_sigma_min=low, log_sigma_max=high).h
+
+    def _heads(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor, Tensor]:
+        """Both heads up to their last layers, as kernels.transition takes them: activations, weights and the bias."""
+        log_sigma = self.log_sigma.hidden(x)
+        full = self.config.guidance == "full"
+        mean, weight = (self.mean.hidden(x), self.mean.down.weight) if full else (None, None)
+        return mean, log_sigma, weight, self.log_sigma.down.weight, self.log_sigma_bias
 
 
 class GRAM(nn.Module):
@@ -158,9 +173,7 @@ class GRAM(nn.Module):
             if self.config.guidance == "none":
                 state = State(u, low)
                 continue
-            mean, log_sigma = self.prior(u)
-            h = stochastic_transition(u, mean, log_sigma, seed, trajectory, transition + t, temperature)
-            state = State(h, low)
+            state = State(self.prior.transition(u, seed, trajectory, transition + t, temperature), low)
         return state
 
     def decode(self, h: Tensor) -> Tensor:
@@ -171,3 +184,17 @@ class GRAM(nn.Module):
         """The halt head (App. A.1) and the LPRM's value head (App. A.2, Eq. 14), linear on h at register 0."""
         halt, value = self.heads(h[:, 0].float()).unbind(-1)
         return Heads(halt, value)
+
+    def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: float) -> Readout:
+        """All that the engine learns of the rows after a step, as kernels.readout has it; for inference."""
+        assert self.heads.bias is not None
+        return readout(
+            *state,
+            self.heads.weight,
+            self.heads.bias,
+            self.decoder.weight,
+            steps,
+            max_steps,
+            num_registers=self.config.num_registers,
+            halt_threshold=halt_threshold,
+        )

@@ -4,12 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.dispatch import add_rms_norm, swiglu
 from models.config import ModelConfig
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """Root-mean-square normalisation over the last axis, without learned scale (as in TRM)."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-5)
 
 
 class Module(nn.Module):
@@ -42,9 +38,12 @@ class SwiGLU(Module):
         self.gate_up = Linear(in_dim, 2 * hidden)
         self.down = Linear(hidden, out_dim, zero=zero)
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """All but the last product: [..., in] -> [..., hidden]."""
+        return swiglu(self.gate_up(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(self.hidden(x))
 
 
 class PositionMixer(Module):
@@ -58,8 +57,7 @@ class PositionMixer(Module):
         # Weights from the left mix positions without transposing the activations: a quarter faster than SwiGLU.forward.
         # Expanded, since autograd would fold the batch of a broadcast product into one matrix, which transposes after all.
         gate_up, down = (part.weight.to(x.dtype).expand(len(x), -1, -1) for part in (self.swiglu.gate_up, self.swiglu.down))
-        gate, up = torch.bmm(gate_up, x).chunk(2, dim=1)
-        return torch.bmm(down, F.silu(gate) * up)
+        return torch.bmm(down, swiglu(torch.bmm(gate_up, x), dim=1))
 
 
 class Attention(Module):
@@ -107,6 +105,6 @@ class Core(Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         for mix, mlp in zip(self.mixers, self.mlps, strict=True):
-            x = rms_norm(x + mix(x))
-            x = rms_norm(x + mlp(x))
+            x = add_rms_norm(x, mix(x))
+            x = add_rms_norm(x, mlp(x))
         return x

@@ -1,4 +1,4 @@
-"""What `gram eval` writes beside the weights: the figures as JSON, the same as Markdown tables, and two plots."""
+"""What `gram eval` writes beside the weights: the figures as JSON, the same as Markdown tables, and plots of what it solves."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from models.config import EVALUATION_FILE, ZOO, read_config
-from models.evaluation import Curves, Evaluation
+from models.evaluation import Curves, Evaluation, Figures, Generation
 from models.plots import plot_by_depth, plot_by_samples
 from models.tasks import TASKS, Task
 
@@ -18,31 +18,47 @@ BY_SAMPLES_FILE = "by-samples.svg"
 BY_DEPTH_FILE = "by-depth.svg"
 
 _FIGURES = ("single", "lprm", "majority", "any", "conflicts", "coverage", "coverage_limit", "auroc", "mean_steps")
-_NUMBERS = {"conflicts": "{:g}", "auroc": "{:.3f}", "mean_steps": "{:.2f}"}
-"""How to write those figures that are no shares."""
+_BOARD_FIGURES = tuple(name for name, field in Generation.model_fields.items() if field.description)
+"""Without the conditions, which explain themselves."""
+_NUMBERS = {"conflicts": "{:g}", "entropy": "{:.4f}", "entropy_limit": "{:.4f}", "auroc": "{:.3f}", "mean_steps": "{:.2f}"}
+"""How to write those figures that are neither counts nor shares."""
+_Record = Evaluation | Generation
 
 
-def save(folder: Path, command: str, task: Task, evaluations: list[Evaluation], curves: Curves) -> None:
-    """Write all files; `command` is what measured this."""
-    (folder / EVALUATION_FILE).write_text(json.dumps([e.model_dump() for e in evaluations], indent=2) + "\n")
-    (folder / CURVES_FILE).write_text(curves.model_dump_json(indent=2) + "\n")
-    plot_by_samples(task, curves, folder / BY_SAMPLES_FILE)
-    plot_by_depth(task, curves, folder / BY_DEPTH_FILE)
+def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
+    """Write all files; `command` is what measured this. Without solved puzzles there are no curves."""
+    records: list[_Record] = [*figures.evaluations, *figures.generations]
+    (folder / EVALUATION_FILE).write_text(json.dumps([record.model_dump() for record in records], indent=2) + "\n")
     parts = [
         f"# {folder.resolve().name}, measured",
-        f"This file, `{EVALUATION_FILE}`, `{CURVES_FILE}` and the plots are written by the command below; don't edit them.",
+        "This file and the figures and plots beside it are written by the command below; don't edit them.",
         f"```bash\n{command}\n```",
-        *(f"![{title}]({file})" for title, file in (("by samples", BY_SAMPLES_FILE), ("by depth", BY_DEPTH_FILE))),
-        tables(task, evaluations, curves),
-        "## What the figures are",
-        "Means over the puzzles:",
-        "\n".join(f"- `{name}`: {Evaluation.model_fields[name].description}" for name in _FIGURES),
     ]
+    if figures.evaluations:
+        (folder / CURVES_FILE).write_text(figures.curves.model_dump_json(indent=2) + "\n")
+        plot_by_samples(task, figures.curves, folder / BY_SAMPLES_FILE)
+        plot_by_depth(task, figures.curves, folder / BY_DEPTH_FILE)
+        parts += [f"![by samples]({BY_SAMPLES_FILE})", f"![by depth]({BY_DEPTH_FILE})"]
+    parts += [tables(task, figures), "## What the figures are"]
+    if figures.evaluations:
+        parts += ["Means over the puzzles:", _descriptions(Evaluation, _FIGURES)]
+    if figures.generations:
+        parts += ["Of the boards from the empty input:", _descriptions(Generation, _BOARD_FIGURES)]
     (folder / REPORT_FILE).write_text("\n\n".join(parts) + "\n")
 
 
-def tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> str:
-    """All tables, in Markdown. Those of samples and traits are of the first temperature; curves.json has the others."""
+def tables(task: Task, figures: Figures) -> str:
+    """All tables, in Markdown."""
+    parts = []
+    if figures.evaluations:
+        parts += _puzzle_tables(task, figures.evaluations, figures.curves)
+    if figures.generations:
+        parts += ["## From the empty input", _generation(figures.generations, task.paper)]
+    return "\n\n".join(parts)
+
+
+def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> list[str]:
+    """Those of samples and traits are of the first temperature; curves.json has the others."""
     first = evaluations[0].temperature
     parts = ["## Held-out puzzles", _summary(evaluations, task.paper)]
     parts += [f"## By samples, temperature {first:g}", _by_samples([e for e in curves.by_samples if e.temperature == first])]
@@ -54,42 +70,71 @@ def tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> str:
         columns = "single", "lprm", "majority", "any"
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
         parts += [f"## By {trait}: {test_set}, temperature {first:g}", table([trait, "puzzles", *columns], rows)]
-    return "\n\n".join(parts)
+    return parts
 
 
 def zoo_table(folders: Iterable[Path]) -> str:
-    """The saved figures of several checkpoints beside the paper's, each at its first temperature: the README's table."""
-    header = [
-        "checkpoint",
-        "held-out puzzles",
-        "single",
-        "LPRM's choice",
-        "any",
-        "coverage",
-        "of its limit",
-        "steps",
-        "the paper",
-    ]
-    rows = []
+    """The saved figures of several checkpoints beside the paper's, each at its first temperature: the README's tables.
+
+    One of what they solve and one of what they generate, each only if any does.
+    """
+    puzzles, boards = [], []
     for folder in folders:
-        evaluations = TypeAdapter(list[Evaluation]).validate_json((folder / EVALUATION_FILE).read_bytes())
+        records = TypeAdapter(list[_Record]).validate_json((folder / EVALUATION_FILE).read_bytes())
         task = TASKS[read_config(folder).task]
-        for e in (e for e in evaluations if e.temperature == evaluations[0].temperature):
-            # Of a puzzle with one solution the coverage is whether any sample is valid.
-            coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
-            papers = ", ".join(f"{name} {_cell(name, figure)}" for name, figure in task.paper.items())
-            chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} conflicts" if "conflicts" in task.paper else "")
-            name = f"[{folder.name}]({folder.relative_to(ZOO.parents[1])}/README.md)"
-            figures = [f"{e.single:.2%}", chosen, f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
-            rows.append([name, f"{e.puzzles:,} {e.test_set}", *figures, papers])
-    return table(header, rows)
+        name = f"[{folder.name}]({ZOO.relative_to(ZOO.parents[1]) / folder.name}/README.md)"
+        for record in (record for record in records if record.temperature == records[0].temperature):
+            if isinstance(record, Generation):
+                boards.append([name, *_board_cells(record), _paper_cell(task, Generation)])
+            else:
+                puzzles.append([name, *_puzzle_cells(task, record), _paper_cell(task, Evaluation)])
+    parts = []
+    if puzzles:
+        figures = ["held-out puzzles", "single", "LPRM's choice", "any", "coverage", "of its limit", "steps"]
+        parts.append(table(["checkpoint", *figures, "the paper"], puzzles))
+    if boards:
+        figures = ["boards", "valid", "distinct", "total variation", "of uniform draws", "entropy of its limit", "steps"]
+        parts += [
+            "From the empty input, a single trajectory for each board:",
+            table(["checkpoint", *figures, "the paper"], boards),
+        ]
+    return "\n\n".join(parts)
+
+
+def _puzzle_cells(task: Task, e: Evaluation) -> list[str]:
+    # Of a puzzle with one solution the coverage is whether any sample is valid.
+    coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
+    chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} conflicts" if "conflicts" in task.paper else "")
+    return [f"{e.puzzles:,} {e.test_set}", f"{e.single:.2%}", chosen, f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
+
+
+def _board_cells(g: Generation) -> list[str]:
+    total = f"{g.reachable:,}" if g.reachable else f"{g.valid * g.samples:,.0f} valid"
+    distance = ["", ""] if g.total_variation is None else _cells(g, ("total_variation", "total_variation_limit"))
+    entropy = "" if g.entropy is None else f"{g.entropy / g.entropy_limit:.2%}"
+    return [f"{g.samples:,}", f"{g.valid:.2%}", f"{g.distinct:,} of {total}", *distance, entropy, f"{g.mean_steps:.1f}"]
+
+
+def _paper_cell(task: Task, record: type[_Record]) -> str:
+    return ", ".join(f"{name} {_cell(name, figure)}" for name, figure in task.paper.items() if name in record.model_fields)
 
 
 def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
     rows = [[f"{e.puzzles} {e.test_set}", str(e.samples), f"{e.temperature:g}", *_cells(e, _FIGURES)] for e in evaluations]
-    if paper:
-        rows.append(["the paper", "", "", *(_cell(column, paper[column]) if column in paper else "" for column in _FIGURES)])
+    rows += _paper_row(3, _FIGURES, paper)
     return table(["puzzles", "samples", "temperature", *_FIGURES], rows)
+
+
+def _generation(generations: list[Generation], paper: dict[str, float]) -> str:
+    rows = [[f"{g.samples:,}", f"{g.temperature:g}", *_cells(g, _BOARD_FIGURES)] for g in generations]
+    rows += _paper_row(2, _BOARD_FIGURES, paper)
+    return table(["samples", "temperature", *_BOARD_FIGURES], rows)
+
+
+def _paper_row(conditions: int, columns: Iterable[str], paper: dict[str, float]) -> list[list[str]]:
+    """The paper's row, if it has any of these figures; its columns begin with so many conditions of ours."""
+    cells = [_cell(column, paper[column]) if column in paper else "" for column in columns]
+    return [["the paper", *[""] * (conditions - 1), *cells]] if any(cells) else []
 
 
 def _by_samples(evaluations: list[Evaluation]) -> str:
@@ -110,12 +155,18 @@ def _by_depth(evaluations: list[Evaluation], columns: list[str]) -> list[str]:
     return parts
 
 
-def _cells(evaluation: Evaluation, columns: Iterable[str]) -> list[str]:
-    return [_cell(column, getattr(evaluation, column)) for column in columns]
+def _descriptions(record: type[_Record], columns: Iterable[str]) -> str:
+    return "\n".join(f"- `{name}`: {record.model_fields[name].description}" for name in columns)
+
+
+def _cells(record: _Record, columns: Iterable[str]) -> list[str]:
+    return [_cell(column, getattr(record, column)) for column in columns]
 
 
 def _cell(column: str, figure: float | None) -> str:
-    return "-" if figure is None else _NUMBERS.get(column, "{:.2%}").format(figure)
+    if figure is None:
+        return "-"
+    return f"{figure:,}" if isinstance(figure, int) else _NUMBERS.get(column, "{:.2%}").format(figure)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -18,8 +18,8 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, SettingsC
 from models.config import ZOO, CheckpointError, describe, read_config
 from models.tasks import TASKS, PuzzleError
 from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
-from server.api.service import read_models
-from server.settings import Device, EngineSettings, ServerSettings, bundled_models, model_name
+from server.api.service import choose, read_models
+from server.settings import Device, DeviceError, EngineSettings, ServerSettings, bundled_models, model_name
 
 _LINE_LENGTH = 120
 """Of the drawings in a terminal."""
@@ -80,7 +80,7 @@ class Sampling(Options, EngineSettings):
     def _local(self) -> SolveResponse:
         ability = self.request_type.ability
         able = [model for model in read_models(self.model).values() if ability in model.config.abilities]
-        chosen = next((m for m in able if self.task in (None, m.task.name)), None)
+        chosen = choose(able, self.task)
         if chosen is None:
             names = ", ".join(model.name for model in able) or "none"
             raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that {ability}: {names}")
@@ -151,10 +151,7 @@ class Train(BaseModel):
         if self.threads:
             torch.set_num_threads(self.threads)
         out = self.out or self.recipe.parent
-        try:
-            device = choose_device(self.device)
-        except ValueError as error:
-            raise CommandError(str(error)) from error
+        device = choose_device(self.device)
         if device.type == "cuda":  # torchrun gives each process a device of its own
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         try:
@@ -166,12 +163,15 @@ class Train(BaseModel):
 
 
 class Eval(EngineSettings):
-    """Measure checkpoints on their tasks' held-out puzzles, print the figures and save them beside the weights."""
+    """Measure checkpoints on held-out puzzles, or from the empty input; print the figures, save them beside the weights."""
 
     model: CliPositionalArg[list[Path]] = Field([], description="checkpoint folders")
     all: bool = Field(False, description="measure all bundled checkpoints")
     samples: int = Field(20, ge=1, description="trajectories per puzzle")
-    temperatures: list[float] = Field([1.0, 1.5, 2.0], min_length=1, description="each is evaluated over all held-out puzzles")
+    boards: int = Field(10_000, ge=1, description="trajectories from the empty input, of checkpoints that generate")
+    temperatures: list[float] = Field(
+        [1.0, 1.5, 2.0], min_length=1, description="each is evaluated over all held-out puzzles and boards"
+    )
     max_steps: int = Field(16, ge=1)
     grid_puzzles: int = Field(50, ge=1, description="so many puzzles of each set are also run without halting")
     grid_depth: int | None = Field(
@@ -191,11 +191,11 @@ class Eval(EngineSettings):
         from server.evaluation import evaluate_checkpoint
 
         for folder in self.model or bundled_models():
-            evaluations, curves = evaluate_checkpoint(folder, self)
+            figures = evaluate_checkpoint(folder, self)
             task = TASKS[read_config(folder).task]
-            print(f"\n# {model_name(folder)}\n\n{tables(task, evaluations, curves)}")
+            print(f"\n# {model_name(folder)}\n\n{tables(task, figures)}")
             if self.limit is None:
-                save(folder, self._command(folder), task, evaluations, curves)
+                save(folder, self._command(folder), task, figures)
         if self.all and self.limit is None:
             print(f"\n{zoo_table(bundled_models())}")
 
@@ -205,8 +205,8 @@ class Eval(EngineSettings):
 
         placement = resolve(self)
         placed = {"device": placement.device.type, "dtype": str(placement.dtype).removeprefix("torch.")}
-        # The slots change no figure; and a path is of use on this machine alone, unless it is in the repository.
-        options = self.model_copy(update=placed).model_dump(exclude={"model", "all", "slots"}, exclude_defaults=True)
+        # Slots and threads change no figure; and a path is of use on this machine alone, unless it is in the repository.
+        options = self.model_copy(update=placed).model_dump(exclude={"model", "all", "slots", "threads"}, exclude_defaults=True)
         path, repository = folder.resolve(), ZOO.parents[1]
         words = ["gram", "eval", str(path.relative_to(repository)) if path.is_relative_to(repository) else path.name]
         for name, value in options.items():
@@ -258,7 +258,7 @@ def main() -> None:
     sys.argv[0] = "gram"  # however it was started, help speaks of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, CheckpointError, PuzzleError) as error:
+    except (CommandError, CheckpointError, DeviceError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

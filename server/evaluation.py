@@ -1,4 +1,4 @@
-"""`gram eval`: the held-out puzzles through the engine that serves, so that what is measured is what is served."""
+"""`gram eval`: held-out puzzles and the empty input through the engine that serves, so that it measures what is served."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from models.config import read_config
-from models.evaluation import Conditions, Curves, Evaluation, Sample, evaluate, evaluate_traits, evaluate_widths, judge
-from models.tasks import TASKS, Task, Tokens
+from models.evaluation import (
+    Conditions,
+    Curves,
+    Evaluation,
+    Figures,
+    Generation,
+    Sample,
+    evaluate,
+    evaluate_boards,
+    evaluate_traits,
+    evaluate_widths,
+    judge,
+)
+from models.tasks import Task, Tokens
 from server.api.schemas import Options
+from server.api.service import read_models
 from server.engine.loop import Engine, Lane
 from server.engine.slots import Start
 from server.local import sample
@@ -19,10 +31,17 @@ if TYPE_CHECKING:
     from server.cli import Eval
 
 
-def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation], Curves]:
-    """One evaluation for each test set and temperature, and the curves."""
-    task = TASKS[read_config(folder).task]
+def evaluate_checkpoint(folder: Path, options: "Eval") -> Figures:
+    """The figures of what the checkpoint can: solve, generate or both. Raises CheckpointError."""
+    (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
+    evaluations, curves = evaluate_puzzles(engine, model.task, options) if model.config.solves else ([], Curves())
+    generations = evaluate_generation(engine, model.task, options) if model.config.generates else []
+    return Figures(evaluations, curves, generations)
+
+
+def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[Evaluation], Curves]:
+    """One evaluation for each test set and temperature, and the curves."""
     (lane,) = engine.lanes.values()
     evaluations, curves = [], Curves()
     for name, test_set in task.test_sets.items():
@@ -39,6 +58,17 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> tuple[list[Evaluation]
         for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
             curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
     return evaluations, curves
+
+
+def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Generation]:
+    """The figures of boards from the empty input, for each temperature. They are those of one request to generate so many."""
+    assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
+    generations = []
+    for temperature in options.temperatures:
+        conditions = Conditions("empty input", temperature, options.max_steps, options.seed)
+        (samples,) = draw(engine, task, conditions, task.blank[None], options.boards)
+        generations.append(evaluate_boards(task, conditions, samples))
+    return generations
 
 
 def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, count: int) -> list[list[Sample]]:

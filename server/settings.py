@@ -14,10 +14,14 @@ Dtype = Literal["auto", "bfloat16", "float32"]
 Count = Annotated[int, Field(gt=0)]
 
 
+class DeviceError(ValueError):
+    """The machine has no such device, or not enough of it; the message says what to do."""
+
+
 def bundled_models() -> list[Path]:
     """The checkpoints that come with the code, in the order of the tasks: the first is what a command without a task takes."""
-    order = list(TASKS)
-    return sorted((path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}")), key=lambda path: order.index(read_config(path).task))
+    folders = [path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}")]
+    return sorted(folders, key=lambda folder: ([*TASKS].index(read_config(folder).task), folder.name))
 
 
 def model_name(folder: Path) -> str:
@@ -34,7 +38,10 @@ class EngineSettings(BaseSettings):
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     dtype: Dtype = Field("auto", description="auto takes bfloat16 where the machine multiplies in it, else float32")
     slots: Count | None = Field(
-        None, description="trajectories in the device's memory at a time (default: 32 on a CPU, 256 on a GPU)"
+        None, description="trajectories in the device's memory at a time (default: 16 for each thread of a CPU, 256 on a GPU)"
+    )
+    threads: Count | None = Field(
+        None, description="threads that compute on a CPU (default: one for each CPU that the process may use)"
     )
 
     def for_checkpoint(self, folder: Path) -> "EngineSettings":

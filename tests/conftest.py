@@ -1,5 +1,6 @@
 """Fixtures: the bundled model and a server of it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import torch
 
 from server.settings import bundled_models
 from tests.support import RunningServer, serving
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before kernels.gpu is imported: triton.jit reads it
 
 
 @pytest.fixture(scope="session")

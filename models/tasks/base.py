@@ -27,6 +27,12 @@ def cell_name(row: int, column: int) -> str:
     return f"row {row + 1}, column {column + 1}"
 
 
+def cell_entropy(boards: Tokens) -> float:
+    """The entropy of a cell's symbol among boards [n, N], n at least 1: its mean over the cells, in nats."""
+    shares = np.stack([np.mean(boards == symbol, axis=0) for symbol in np.unique(boards)])
+    return float(np.sum(shares * np.log(1 / np.where(shares > 0, shares, 1)), axis=0).mean())
+
+
 class Task(ABC):
     """One kind of puzzle. A new task is one file that implements this, a line in the registry and a checkpoint."""
 
@@ -45,12 +51,24 @@ class Task(ABC):
     evaluation_depth: int = 32
     """Supervision steps to which evaluation follows trajectories that don't halt."""
     paper: dict[str, float]
-    """The paper's figures for this task, by the names that the evaluation uses."""
+    """The paper's figures for this task, by the names that the evaluation uses; `distinct` as a share of the valid boards."""
 
     @property
     def blank(self) -> Tokens | None:
         """The empty input [N], from which the model generates; None if the task has none."""
         return None
+
+    @property
+    def boards(self) -> Tokens | None:
+        """All full boards [n, N], the solutions of `blank`; None where they are too many to list."""
+        return None
+
+    @property
+    def board_entropy(self) -> float:
+        """`cell_entropy` of full boards that are uniform over all that there are. Only of tasks with a `blank`."""
+        if self.boards is None:
+            raise NotImplementedError(f"{self.name} does not list its boards")
+        return cell_entropy(self.boards)
 
     @abstractmethod
     def parse(self, puzzle: object) -> Tokens:
@@ -91,6 +109,10 @@ class Task(ABC):
     def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
         """Full boards [count, N], uniform over all that there are: what a generator learns. Only of tasks with a `blank`."""
         raise NotImplementedError(f"{self.name} has no empty input")
+
+    def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
+        """A full board [N] close to the log-probabilities [N, V] of its symbols. Only where `boards` are too many to list."""
+        raise NotImplementedError(f"{self.name} lists its boards, or has none")
 
     @cached_property
     @abstractmethod

@@ -107,6 +107,15 @@ class Sudoku(Task):
     def blank(self) -> Tokens:
         return np.full(self.seq_len, BLANK)
 
+    @cached_property
+    def boards(self) -> Tokens | None:
+        return self.solutions(self.blank) if self.size == 4 else None
+
+    @property
+    def board_entropy(self) -> float:
+        """That of n equally frequent digits, since the digits are interchangeable."""
+        return math.log(self.size)
+
     # --- reading and writing
 
     def parse(self, puzzle: object) -> Tokens:
@@ -224,8 +233,15 @@ class Sudoku(Task):
         return puzzles, answers
 
     def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
-        boards = self._boards[rng.integers(len(self._boards), size=count)]
-        return self.images(rng, boards[:, None])[:, 0]
+        if self.boards is None:
+            return self.solver.random_boards(int(rng.integers(2**63)), count)
+        return self.boards[rng.integers(len(self.boards), size=count)]
+
+    def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
+        """Greedily: the digits are kept in the order of their probability, each with which the rest can still be filled."""
+        wishes = np.argsort(-log_p[:, 1:], axis=None, kind="stable")
+        cells, digits = np.unravel_index(wishes, (self.seq_len, self.size))
+        return self.solver.complete(self.blank, cells, digits + 1)
 
     def is_held_out(self, puzzles: Tokens) -> NDArray[np.bool_]:
         """Whether puzzles [..., N] belong to a held-out symmetry class -> [...]."""
@@ -272,8 +288,8 @@ class Sudoku(Task):
 
         from models.tasks.sudoku_solver import CHUNK, Minimal
 
-        if self.size == 4:
-            return self._all_minimal()
+        if self.boards is not None:
+            return self._all_minimal(self.boards)
         chunks = -(-self.pool_size // CHUNK)
         series = itertools.islice(self.solver.minimal_series(_POOL_SEED), chunks)
         bar = tqdm(series, desc=f"{self.name}: minimal puzzles", total=chunks, unit="puzzle", unit_scale=CHUNK)
@@ -285,15 +301,8 @@ class Sudoku(Task):
         """The places of the hard puzzles in the pool."""
         return np.flatnonzero(self._pool.guesses >= self.hard_guesses)
 
-    @cached_property
-    def _boards(self) -> Tokens:
-        """Full boards [n, N], uniform as `Solver.random_boards` are; for 4x4 all of them."""
-        if self.size == 4:
-            return self.solutions(self.blank)
-        return self._pool.boards.astype(np.int64)
-
-    def _all_minimal(self) -> "Minimal":
-        """All minimal puzzles of a size as small as 4x4.
+    def _all_minimal(self, full: Tokens) -> "Minimal":
+        """All minimal puzzles of a size as small as 4x4, of which `full` [n, N] are all boards.
 
         The cells in which another board agrees with this one don't single it out, nor do fewer; all other sets of cells do.
         """
@@ -301,9 +310,9 @@ class Sudoku(Task):
 
         bits = 1 << np.arange(self.seq_len)
         puzzles, boards = [], []
-        for board in self._boards:
+        for board in full:
             unique = np.ones(1 << self.seq_len, dtype=bool)
-            agreeing = (self._boards == board) @ bits
+            agreeing = (full == board) @ bits
             unique[agreeing[agreeing < len(unique) - 1]] = False
             for bit in bits:
                 without, having = unique.reshape(-1, 2, bit).swapaxes(0, 1)

@@ -74,10 +74,13 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
 
     logits = model.decode(state.h).float()
     if prior_rows and not (task.one_solution and config.solves):
-        choosing = carry.step[:prior_rows] < stage.balanced_steps
-        carry.target[:prior_rows] = solution_targets(
-            task, carry.puzzle[:prior_rows], logits[:prior_rows].detach().cpu(), choosing, rng
-        )
+        puzzle, seen = carry.puzzle[:prior_rows], logits[:prior_rows].detach().cpu()
+        if config.solves or task.boards is not None:
+            choosing = carry.step[:prior_rows] < stage.balanced_steps
+            carry.target[:prior_rows] = solution_targets(task, puzzle, seen, choosing, rng)
+        else:
+            boards = [task.nearest_board(row) for row in seen.log_softmax(-1).double().numpy()]
+            carry.target[:prior_rows] = torch.from_numpy(np.stack(boards))
     cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.to(device, copy=True), reduction="none").mean(1)
     free = (torch.arange(rows) < prior_rows) & (carry.step < stage.prior_free_steps)
     cross_entropy = cross_entropy * ~free.to(device)

@@ -114,7 +114,7 @@ async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse |
 
 @router.get("/v1/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
-    """Each model's name, task, abilities, sizes and the figures that `gram eval` measured on held-out puzzles."""
+    """Each model's name, task, abilities, sizes and the figures that `gram eval` measured."""
     return [
         ModelInfo(
             name=model.name,

@@ -99,7 +99,9 @@ class SamplingRequest(Options, ABC):
     ability: ClassVar[Ability]
 
     model: str | None = Field(None, description="a name from GET /v1/models")
-    task: str | None = Field(None, description="a name from GET /v1/tasks: its first loaded model answers")
+    task: str | None = Field(
+        None, description="a name from GET /v1/tasks: a loaded model of it answers, of several one that can only do this"
+    )
     stream: bool = Field(
         False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
     )
@@ -243,7 +245,9 @@ class ModelInfo(BaseModel):
     solves: bool = Field(description="POST /v1/solve may name it")
     generates: bool = Field(description="POST /v1/generate may name it")
     config: dict[str, JsonValue]
-    evaluation: JsonValue = Field(description="measured on held-out puzzles by `gram eval`; null if not measured")
+    evaluation: JsonValue = Field(
+        description="measured by `gram eval` on held-out puzzles and from the empty input; null if not measured"
+    )
 
 
 class TaskInfo(BaseModel):

@@ -39,6 +39,16 @@ class Service:
     engine: Supervisor
 
 
+def choose(able: list[LoadedModel], task: str | None) -> LoadedModel | None:
+    """Of models that can do what is asked, the one that answers where only a task is named, or not even that.
+
+    It is the one of the task (without it, of the first model's) that can do the least else: a model that is trained for one
+    thing does that better. Of equals it is the first; None if no model is of the task.
+    """
+    of_task = [model for model in able if model.task.name == (task or able[0].task.name)]
+    return min(of_task, key=lambda model: len(model.config.abilities), default=None)
+
+
 def read_models(folders: list[Path]) -> dict[str, LoadedModel]:
     """The checkpoints' configurations by name (the folder's). Raises CheckpointError."""
     if not folders:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models.tasks import PuzzleError, Tokens
 from server.api.problems import ProblemError
 from server.api.schemas import SamplingRequest, SolveResponse
-from server.api.service import LoadedModel, Service
+from server.api.service import LoadedModel, Service, choose
 from server.solving import Collector, Outcome
 
 
@@ -67,7 +67,7 @@ class Solve:
 
 
 def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
-    """The model that the request names, or the first loaded one for its task that can do what it asks. Raises ProblemError."""
+    """The model that the request names, or the best suited one of its task: see `choose`. Raises ProblemError."""
     if request.model is not None:
         model = service.models.get(request.model)
         if model is None:
@@ -81,7 +81,7 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
             raise ProblemError(422, f"{model.name} can't {request.ability}; what it can: {abilities}", "model")
         return model
     able = [model for model in service.models.values() if request.ability in model.config.abilities]
-    if chosen := next((model for model in able if model.task.name == request.task), None):
+    if chosen := choose(able, request.task):
         return chosen
     known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"
     raise ProblemError(404, f"no loaded model can {request.ability} {request.task!r}; tasks that one can: {known}", "task")

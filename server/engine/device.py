@@ -1,37 +1,92 @@
 """Where and how to compute: every "auto" of the settings resolved against the machine."""
 
+import logging
+import math
+import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from server.settings import Device, EngineSettings
+from server.engine.runner import CPU_TILE
+from server.settings import Device, DeviceError, Dtype, EngineSettings
+
+GPU_SLOTS = 256
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container finds how much CPU time it may take (cgroup v2): a quota and a period, or "max" and a period."""
+
+_log = logging.getLogger("gram")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, the dtype of its activations, and the number of slots."""
+    """A device, the dtype of its activations, the slots of each model, and the threads that compute if it is a CPU."""
 
     device: torch.device
     dtype: torch.dtype
     slots: int
+    threads: int
+
+    @property
+    def where(self) -> str:
+        """The device in words."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return "one CPU thread" if self.threads == 1 else f"{self.threads} CPU threads"
 
 
 def resolve(settings: EngineSettings) -> Placement:
-    """Raises ValueError for a device that is not there."""
-    device, dtype = choose_device(settings.device), settings.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" or _cpu_multiplies_bfloat16() else "float32"
-    return Placement(device, getattr(torch, dtype), settings.slots or (256 if torch.cuda.is_available() else 32))
+    """Raises DeviceError for a device that is not there or does not work; what it does without, it says in the log."""
+    device = choose_device(settings.device)
+    if device.type == "cuda" and (fault := _fault(device)):
+        if settings.device == "cuda":
+            raise DeviceError(f"{fault}; use --device cpu")
+        _log.warning("%s: computing on the CPU", fault)
+        device = torch.device("cpu")
+    dtype = _choose_dtype(settings.dtype, device)
+    if device.type == "cuda":
+        return Placement(device, dtype, settings.slots or GPU_SLOTS, threads=1)
+    threads = settings.threads or _usable_cpus()
+    # Two tiles for each thread. More are no faster; with one, a trajectory too many would make a step twice as long.
+    return Placement(device, dtype, settings.slots or 2 * CPU_TILE * threads, threads)
 
 
 def choose_device(wanted: Device) -> torch.device:
-    """A CUDA GPU if there is one and the CPU is not asked for. Raises ValueError for a device that is not there."""
+    """A CUDA GPU if there is one and the CPU is not asked for. Raises DeviceError for one that is not there."""
     gpu = torch.cuda.is_available()
     if wanted == "cuda" and not gpu:
-        raise ValueError("no CUDA device is to be found; use --device cpu")
+        raise DeviceError("no CUDA device is to be found; use --device cpu")
     return torch.device("cuda" if gpu and wanted != "cpu" else "cpu")
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether bfloat16 products have instructions of their own; emulated ones are slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def _fault(device: torch.device) -> str | None:
+    """What ails a GPU that can't add two numbers: too old for this PyTorch, no memory left, held by another process."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        return f"the GPU does not work ({reason})"
+    return None
+
+
+def _choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # Emulated products are slower than those of float32.
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if wanted == "bfloat16" and not has_bfloat16:
+        _log.warning("this %s does not multiply in bfloat16: computing in float32", device.type)
+    return torch.bfloat16 if has_bfloat16 and wanted != "float32" else torch.float32
+
+
+def _usable_cpus() -> int:
+    """Those on which the system lets the process run, but no more than its container's quota lets work at a time."""
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return min(cpus, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # not in a container, or one without a quota
+        return cpus

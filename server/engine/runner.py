@@ -6,10 +6,10 @@ matrix product treats the rows of one shape alike, is tested.) It is also the fa
 stay in one core's cache, and the cores don't wait for each other inside a step.
 """
 
-import os
-import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,31 +19,36 @@ from torch import Tensor
 from models.gram import GRAM, State
 from server.engine.slots import SlotPool
 
+HALT_THRESHOLD = 0.5
+"""A trajectory halts when its halt probability exceeds this (App. A.1)."""
+
 CPU_TILE = 8
 """Rows per tile on the CPU: large enough for the matrix products, small enough that a lone row wastes little."""
-GPU_TILE = 64
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the host learns of each live row after a step; arrays [live] and the decoded answers [live, N]."""
+    """What the host learns of each live row after a step: arrays [live] and the decoded answers [live, N].
 
-    halt_probability: NDArray[np.float32]
+    `retires`: it has halted, made its last step or lost its state, which is not `finite` then. The arrays are views of
+    memory that the next step writes to.
+    """
+
     score: NDArray[np.float32]
     finite: NDArray[np.bool_]
+    retires: NDArray[np.bool_]
     answer: NDArray[np.uint8]
 
 
 class Runner:
-    """Owns a model on a device."""
+    """Owns a model on a device. `threads`, if it is given any, compute its tiles side by side."""
 
-    def __init__(self, model: GRAM, device: torch.device) -> None:
+    tile = CPU_TILE
+
+    def __init__(self, model: GRAM, device: torch.device, threads: ThreadPoolExecutor | None = None) -> None:
         self.model = model
         self.device = device
-        self.tile = CPU_TILE if device.type == "cpu" else GPU_TILE
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        threads = cores if device.type == "cpu" else 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tile") if threads > 1 else None
+        self._threads = threads
 
     def pool(self, num_slots: int) -> SlotPool:
         """Slots for this model on this device."""
@@ -51,33 +56,45 @@ class Runner:
 
     def step(self, pool: SlotPool) -> Observed:
         """One supervision step of every live row, in place."""
+        return self.launch(pool)()
+
+    def launch(self, pool: SlotPool) -> Callable[[], Observed]:
+        """Start a step. The function returned waits for it; until then nobody may touch the pool."""
         starts = range(0, pool.live, self.tile)
-        if self._threads and len(starts) > 1:
-            tiles = list(self._threads.map(lambda start: self._step_tile(pool, start), starts))
-        else:
-            tiles = [self._step_tile(pool, start) for start in starts]
-        numbers = torch.cat([numbers for numbers, _ in tiles])[: pool.live].cpu().numpy()
-        answers = torch.cat([answers for _, answers in tiles])[: pool.live].cpu().numpy()
-        return Observed(numbers[:, 0], numbers[:, 1], numbers[:, 2] > 0, answers)
+        each = self._threads.map if self._threads else map
+        tiles = each(partial(self._step_tile, pool), starts)
+
+        def wait() -> Observed:
+            for _ in tiles:
+                pass
+            return observe(pool, pool.report)
+
+        return wait
 
     @torch.inference_mode()
-    def _step_tile(self, pool: SlotPool, start: int) -> tuple[Tensor, Tensor]:
-        """Rows start .. start + tile - 1: (halt probability, score, finite) float32 [tile, 3] and answers uint8 [tile, N]."""
+    def _step_tile(self, pool: SlotPool, start: int) -> None:
+        """Rows start .. start + tile - 1."""
         rows = slice(start, start + self.tile)
         h, low = pool.state.h[rows], pool.state.l[rows]
+        transition = pool.transition[rows]
         state = self.model.supervision_step(
             State(h, low),
             pool.e_x[pool.puzzle[rows]],
             pool.seed[rows],
             pool.trajectory[rows],
-            pool.transition[rows],
+            transition,
             pool.temperature[rows],
         )
         h.copy_(state.h)
         low.copy_(state.l)
-        pool.transition[rows] += self.model.config.transitions
-        heads = self.model.read_heads(state.h)
-        # A sum is finite only if all its terms are.
-        finite = (state.h.sum((1, 2), dtype=torch.float32) + state.l.sum((1, 2), dtype=torch.float32)).isfinite()
-        numbers = torch.stack([heads.halt.sigmoid(), heads.value.sigmoid(), finite.float()], dim=1)
-        return numbers, self.model.decode(state.h).argmax(-1).to(torch.uint8)
+        transition += self.model.config.transitions
+        shown = self.model.read(state, transition, pool.last[rows], HALT_THRESHOLD)
+        numbers, answers = pool.shown(pool.report[rows])
+        numbers.copy_(shown.numbers)
+        answers.copy_(shown.answers)
+
+
+def observe(pool: SlotPool, report: Tensor) -> Observed:
+    """The live rows' part of the pool's report, which has come to the host."""
+    numbers, answers = (part.numpy() for part in pool.shown(report[: pool.live]))
+    return Observed(numbers[:, 1], numbers[:, 2] > 0, numbers[:, 3] > 0, answers)

@@ -7,9 +7,6 @@ from typing import NamedTuple
 
 from server.engine.pruning import Prune, Rungs
 
-HALT_THRESHOLD = 0.5
-"""A trajectory halts when its halt probability exceeds this (App. A.1)."""
-
 
 @dataclass
 class Request:
@@ -18,7 +15,6 @@ class Request:
     id: int
     next: int
     stop: int
-    max_steps: int
     rungs: Rungs | None = None
     slots: set[int] = field(default_factory=set)
 
@@ -33,15 +29,14 @@ class Running:
 
 
 class Observation(NamedTuple):
-    """What a step showed of a trajectory: the halt probability, the LPRM's value, and whether its state is finite."""
+    """What a step showed of a trajectory: the LPRM's value, and whether it ends (see kernels.readout)."""
 
-    halt_probability: float
     value: float
-    finite: bool
+    retires: bool
 
 
 class Ended(NamedTuple):
-    """A trajectory that ended: it halted, reached max_steps, lost its state or was pruned."""
+    """A trajectory that ended: it retired by itself or was pruned."""
 
     slot: int
     request: int
@@ -77,7 +72,7 @@ class Scheduler:
         """Whether the request has trajectories running or waiting."""
         return request in self._requests
 
-    def submit(self, request: int, first: int, stop: int, max_steps: int, prune: Prune | None = None) -> None:
+    def submit(self, request: int, first: int, stop: int, prune: Prune | None = None) -> None:
         """Queue trajectories first .. stop - 1 of a new request. One that is pruned starts with its trajectory 0."""
         if request in self._requests:
             raise ValueError(f"request {request} is already here")
@@ -85,7 +80,7 @@ class Scheduler:
             raise ValueError(f"request {request} has no trajectory to run")
         if prune and first:
             raise ValueError(f"request {request} is pruned, which takes the values of all its trajectories")
-        entry = self._requests[request] = Request(request, first, stop, max_steps, Rungs(prune) if prune else None)
+        entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None)
         self._turns.append(entry)
         self.waiting += stop - first
 
@@ -123,12 +118,11 @@ class Scheduler:
         # So when a trajectory comes to a rung, each of a lower index has come to it before or has ended: what is pruned does
         # not depend on slots, load or time.
         for slot, running in list(self._running.items()):
-            halt_probability, value, finite = observed[slot]
+            value, retires = observed[slot]
             running.steps += 1
             request = running.request
-            goes_on = finite and halt_probability <= HALT_THRESHOLD and running.steps < request.max_steps
-            pruned = goes_on and request.rungs is not None and not request.rungs.passes(running.steps, value)
-            if goes_on and not pruned:
+            pruned = not retires and request.rungs is not None and not request.rungs.passes(running.steps, value)
+            if not retires and not pruned:
                 continue
             del self._running[slot]
             self._free.append(slot)

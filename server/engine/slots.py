@@ -2,22 +2,27 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels.readout import Readout
 from models.gram import GRAM, State
+
+_FOREVER = 2**31
+"""Steps that no trajectory makes."""
 
 
 class Start(NamedTuple):
-    """A trajectory to start in a slot: its puzzle as bytes, a symbol each, and what keys its noise."""
+    """A trajectory to start in a slot: its puzzle as bytes, a symbol each, what keys its noise, and how long it may run."""
 
     slot: int
     puzzle: bytes
     seed: int
     trajectory: int
     temperature: float
+    max_steps: int = _FOREVER
 
 
 @dataclass
@@ -32,8 +37,9 @@ class SlotPool:
     """Memory for `num_slots` trajectories, allocated once; the live rows are a dense prefix of the tensors.
 
     A slot is a stable handle; the row behind it moves when a row before the last is released. Rows:
-    h, l, e_x [S, L, D]; temperature float32 [S]; keys int64 [S, 4], whose columns are puzzle (the row's place in e_x),
-    seed, trajectory and transition. S is num_slots rounded up to whole tiles, so that the last tile has rows to run over.
+    h, l, e_x [S, L, D]; temperature float32 [S]; keys int64 [S, 5], whose columns are puzzle (the row's place in e_x),
+    seed, trajectory, transition and last; report uint8 [S, ...], what the last step showed. S is num_slots rounded up to whole
+    tiles, so that the last tile has rows to run over.
     Rows that are not live hold finite values, whose results nobody reads: a step runs over those of the last tile.
     """
 
@@ -44,8 +50,10 @@ class SlotPool:
         self.state: State = model.initial_state(rows)
         self._initial = model.initial_state(1)
         self.e_x = torch.zeros_like(self.state.h)
-        self.keys = torch.zeros(rows, 4, dtype=torch.int64, device=device)
+        self.keys = torch.zeros(rows, 5, dtype=torch.int64, device=device)
         self.temperature = torch.ones(rows, device=device)
+        # A row's four numbers and its answer, up to a multiple of 4 bytes: in one tensor, so that one copy takes all of it.
+        self.report = torch.zeros(rows, 16 + -(-model.config.seq_len // 4) * 4, dtype=torch.uint8, device=device)
         self._row_of: dict[int, int] = {}
         self._slot_of: list[int] = []
         self._key_of: dict[int, bytes] = {}
@@ -78,13 +86,23 @@ class SlotPool:
         """The transitions that each row has made [S]."""
         return self.keys[:, 3]
 
+    @property
+    def last(self) -> Tensor:
+        """The transitions after which each row's trajectory ends [S]."""
+        return self.keys[:, 4]
+
+    def shown(self, report: Tensor) -> Readout:
+        """The parts of `report`, or of a copy of it."""
+        return Readout(report[:, :16].view(torch.float32), report[:, 16 : 16 + self._model.config.seq_len])
+
     def place(self, starts: Sequence[Start]) -> None:
         """Start trajectories from z_0, all with one write. A puzzle already in the pool is not encoded again."""
         if not starts:
             return
         new: list[tuple[int, bytes]] = []
         keys = []
-        for slot, puzzle, seed, trajectory, _ in starts:
+        transitions = self._model.config.transitions
+        for slot, puzzle, seed, trajectory, _, max_steps in starts:
             if slot in self._row_of:
                 raise ValueError(f"slot {slot} is taken")
             encoded = self._encoded.get(puzzle)
@@ -95,17 +113,15 @@ class SlotPool:
             self._row_of[slot] = len(self._slot_of)
             self._slot_of.append(slot)
             self._key_of[slot] = puzzle
-            keys.append((encoded.place, seed, trajectory, 0))
-        device = self.keys.device
+            keys.append((encoded.place, seed, trajectory, 0, min(max_steps, _FOREVER) * transitions))
         if new:
-            places = torch.tensor([place for place, _ in new], device=device)
-            tokens = torch.tensor([list(puzzle) for _, puzzle in new], device=device)
-            self.e_x[places] = self._model.encode(tokens)
+            places = self._upload([place for place, _ in new])
+            self.e_x[places] = self._model.encode(self._upload([list(puzzle) for _, puzzle in new]))
         rows = slice(self.live, len(self._slot_of))
         self.live = rows.stop
         self.state.h[rows], self.state.l[rows] = self._initial
-        self.keys[rows] = torch.tensor(keys, device=device)
-        self.temperature[rows] = torch.tensor([start.temperature for start in starts], device=device)
+        self.keys[rows] = self._upload(keys)
+        self.temperature[rows] = self._upload([start.temperature for start in starts])
 
     def release(self, slots: Collection[int]) -> None:
         """End the trajectories in these slots; the last live rows move into their places."""
@@ -129,8 +145,13 @@ class SlotPool:
         del self._slot_of[self.live :]
         tensors = (*self.state, self.keys, self.temperature)
         if holes:
-            to, source = torch.tensor([holes, moved], device=self.keys.device)
+            to, source = self._upload([holes, moved])
             for tensor in tensors:
                 tensor[to] = tensor[source]
         # A row left behind may hold values that are not finite; z_0 keeps them out of the next tile's arithmetic.
         self.state.h[self.live : end], self.state.l[self.live : end] = self._initial
+
+    def _upload(self, numbers: Sequence[Any]) -> Tensor:
+        """On the device. From pinned memory, so that the copy joins the GPU's queue and the host does not wait for its turn."""
+        device = self.keys.device
+        return torch.tensor(numbers, pin_memory=device.type == "cuda").to(device, non_blocking=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import kernels.norm
 from kernels import dispatch
+from tests.kernels.support import forget_choices
 
 NAMES = ["stochastic_transition", "guided_transition", "add_rms_norm", "swiglu", "readout"]
 
@@ -16,9 +17,9 @@ NAMES = ["stochastic_transition", "guided_transition", "add_rms_norm", "swiglu",
 @pytest.fixture(autouse=True)
 def _unforced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("GRAM_KERNELS", raising=False)
-    dispatch._triton_is_here.cache_clear()
+    forget_choices()
     yield
-    dispatch._triton_is_here.cache_clear()
+    forget_choices()
 
 
 @pytest.fixture
@@ -35,13 +36,6 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(fused, "add_rms_norm", spy)
     return calls
-
-
-def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(name: str) -> object:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(dispatch.importlib, "import_module", find)  # type: ignore[attr-defined]
 
 
 def test_cpu_tensors_go_to_pytorch(called: list[str]) -> None:
@@ -92,17 +86,24 @@ def test_what_needs_gradients_stays_with_pytorch(called: list[str], monkeypatch:
     assert called == []
 
 
-def test_a_missing_triton_is_said_once_and_pytorch_computes(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "error", [ImportError("No module named 'triton'"), RuntimeError("Failed to find C compiler.\nSay which in CC.")]
+)
+def test_a_triton_that_does_not_work_is_said_once_and_pytorch_computes(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def fail(_: str) -> object:
+        raise error
+
     monkeypatch.setenv("GRAM_KERNELS", "triton")
-    no_triton(monkeypatch)
+    monkeypatch.setattr(dispatch.importlib, "import_module", fail)  # type: ignore[attr-defined]
     x = torch.randn(2, 64)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert torch.equal(dispatch.add_rms_norm(x, x), kernels.norm.add_rms_norm(x, x))
     (record,) = caplog.records
-    assert "triton cannot be imported (No module named 'triton')" in record.getMessage()
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    assert record.getMessage() == f"Triton does not work here ({reason}): the kernels run in PyTorch, slower"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,13 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
+from kernels.dispatch import uses_triton
 from models.config import GuidanceKind, Mixing, ModelConfig
 from models.gram import GRAM, Heads, State
+from tests.kernels.support import forget_choices
 
 ROWS = 5
 Build = Callable[..., GRAM]
@@ -22,14 +24,14 @@ def advance(
     model: GRAM, puzzle: Tensor, state: State | None = None, *, made: int = 0, seed: int = 1, temperature: float = 1.0
 ) -> State:
     """A supervision step of every row: each its own trajectory of one seed, `made` transitions behind it."""
-    rows = len(puzzle)
+    rows, device = len(puzzle), puzzle.device
     return model.supervision_step(
         model.initial_state(rows) if state is None else state,
         model.encode(puzzle),
-        torch.full((rows,), seed),
-        torch.arange(rows),
-        torch.full((rows,), made),
-        torch.full((rows,), temperature),
+        torch.full((rows,), seed, device=device),
+        torch.arange(rows, device=device),
+        torch.full((rows,), made, device=device),
+        torch.full((rows,), temperature, device=device),
     )
 
 
@@ -187,6 +189,21 @@ def test_heads_read_register_0_and_the_decoder_reads_the_puzzle(tiny: ModelConfi
     assert torch.equal(model.decode(h), model.decode(first))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_engine_reads_what_the_heads_and_the_decoder_say(
+    tiny: ModelConfig, puzzle: Tensor, random_model: Build, dtype: torch.dtype
+) -> None:
+    model = random_model(tiny, dtype).cast_weights()
+    state = advance(model, puzzle)
+    made = torch.arange(ROWS)
+    numbers, answers = model.read(state, made, torch.full_like(made, ROWS - 1), halt_threshold=1.0)
+    heads = model.read_heads(state.h)
+    torch.testing.assert_close(numbers[:, :2], torch.stack(heads, dim=1).sigmoid(), rtol=1e-6, atol=0)
+    assert numbers[:, 2].tolist() == [1] * ROWS
+    assert numbers[:, 3].tolist() == [0] * (ROWS - 1) + [1]
+    assert torch.equal(answers, model.decode(state.h).argmax(-1).to(torch.uint8))
+
+
 @mixings
 def test_two_networks_cost_one_core_more_than_a_shared_one(tiny: ModelConfig, mixing: Mixing) -> None:
     shared = GRAM(tiny.model_copy(update={"mixing": mixing}))
@@ -225,3 +242,66 @@ def test_casting_the_weights_once_changes_no_bit(tiny: ModelConfig, puzzle: Tens
     assert same(state, again)
     assert same(heads, model.read_heads(again.h))
     assert torch.equal(logits, model.decode(again.h))
+
+
+@pytest.fixture
+def use_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Forces Triton, or PyTorch, from now on."""
+
+    def force(which: str) -> None:
+        monkeypatch.setenv("GRAM_KERNELS", which)
+        forget_choices()
+
+    yield force
+    monkeypatch.undo()
+    forget_choices()
+
+
+@guidances
+@mixings
+def test_with_the_triton_kernels_a_step_shows_what_it_shows_without(
+    tiny: ModelConfig,
+    puzzle: Tensor,
+    random_model: Build,
+    use_kernels: Callable[[str], None],
+    guidance: GuidanceKind,
+    mixing: Mixing,
+) -> None:
+    pytest.importorskip("triton")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = random_model(tiny.model_copy(update={"guidance": guidance, "mixing": mixing})).to(device)
+    states, shown = [], []
+    for which in ("torch", "triton"):
+        use_kernels(which)
+        assert uses_triton(model.initial_h) is (which == "triton")
+        states.append(advance(model, puzzle.to(device)))
+        made = torch.arange(ROWS, device=device)
+        shown.append(model.read(states[-1], made, torch.full_like(made, 3), halt_threshold=0.5))
+    for reference, fused in zip(*states, strict=True):
+        torch.testing.assert_close(fused, reference, rtol=1e-4, atol=1e-4)
+    (numbers, answers), (fused_numbers, fused_answers) = shown
+    torch.testing.assert_close(fused_numbers, numbers, rtol=1e-4, atol=1e-4)
+    assert torch.equal(fused_answers, answers)
+
+
+def test_the_triton_kernels_add_the_same_noise(
+    tiny: ModelConfig, puzzle: Tensor, random_model: Build, use_kernels: Callable[[str], None]
+) -> None:
+    pytest.importorskip("triton")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = random_model(tiny.model_copy(update={"transitions": 1})).to(device)
+    noise = []
+    for which in ("torch", "triton"):
+        use_kernels(which)
+        noise.append(advance(model, puzzle.to(device)).h - advance(model, puzzle.to(device), temperature=0.0).h)
+    assert noise[0].abs().mean() > 1e-2
+    torch.testing.assert_close(noise[1], noise[0], rtol=1e-4, atol=1e-5)
+
+
+@mixings
+def test_compiled_for_training_the_layers_are_one_graph(tiny: ModelConfig, random_model: Build, mixing: Mixing) -> None:
+    model = random_model(tiny.model_copy(update={"mixing": mixing}))
+    x = torch.randn(ROWS, tiny.length, tiny.dim)
+    for layer in (model.f_low, model.prior):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), layer(x), rtol=1e-4, atol=1e-5)

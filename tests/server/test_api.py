@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from models.config import CheckpointError, read_config
 from models.tasks import TASKS
-from server.api.service import read_models
+from server.api.service import LoadedModel, choose, read_models
 from server.settings import bundled_models
 from tests.support import RunningServer, serving
 
@@ -137,7 +137,7 @@ def test_guidance_and_an_early_stop_together_end_at_the_same_trajectory(client: 
 
 
 def test_boards_are_generated_from_the_empty_one_and_checked(client: httpx.Client) -> None:
-    answer = generate(client)
+    answer = generate(client, model="nqueens-8")
     assert (answer["model"], answer["seed"], answer["trajectories"]) == ("nqueens-8", 5, 8)
     assert answer["puzzle"]["grid"] == [[0] * 8] * 8
     assert answer["distinct_valid"] > 1
@@ -149,7 +149,13 @@ def test_boards_are_generated_from_the_empty_one_and_checked(client: httpx.Clien
 
 def test_a_generate_is_a_solve_of_the_empty_board(client: httpx.Client) -> None:
     """The same seed gives the same boards, with the same options and the same stream."""
-    options: dict[str, Any] = {"guidance": GUIDANCE, "temperature": 2, "select": "majority", "top": 3}
+    options: dict[str, Any] = {
+        "model": "nqueens-8",
+        "guidance": GUIDANCE,
+        "temperature": 2,
+        "select": "majority",
+        "top": 3,
+    }
     answer = generate(client, **options)
     assert answer["pruned"] > 0
     assert answer["candidates"] == generate(client, **options)["candidates"]
@@ -182,21 +188,53 @@ def test_a_bad_generate_request_names_the_place_and_the_mend(
 
 def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_bytes())
-    folders = {name: tmp_path / name for name in ("generator", "solver")}
+    folders = {name: tmp_path / name for name in ("both", "generator", "solver")}
     for name, folder in folders.items():
         folder.mkdir()
         (folder / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
-        able = {"solves": name == "solver", "generates": name == "generator"}
+        able = {"solves": name != "generator", "generates": name != "solver"}
         (folder / "config.json").write_text(json.dumps(config | able))
     flags = [part for folder in folders.values() for part in ("--model", str(folder))]
     with serving(*flags) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         shown = {model["name"]: (model["solves"], model["generates"]) for model in client.get("/v1/models").json()}
-        assert shown == {"generator": (False, True), "solver": (True, False)}
+        assert shown == {"both": (True, True), "generator": (False, True), "solver": (True, False)}
         assert (solve(client)["model"], generate(client)["model"]) == ("solver", "generator")
+        assert (solve(client, model="both")["model"], generate(client, model="both")["model"]) == ("both", "both")
         for path, body, name, can in (("solve", REQUEST, "generator", "generate"), ("generate", BOARDS, "solver", "solve")):
             response = client.post(f"/v1/{path}", json=body | {"model": name})
             assert response.status_code == 422
             assert response.json()["errors"] == [{"place": "model", "message": f"{name} can't {path}; what it can: {can}"}]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "task", "solver", "generator"),
+    [
+        ("both", "nqueens-8", "both", "both"),
+        ("both other-both", "nqueens-8", "both", "both"),
+        ("both solver generator", "nqueens-8", "solver", "generator"),
+        ("generator both", "nqueens-8", "both", "generator"),
+        ("both generator", "nqueens-8", "both", "generator"),
+        ("generator", "nqueens-8", None, "generator"),
+        ("both generator", "sudoku-9x9", None, None),
+        ("sudoku-both solver generator", "nqueens-8", "solver", "generator"),
+        ("sudoku-both solver generator", None, "sudoku-both", "sudoku-both"),
+        ("", None, None, None),
+    ],
+)
+def test_a_model_that_can_only_do_what_is_asked_goes_before_one_that_can_more(
+    loaded: str, task: str | None, solver: str | None, generator: str | None, checkpoint: Path
+) -> None:
+    config = read_config(checkpoint)
+
+    def model(name: str) -> LoadedModel:
+        able = {"solves": not name.endswith("generator"), "generates": not name.endswith("solver")}
+        of = {"task": "sudoku-9x9" if name.startswith("sudoku") else "nqueens-8"}
+        return LoadedModel(name, checkpoint, config.model_copy(update=able | of))
+
+    models = [model(name) for name in loaded.split()]
+    for ability, expected in (("solve", solver), ("generate", generator)):
+        chosen = choose([m for m in models if ability in m.config.abilities], task)
+        assert (chosen and chosen.name) == expected
 
 
 def test_a_checkpoint_of_a_task_without_an_empty_input_cannot_say_that_it_generates(tmp_path: Path, checkpoint: Path) -> None:
@@ -302,20 +340,25 @@ def test_no_puzzle_is_an_error_of_the_servers_own(client: httpx.Client, puzzle: 
 def test_models_and_tasks_describe_themselves(client: httpx.Client) -> None:
     models = {model["name"]: model for model in client.get("/v1/models").json()}
     assert set(models) == {folder.name for folder in bundled_models()}
-    assert all(model["evaluation"] and model["solves"] for model in models.values())
+    assert all(model["evaluation"] and (model["solves"] or model["generates"]) for model in models.values())
     assert models["nqueens-8"]["task"] == "nqueens-8"
     assert models["nqueens-8"]["generates"]
     tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
     assert list(tasks) == list(TASKS)
-    assert tasks["nqueens-8"]["models"] == ["nqueens-8"]
+    for name, task in tasks.items():
+        assert set(task["models"]) == {model["name"] for model in models.values() if model["task"] == name}
+    assert "nqueens-8" in tasks["nqueens-8"]["models"]
     assert all(len(task["formats"]) == len(task["examples"]) for task in tasks.values())
 
 
 @pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
-def test_every_bundled_model_solves_every_spelling_of_its_task(client: httpx.Client, folder: Path) -> None:
-    for spelling in TASKS[read_config(folder).task].examples:
+def test_every_bundled_model_solves_every_spelling_of_its_task_or_makes_boards(client: httpx.Client, folder: Path) -> None:
+    config = read_config(folder)
+    for spelling in TASKS[config.task].examples if config.solves else []:
         answer = solve(client, model=folder.name, task=None, puzzle=spelling, num_trajectories=4)
         assert answer["distinct_valid"] > 0
+    if config.generates:
+        assert generate(client, model=folder.name, task=None)["distinct_valid"] > 0
 
 
 def test_the_examples_in_the_openapi_document_work(client: httpx.Client) -> None:

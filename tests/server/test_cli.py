@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from models.config import read_config
-from models.evaluation import Curves
+from models.evaluation import Curves, Generation
 from models.tasks import TASKS
 from server.settings import bundled_models
 from tests.support import RunningServer
@@ -20,6 +21,15 @@ from tests.support import RunningServer
 def gram(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=120)
+
+
+def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:
+    """A copy of its weights and configuration, the latter changed."""
+    copy.mkdir()
+    shutil.copy(checkpoint / "model.safetensors", copy)
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    (copy / "config.json").write_text(json.dumps(config | changes))
+    return copy
 
 
 @pytest.mark.parametrize("command", ["serve", "solve", "generate", "train", "eval"])
@@ -38,7 +48,7 @@ def test_solve_draws_the_board_and_is_repeatable() -> None:
     assert first.stdout.split(" steps in ")[0] == again.stdout.split(" steps in ")[0]
 
 
-@pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [f for f in bundled_models() if read_config(f).solves], ids=lambda folder: folder.name)
 def test_solve_draws_the_answers_of_every_bundled_model_beside_the_puzzle(folder: Path) -> None:
     task = TASKS[read_config(folder).task]
     puzzle = str(task.examples[0]) if isinstance(task.examples[0], str) else json.dumps(task.examples[0])
@@ -64,6 +74,13 @@ def test_generate_gives_the_same_boards_here_and_on_a_server(server: RunningServ
     assert here["pruned"] == there["pruned"] > 0
 
 
+def test_of_several_models_the_one_that_can_only_do_what_is_asked_does_it(checkpoint: Path, tmp_path: Path) -> None:
+    generator = unmeasured(checkpoint, tmp_path / "generator", solves=False)
+    result = gram("generate", "--num-samples", "1", "--model", str(checkpoint), "--model", str(generator), "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == "generator"
+
+
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
@@ -74,6 +91,7 @@ def test_generate_gives_the_same_boards_here_and_on_a_server(server: RunningServ
         (("solve", "g7", "--num-trajectories", "0"), "greater than or equal to 1"),
         (("solve", "g7", "--model", "/nowhere"), "config.json"),
         (("train", "/nowhere.toml"), "/nowhere.toml"),
+        (("solve", "g7", "--slots", "1000000000000"), "fewer --slots"),
         (("serve", "--port", "x"), "port"),
         (("eval", "/nowhere"), "config.json"),
         (("eval",), "--all"),
@@ -95,22 +113,22 @@ def test_a_bad_option_on_a_server_is_explained(server: RunningServer) -> None:
 
 def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
     before = (checkpoint / "evaluation.json").read_bytes()
-    result = gram("eval", str(checkpoint), "--limit", "4", "--samples", "5", "--temperatures", "[1.0]")
+    result = gram("eval", str(checkpoint), "--limit", "4", "--samples", "5", "--boards", "6", "--temperatures", "[1.0]")
     assert result.returncode == 0, result.stderr
     assert "4 held-out" in result.stdout
+    assert "## From the empty input" in result.stdout
     assert "paper" in result.stdout
     assert (checkpoint / "evaluation.json").read_bytes() == before
 
 
 def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(
-        checkpoint, folder, ignore=lambda _, names: [n for n in names if n not in ("config.json", "model.safetensors")]
-    )
-    small = ("--samples", "2", "--temperatures", "[1.0]", "--max-steps", "1", "--grid-puzzles", "3", "--grid-depth", "5")
+    folder = unmeasured(checkpoint, tmp_path / "copy")
+    drawn = ("--samples", "2", "--boards", "5", "--temperatures", "[1.0]", "--max-steps", "1")
+    small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5")
     result = gram("eval", str(folder), *small)
     assert result.returncode == 0, result.stderr
-    (evaluation,) = json.loads((folder / "evaluation.json").read_text())
+    evaluation, generation = json.loads((folder / "evaluation.json").read_text())
+    assert Generation.model_validate(generation).samples == 5
     assert (evaluation["puzzles"], evaluation["samples"]) == (740, 2)
     curves = Curves.model_validate_json((folder / "curves.json").read_bytes())
     assert [e.samples for e in curves.by_samples] == [1, 2]
@@ -125,6 +143,32 @@ def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path:
     assert shlex.join(small) in command
     for plot in re.findall(r"!\[.*\]\((.*)\)", report):
         assert (folder / plot).read_text().endswith("</svg>\n")
+
+
+def test_eval_of_a_generator_measures_the_boards_that_generate_makes(checkpoint: Path, tmp_path: Path) -> None:
+    folder = unmeasured(checkpoint, tmp_path / "generator", solves=False)
+    measured = gram("eval", str(folder), "--boards", "30", "--temperatures", "[1.0, 2.0]", "--max-steps", "9", "--seed", "5")
+    assert measured.returncode == 0, measured.stderr
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "evaluation.json", "evaluation.md"}
+    assert measured.stdout[measured.stdout.index("## From the empty input") :].strip() in (folder / "evaluation.md").read_text()
+    generations = TypeAdapter(list[Generation]).validate_json((folder / "evaluation.json").read_bytes())
+    assert [(g.temperature, g.max_steps, g.seed, g.samples, g.reachable) for g in generations] == [
+        (temperature, 9, 5, 30, 92) for temperature in (1.0, 2.0)
+    ]
+    options = ("--num-samples", "30", "--temperature", "2", "--max-steps", "9", "--seed", "5", "--json")
+    made = json.loads(gram("generate", "--model", str(folder), *options).stdout)
+    votes = [candidate["votes"] for candidate in made["candidates"] if candidate["valid"]]
+    assert 1 < len(votes) < sum(votes) < 30, "all that the figures tell apart has happened"
+    hotter = generations[1]
+    assert (hotter.valid, hotter.distinct, hotter.mean_steps) == (sum(votes) / 30, len(votes), made["steps_run"] / 30)
+    assert hotter.total_variation == pytest.approx(sum(vote / sum(votes) - 1 / 92 for vote in votes))
+
+
+def test_eval_says_what_a_checkpoint_cannot_generate(checkpoint: Path, tmp_path: Path) -> None:
+    result = gram("eval", str(unmeasured(checkpoint, tmp_path / "copy", task="coloring-8")))
+    assert result.returncode == 1
+    assert "coloring-8 has no empty input" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_eval_without_matplotlib_says_what_to_install(checkpoint: Path) -> None:

@@ -1,6 +1,9 @@
 """The engine with the bundled weights: batch invariance, fairness, cancellation, and rows that go wrong."""
 
 import random
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,9 +12,13 @@ import pytest
 import torch
 
 from models.tasks import TASKS
+from server.engine import loop
 from server.engine.loop import Engine
-from server.engine.messages import Cancel, Submit, Trajectory
+from server.engine.messages import Cancel, LaneStats, StepReport, Submit, Trajectory, Unframer
 from server.engine.pruning import Prune
+from server.engine.runner import Runner
+from server.engine.slots import SlotPool
+from server.settings import DeviceError, EngineSettings
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]
@@ -130,12 +137,72 @@ def test_other_requests_in_flight_prune_no_other_trajectory(checkpoint: Path, pr
     assert of_request(finished + drain(engine), 0) == pruned_alone
 
 
-def test_torch_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
-    engine = make_engine(checkpoint, 32)
-    for lane in engine.lanes.values():
-        lane.runner._threads = None
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory], threads: int) -> None:
+    engine = Engine(EngineSettings(model=[checkpoint], slots=32, device="cpu", threads=threads))
     engine.handle(submit(0, 12))
     assert of_request(drain(engine), 0) == alone
+
+
+def test_where_the_slots_do_not_fit_fewer_are_taken_unless_they_were_asked_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room, original = 100, Runner.pool
+
+    def pool(self: Runner, num_slots: int) -> SlotPool:
+        if num_slots > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, num_slots)
+
+    monkeypatch.setattr(Runner, "pool", pool)
+    models = [checkpoint, checkpoint.with_name("sudoku-4x4")]
+    engine = Engine(EngineSettings(model=models, device="cpu", threads=20))
+    assert engine.placement.slots == 80
+    assert {lane.num_slots for lane in engine.lanes.values()} == {80}
+    assert "does not hold 320 slots: taking 160" in caplog.text
+    with pytest.raises(DeviceError, match="does not hold 101 slots; take fewer --slots"):
+        Engine(EngineSettings(model=models, device="cpu", slots=101))
+    room = 0
+    with pytest.raises(DeviceError, match="does not hold 1 slots"):
+        Engine(EngineSettings(model=models, device="cpu"))
+
+
+def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(30)
+    unframer: Unframer[StepReport] = Unframer(StepReport)
+    events = []
+    last = threading.Event()
+
+    class ThreeSteps:
+        launched = 0
+        idle = False
+
+        def launch(self) -> list[Callable[[], StepReport]]:
+            if self.idle:
+                return []
+            self.launched += 1
+            events.append(f"launch {self.launched}")
+            return [self.finish]
+
+        def finish(self) -> StepReport:
+            if self.launched > 1:
+                events.extend(f"sent {report.rows}" for report in unframer.feed(ours.recv(1 << 20)))
+            events.append(f"finish {self.launched}")
+            self.idle = self.launched == 3
+            if self.idle:
+                last.set()
+            return StepReport("model", [], {}, self.launched, 0.0, LaneStats(0, 0))
+
+    serving = threading.Thread(target=loop.serve, args=(theirs, ThreeSteps()))
+    with ours, theirs:
+        serving.start()
+        assert last.wait(30)
+        assert [report.rows for report in unframer.feed(ours.recv(1 << 20))] == [3], "the last is sent though nothing runs"
+        ours.shutdown(socket.SHUT_WR)
+        serving.join(30)
+    assert not serving.is_alive()
+    assert events == ["launch 1", "finish 1", "launch 2", "sent 1", "finish 2", "launch 3", "sent 2", "finish 3"]
 
 
 def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
@@ -222,13 +289,13 @@ def test_the_reports_add_up(checkpoint: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-@pytest.mark.parametrize("slots", [64, 200])
-def test_the_slot_count_changes_no_bit_on_a_gpu(checkpoint: Path, slots: int) -> None:
-    from server.settings import EngineSettings
-
-    answers = []
-    for count in (64, slots):
-        engine = Engine(EngineSettings(model=[checkpoint], slots=count, device="cuda"))
-        engine.handle(submit(0, 12))
-        answers.append(of_request(drain(engine), 0))
-    assert answers[0] == answers[1]
+@pytest.mark.parametrize("slots", [1, 64, 200, 512])
+def test_neither_slots_nor_other_requests_change_a_bit_on_a_gpu(checkpoint: Path, slots: int) -> None:
+    alone = Engine(EngineSettings(model=[checkpoint], slots=64, device="cuda"))
+    alone.handle(submit(0, 100))
+    crowded = Engine(EngineSettings(model=[checkpoint], slots=slots, device="cuda"))
+    for request in range(1, 6):
+        crowded.handle(submit(request, 40, seed=request, temperature=0.5 * request, puzzle=request))
+    finished = step(crowded)
+    crowded.handle(submit(0, 100))
+    assert of_request(finished + drain(crowded), 0) == of_request(drain(alone), 0)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.pruning import Prune
-from server.engine.scheduler import HALT_THRESHOLD, Ended, Observation, Scheduler
+from server.engine.scheduler import Ended, Observation, Scheduler
 
-GOES_ON = Observation(0.0, 0.5, finite=True)
+GOES_ON = Observation(0.5, retires=False)
 REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 20)), min_size=1, max_size=12)
 """(trajectories, max_steps, step of arrival) of each request."""
 
@@ -26,13 +26,14 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
     scheduler = Scheduler(slots)
     ended: Counter[tuple[int, int]] = Counter()
     holder: dict[int, tuple[int, int]] = {}
+    made: Counter[int] = Counter()
     gone: set[int] = set()
     step = 0
     while step <= 20 or not scheduler.idle:
-        for number, (trajectories, max_steps, arrival) in enumerate(requests):
+        for number, (trajectories, _, arrival) in enumerate(requests):
             if arrival == step:
                 prune = Prune(0.5, (1, 3)) if number % 2 else None
-                scheduler.submit(number, 0, trajectories, max_steps, prune)
+                scheduler.submit(number, 0, trajectories, prune)
         if step == 10:
             for number in cancelled & set(range(len(requests))):
                 for slot in scheduler.cancel(number):
@@ -42,12 +43,18 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
             assert slot not in holder
             assert 0 <= slot < slots
             holder[slot] = request, trajectory
+            made[slot] = 0
         assert scheduler.live == len(holder) <= slots
         assert not (scheduler.waiting and scheduler.live < slots), "a slot is idle while a trajectory waits"
-        shown = {slot: Observation(halts.random(), halts.random(), finite=halts.random() < 0.9) for slot in holder}
-        for slot, request, trajectory, steps, _ in scheduler.step(shown):
+        made.update(list(holder))
+        shown = {
+            slot: Observation(halts.random(), made[slot] == requests[request][1] or halts.random() < 0.4)
+            for slot, (request, _) in holder.items()
+        }
+        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
             assert holder.pop(slot) == (request, trajectory)
-            assert 1 <= steps <= requests[request][1]
+            assert steps == made[slot]
+            assert pruned != shown[slot].retires
             ended[request, trajectory] += 1
         step += 1
         assert step < 10_000
@@ -60,41 +67,46 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
 
 
 @settings(deadline=None)
-@given(slots=st.integers(1, 8), others=st.lists(st.integers(1, 1000), max_size=6), max_steps=st.integers(1, 5))
-def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: list[int], max_steps: int) -> None:
+@given(slots=st.integers(1, 8), others=st.lists(st.integers(1, 1000), max_size=6), depth=st.integers(1, 5))
+def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: list[int], depth: int) -> None:
+    """Every trajectory takes `depth` steps."""
     scheduler = Scheduler(slots)
-    for number, trajectories in enumerate(others):
-        scheduler.submit(number, 0, trajectories, max_steps)
-    list(scheduler.admit())
-    scheduler.step(dict.fromkeys(range(slots), GOES_ON))
-    scheduler.submit(99, 0, 1, max_steps)
-    started_before = 0
-    for _ in range(max_steps * (len(others) + 1) + 1):
+    made: Counter[int] = Counter()
+
+    def admit() -> list[int]:
         admitted = list(scheduler.admit())
-        if any(request == 99 for _, request, _ in admitted):
-            started_before += [request for _, request, _ in admitted].index(99)
+        made.update({slot: -made[slot] for slot, _, _ in admitted})
+        return [request for _, request, _ in admitted]
+
+    def step() -> None:
+        made.update(range(slots))
+        scheduler.step({slot: Observation(0.5, made[slot] == depth) for slot in range(slots)})
+
+    for number, trajectories in enumerate(others):
+        scheduler.submit(number, 0, trajectories)
+    admit()
+    step()
+    scheduler.submit(99, 0, 1)
+    started_before = 0
+    for _ in range(depth * (len(others) + 1) + 1):
+        admitted = admit()
+        if 99 in admitted:
+            started_before += admitted.index(99)
             break
         started_before += len(admitted)
-        scheduler.step(dict.fromkeys(range(slots), GOES_ON))
+        step()
     else:
         pytest.fail("the new request never started")
     assert started_before <= len(others)
 
 
-def test_a_row_that_is_not_finite_ends_at_once() -> None:
+def test_a_trajectory_that_retires_ends_and_one_that_does_not_goes_on() -> None:
     scheduler = Scheduler(1)
-    scheduler.submit(7, 0, 1, 16)
+    scheduler.submit(7, 0, 1)
     ((slot, _, _),) = scheduler.admit()
-    assert scheduler.step({slot: Observation(math.nan, math.nan, finite=False)}) == [Ended(slot, 7, 0, 1, pruned=False)]
+    assert scheduler.step({slot: GOES_ON}) == []
+    assert scheduler.step({slot: Observation(math.nan, retires=True)}) == [Ended(slot, 7, 0, 2, pruned=False)]
     assert scheduler.idle
-
-
-def test_a_trajectory_halts_only_above_the_threshold() -> None:
-    scheduler = Scheduler(1)
-    scheduler.submit(0, 0, 1, 16)
-    ((slot, _, _),) = scheduler.admit()
-    assert scheduler.step({slot: Observation(0.5, 0.0, finite=True)}) == []
-    assert scheduler.step({slot: Observation(0.51, 0.0, finite=True)}) == [Ended(slot, 0, 0, 2, pruned=False)]
 
 
 Course = list[tuple[bool, float]]
@@ -141,19 +153,20 @@ def test_who_is_pruned_follows_from_the_requests_own_values(
     holder: dict[int, list[int]] = {}
     ends = []
     for step in range(10_000):
-        for number, (trajectories, max_steps, arrival) in enumerate(requests, start=1):
+        for number, (trajectories, _, arrival) in enumerate(requests, start=1):
             if arrival == step:
-                scheduler.submit(number, 0, trajectories, max_steps, prune if number % 2 else None)
+                scheduler.submit(number, 0, trajectories, prune if number % 2 else None)
         if step == 5:
-            scheduler.submit(0, 0, len(courses), 5, prune)
+            scheduler.submit(0, 0, len(courses), prune)
         for slot, request, trajectory in scheduler.admit():
             holder[slot] = [request, trajectory, 0]
         shown = {}
         for slot in order.sample(sorted(holder), len(holder)):
             request, trajectory, steps = holder[slot]
-            halts, value = courses[trajectory][steps] if request == 0 else (order.random() < 0.2, order.random())
-            shown[slot] = Observation(HALT_THRESHOLD + halts / 2, value, finite=True)
             holder[slot][2] += 1
+            depth = 5 if request == 0 else requests[request - 1][1]
+            halts, value = courses[trajectory][steps] if request == 0 else (order.random() < 0.2, order.random())
+            shown[slot] = Observation(value, halts or steps + 1 == depth)
         for slot, request, trajectory, steps, pruned in scheduler.step(shown):
             del holder[slot]
             if request == 0:
@@ -166,17 +179,17 @@ def test_who_is_pruned_follows_from_the_requests_own_values(
 
 def test_a_request_resumes_at_its_first_unfinished_trajectory() -> None:
     scheduler = Scheduler(8)
-    scheduler.submit(0, 5, 8, 1)
+    scheduler.submit(0, 5, 8)
     assert sorted(trajectory for _, _, trajectory in scheduler.admit()) == [5, 6, 7]
 
 
 def test_misuse_is_refused() -> None:
     scheduler = Scheduler(1)
-    scheduler.submit(0, 0, 1, 1)
+    scheduler.submit(0, 0, 1)
     with pytest.raises(ValueError, match="already"):
-        scheduler.submit(0, 0, 1, 1)
+        scheduler.submit(0, 0, 1)
     with pytest.raises(ValueError, match="no trajectory"):
-        scheduler.submit(1, 3, 3, 1)
+        scheduler.submit(1, 3, 3)
     with pytest.raises(ValueError, match="pruned"):
-        scheduler.submit(1, 3, 5, 1, Prune(0.5, (2,)))
+        scheduler.submit(1, 3, 5, Prune(0.5, (2,)))
     assert scheduler.cancel(42) == []

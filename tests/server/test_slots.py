@@ -5,16 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.config import ModelConfig
-from models.gram import GRAM
 from server.engine.slots import SlotPool, Start
+from tests.server.support import tiny_model
 
 TILE = 4
-CONFIG = ModelConfig(vocab_size=3, seq_len=4, dim=8, num_layers=1, mixer_dim=8, mlp_dim=8, guidance_dim=8, num_registers=1)
 
 
 def make_pool(slots: int) -> SlotPool:
-    return SlotPool(GRAM(CONFIG, posterior=False).requires_grad_(False), slots, TILE, torch.device("cpu"))
+    return SlotPool(tiny_model(), slots, TILE, torch.device("cpu"))
 
 
 @settings(deadline=None)
@@ -74,3 +72,21 @@ def test_all_64_bits_of_a_seed_are_kept() -> None:
     pool = make_pool(1)
     pool.place([Start(0, bytes(4), 2**63 - 1, 0, 1.0)])
     assert int(pool.seed[0]) == 2**63 - 1
+
+
+def test_the_last_transition_follows_from_the_steps_that_a_trajectory_may_make() -> None:
+    pool = make_pool(3)
+    pool.place([Start(0, bytes(4), 0, 0, 1.0), Start(1, bytes(4), 0, 1, 1.0, 5), Start(2, bytes(4), 0, 2, 1.0, 10**30)])
+    without, five, many = pool.last[:3].tolist()
+    assert five == 5 * pool._model.config.transitions
+    assert without == many > 10**9
+
+
+def test_the_report_has_room_for_each_row_s_numbers_and_answer() -> None:
+    pool = make_pool(2)
+    numbers, answers = pool.shown(pool.report)
+    numbers.copy_(torch.arange(16).view(4, 4))
+    answers.fill_(7)
+    assert numbers.tolist() == torch.arange(16.0).view(4, 4).tolist()
+    numbers, answers = pool.shown(pool.report[:2].clone())
+    assert (numbers.shape, answers.tolist()) == ((2, 4), [[7] * 4] * 2)

@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import math
 import string
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from models.tasks import TASKS, PuzzleError, Tokens
+from models.tasks import TASKS, PuzzleError, Tokens, cell_entropy
 from models.tasks.nqueens import EMPTY, QUEEN, UNKNOWN, NQueens
 
 TASK = NQueens(8, paper={})
@@ -244,6 +245,13 @@ def test_the_boards_are_the_92_that_brute_force_finds() -> None:
     assert len(WHOLE) == 92
     assert as_bytes(TASK.boards) == as_bytes(np.array([board(columns, rest=EMPTY) for columns in WHOLE]))
     assert len(TASK.boards) == 92
+
+
+def test_the_entropy_is_that_of_queen_or_none_in_each_square() -> None:
+    assert cell_entropy(TASK.boards[:1]) == 0
+    shares = np.array([board(columns, rest=EMPTY) == QUEEN for columns in WHOLE]).mean(0)
+    by_hand = np.mean([-p * math.log(p) - (1 - p) * math.log(1 - p) for p in shares])
+    assert TASK.board_entropy == pytest.approx(by_hand)
 
 
 def test_check_accepts_exactly_the_92_boards_among_all_permutations() -> None:

@@ -1,4 +1,5 @@
 import itertools
+import math
 import string
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tasks import PuzzleError, Tokens
+from models.tasks import PuzzleError, Tokens, cell_entropy
 from models.tasks.sudoku import DATA, Sudoku, add_clues, main
 
 TASKS = {size: Sudoku(size, paper={}) for size in (4, 6, 9)}
@@ -290,6 +291,21 @@ def test_solutions_are_all_or_the_first_thousand() -> None:
     assert TASKS[4].solutions(TASKS[4].parse("123....4........")).shape == (0, 16)
 
 
+def test_the_boards_of_4x4_are_listed_and_those_of_larger_ones_are_too_many() -> None:
+    assert TASKS[4].boards is not None
+    assert len(as_set(TASKS[4].boards)) == len(TASKS[4].boards) == 288
+    assert all(TASKS[4].check(TASKS[4].blank, board) for board in TASKS[4].boards)
+    assert TASKS[6].boards is TASKS[9].boards is None
+
+
+def test_the_entropy_of_full_boards_is_that_of_their_digits() -> None:
+    assert TASKS[4].boards is not None
+    assert TASKS[4].board_entropy == pytest.approx(cell_entropy(TASKS[4].boards))
+    for size, task in TASKS.items():
+        drawn = cell_entropy(task.sample_boards(np.random.default_rng(0), 20_000))
+        assert drawn == pytest.approx(task.board_entropy, rel=1e-3) == pytest.approx(math.log(size))
+
+
 # --- training pairs
 
 
@@ -360,11 +376,24 @@ def test_full_boards_are_drawn_uniformly() -> None:
 
 @pytest.mark.parametrize("size", [6, 9])
 def test_full_boards_of_other_sizes_are_valid(size: int) -> None:
-    task = Sudoku(size, paper={})
-    task.pool_size = 500
+    task = TASKS[size]
     boards = task.sample_boards(np.random.default_rng(0), 200)
     assert len(as_set(boards)) == 200
     assert all(task.check(task.blank, board) for board in boards)
+
+
+@pytest.mark.parametrize("size", [6, 9])
+@given(seed=st.integers(0, 2**32), certain=st.integers(0, 81))
+@settings(max_examples=20, deadline=None)
+def test_the_nearest_board_keeps_what_is_certain(size: int, seed: int, certain: int) -> None:
+    task, rng = TASKS[size], np.random.default_rng(seed)
+    board = task.solver.random_boards(seed, 1)[0]
+    log_p = np.log(rng.dirichlet(np.ones(task.vocab_size), size=task.seq_len))
+    cells = rng.permutation(task.seq_len)[:certain]
+    log_p[cells, board[cells]] = 0.0
+    nearest = task.nearest_board(log_p)
+    assert task.check(task.blank, nearest)
+    assert np.array_equal(nearest[cells], board[cells])
 
 
 @pytest.mark.parametrize("size", TASKS)

@@ -198,6 +198,21 @@ def test_posterior_rows_keep_their_target_and_prior_rows_take_the_nearest_soluti
     assert torch.equal(carry.target[3:], pairs[3:])
 
 
+def test_prior_rows_of_a_generator_with_too_many_boards_to_list_take_the_nearest(
+    tiny: ModelConfig, random_model: Build, recipe: Recipe
+) -> None:
+    task = TASKS["sudoku-6x6"]
+    shape = tiny.model_copy(update={"vocab_size": task.vocab_size, "seq_len": task.seq_len})
+    config = recipe(task=task.name, solves=False, generates=True, model=shape, prior_share=0.5)
+    model, rng = random_model(shape), np.random.default_rng(0)
+    carry = start(model, config, config.batch_size, rng)
+    assert not carry.puzzle.any()
+    losses(model, task, carry, config.stages[0], config, rng)
+    log_p = model.decode(carry.state.h[:3]).log_softmax(-1).double().detach().numpy()
+    assert np.array_equal(carry.target[:3].numpy(), [task.nearest_board(row) for row in log_p])
+    assert len({board.tobytes() for board in carry.target.numpy()}) == config.batch_size
+
+
 def test_prior_rows_bear_no_loss_in_their_free_steps(tiny: ModelConfig, random_model: Build, recipe: Recipe) -> None:
     shallow = tiny.model_copy(update={"transitions": 1})  # so that the gradient reaches the state handed over
     model = random_model(shallow)

@@ -1,0 +1,9 @@
+"""What the tests of the kernels share."""
+
+from kernels import dispatch
+
+
+def forget_choices() -> None:
+    """Have the dispatcher look at its environment again."""
+    for choice in (dispatch._forced, dispatch._never_triton, dispatch._triton_works):
+        choice.cache_clear()
