@@ -1,6 +1,8 @@
 """Training on several devices: torchrun starts a process for each, and they agree on every update."""
 
+import atexit
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -8,6 +10,13 @@ from typing import Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def _leave() -> None:
+    """End the group, and give way to gloo's threads: one that has yet to free its last tensor needs the interpreter's lock,
+    and one that asks for it while the interpreter ends aborts a run that has succeeded."""
+    dist.destroy_process_group()
+    time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Peers:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
