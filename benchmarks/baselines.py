@@ -1,4 +1,5 @@
-"""GRAM beside the deterministic models it grew out of, on the same held-out puzzles: the paper's Table 1, on our machine."""
+"""GRAM beside the deterministic models it grew out of, and beside itself trained without one of its parts, on the same
+held-out puzzles: the paper's Tables 1 and 3, on our machine."""
 
 import argparse
 from pathlib import Path
@@ -7,14 +8,31 @@ from models.config import WEIGHTS_FILE, ZOO, read_config
 from models.evaluation import Conditions, Evaluation, evaluate, judge
 from models.report import table
 from models.tasks import TASKS
+from models.training.config import load_training_config
 from server.engine.loop import Engine
 from server.evaluation import draw_without_halting
 from server.settings import EngineSettings
 
 BASELINES = ZOO.parent / "baselines"
 _TASKS = ("nqueens-8", "coloring-8", "sudoku-9x9")
-_KINDS = {"": "GRAM", "-trm": "TRM", "-hrm": "HRM", "-looped": "Looped Transformer"}
+_KINDS = {
+    "gram": "GRAM",
+    "trm": "TRM",
+    "hrm": "HRM",
+    "looped": "Looped Transformer",
+    "noise-only": "GRAM trained with mu = 0",
+    "mean-only": "GRAM trained with sigma = exp(-8)",
+    "posterior-only": "GRAM trained without prior states",
+    "zoo": "GRAM as bundled",
+}
+_FIGURES = ("single", "lprm", "majority", "any", "coverage", "coverage_limit")
 _DEPTH = 16
+
+
+def checkpoint(task: str, kind: str) -> Path:
+    """Where the comparison of a task has its GRAM, its baselines and its ablations: a GRAM of its own, or the bundled one."""
+    folder = BASELINES / f"{task}-{kind}"
+    return ZOO / task if kind == "zoo" or (kind == "gram" and not folder.exists()) else folder
 
 
 def measure(folder: Path, samples: int, limit: int | None) -> tuple[int, list[Evaluation]]:
@@ -43,16 +61,20 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for task in arguments.tasks:
-        for suffix, kind in _KINDS.items():
-            folder = (BASELINES if suffix else ZOO) / (task + suffix)
+        for kind, title in _KINDS.items():
+            folder = checkpoint(task, kind)
+            if not folder.exists() or (kind == "zoo" and folder == checkpoint(task, "gram")):
+                continue
+            updates = str(load_training_config(folder / "train.toml").updates)
             if not (folder / WEIGHTS_FILE).exists():
-                rows.append([task, kind, "not trained", *[""] * 6])
+                rows.append([task, title, updates, "not trained", *[""] * (2 + len(_FIGURES))])
                 continue
             parameters, evaluations = measure(folder, arguments.samples, arguments.puzzles)
             for e in evaluations:
-                shares = [f"{share:.1%}" for share in (e.single, e.lprm, e.coverage, e.coverage_limit)]
-                rows.append([task, kind, f"{e.puzzles} {e.test_set}", f"{parameters:,}", str(e.samples), *shares])
-    print(table(["task", "model", "puzzles", "parameters", "samples", "single", "lprm", "coverage", "coverage limit"], rows))
+                shares = [f"{getattr(e, figure):.1%}" for figure in _FIGURES]
+                conflicts = f"{e.conflicts:,}"
+                rows.append([task, title, updates, f"{e.puzzles} {e.test_set}", f"{parameters:,}", *shares, conflicts])
+    print(table(["task", "model", "updates", "puzzles", "parameters", *_FIGURES, "conflicts"], rows))
 
 
 if __name__ == "__main__":

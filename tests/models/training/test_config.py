@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.baselines import checkpoint
 from models.config import ZOO
 from models.tasks import TASKS
 from models.training.config import ConfigError, TrainingConfig, load_training_config
@@ -33,13 +34,14 @@ def test_every_bundled_recipe_is_valid_and_lies_in_a_folder_named_after_its_task
 
 
 @pytest.mark.parametrize("path", sorted(ZOO.parent.glob("baselines/*/train.toml")), ids=lambda path: path.parent.name)
-def test_a_baseline_trains_as_long_as_gram_and_without_guidance(path: Path) -> None:
-    baseline = load_training_config(path)
-    gram = load_training_config(ZOO / baseline.task / "train.toml")
-    assert (baseline.updates, baseline.batch_size) == (gram.updates, gram.batch_size)
-    assert baseline.model.guidance == "none"
+def test_what_gram_is_compared_with_trains_as_long_and_applies_its_core_as_often(path: Path) -> None:
+    compared = load_training_config(path)
+    gram = load_training_config(checkpoint(compared.task, "gram") / "train.toml")
+    assert (compared.updates, compared.batch_size) == (gram.updates, gram.batch_size)
     steps = {"low_steps", "transitions", "supervision_steps"}
-    assert baseline.model.model_dump(include=steps) == gram.model.model_dump(include=steps)
+    assert compared.model.model_dump(include=steps) == gram.model.model_dump(include=steps)
+    deterministic = path.parent.name.removeprefix(f"{compared.task}-") in ("trm", "hrm", "looped")
+    assert (compared.model.guidance == "none") == deterministic
 
 
 def test_there_is_a_bundled_recipe_for_every_task() -> None:
