@@ -8,7 +8,7 @@ import torch
 
 from models.config import ZOO, read_config
 from models.evaluation import Conditions, Evaluation, evaluate, judge
-from models.report import table
+from models.markdown import table
 from models.tasks import TASKS
 from server.engine.loop import Engine
 from server.evaluation import draw, draw_without_halting

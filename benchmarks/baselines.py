@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.config import WEIGHTS_FILE, ZOO, read_config
 from models.evaluation import Conditions, Evaluation, evaluate, judge
-from models.report import table
+from models.markdown import table
 from models.tasks import TASKS
 from models.training.config import load_training_config
 from server.engine.loop import Engine

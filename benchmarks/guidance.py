@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from models.config import read_config
-from models.report import table
+from models.markdown import table
 from models.tasks import TASKS, Task, Tokens
 from server.api.schemas import Guidance, Options, Pruning
 from server.engine.loop import Engine

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from models.config import EVALUATION_FILE, ZOO, read_config
 from models.evaluation import Curves, Evaluation, Figures, Generation
+from models.markdown import table
 from models.plots import plot_by_depth, plot_by_samples
 from models.tasks import TASKS, Task
 
@@ -167,12 +168,3 @@ def _cell(column: str, figure: float | None) -> str:
     if figure is None:
         return "-"
     return f"{figure:,}" if isinstance(figure, int) else _NUMBERS.get(column, "{:.2%}").format(figure)
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, whose columns are aligned in a terminal too."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * (width - 1) + ":" for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )

@@ -48,7 +48,7 @@ class Runner:
     def __init__(self, model: GRAM, device: torch.device, threads: ThreadPoolExecutor | None = None) -> None:
         self.model = model
         self.device = device
-        self._threads = threads
+        self.threads = threads
 
     def pool(self, num_slots: int) -> SlotPool:
         """Slots for this model on this device."""
@@ -61,12 +61,16 @@ class Runner:
     def launch(self, pool: SlotPool) -> Callable[[], Observed]:
         """Start a step. The function returned waits for it; until then nobody may touch the pool."""
         starts = range(0, pool.live, self.tile)
-        each = self._threads.map if self._threads else map
-        tiles = each(partial(self._step_tile, pool), starts)
+        step = partial(self._step_tile, pool)
+        tiles = [self.threads.submit(step, start) for start in starts] if self.threads else []
 
         def wait() -> Observed:
-            for _ in tiles:
-                pass
+            if not self.threads:
+                for start in starts:
+                    step(start)
+            # All of them, also where one has failed: a tile writes to the pool for as long as it runs.
+            if errors := [error for tile in tiles if (error := tile.exception())]:
+                raise errors[0]
             return observe(pool, pool.report)
 
         return wait

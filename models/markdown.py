@@ -1,0 +1,10 @@
+"""Tables as the documents and the terminal show them."""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, whose columns are aligned in a terminal too."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * (width - 1) + ":" for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )

@@ -1,0 +1,272 @@
+"""`gram bench`: what this machine can do, and how near to it the kernels, the supervision step and the engine come."""
+
+import datetime
+import itertools
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, Field
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from kernels import bench
+from models.config import ModelConfig
+from models.gram import GRAM
+from models.markdown import table
+from models.tasks import TASKS
+from server.api.schemas import Options
+from server.api.service import read_models
+from server.engine.device import Placement, resolve
+from server.engine.graphs import GraphRunner
+from server.engine.loop import Engine, Lane
+from server.engine.runner import HALT_THRESHOLD, Runner
+from server.engine.slots import SlotPool, Start
+from server.local import run
+
+if TYPE_CHECKING:
+    from server.cli import Bench
+
+_ENGINE_SECONDS = 5.0
+_TRAJECTORIES = 20
+"""Of each request to the engine."""
+
+_SUDOKU = TASKS["sudoku-9x9"]
+SIZES = {
+    "D 128": ModelConfig(vocab_size=_SUDOKU.vocab_size, seq_len=_SUDOKU.seq_len),
+    "D 512": ModelConfig(
+        vocab_size=_SUDOKU.vocab_size,
+        seq_len=_SUDOKU.seq_len,
+        num_registers=16,
+        dim=512,
+        mixer_dim=512,
+        mlp_dim=1536,
+        guidance_dim=512,
+        low_steps=6,
+        transitions=3,
+    ),
+}
+"""The models whose step is measured: our default sizes and the paper's, both on Sudoku's grid, with random weights."""
+
+
+class KernelFigures(BaseModel):
+    """A kernel at one size, `slots` rows of it."""
+
+    name: str
+    model: str
+    slots: int
+    gbps: float = Field(description="10^9 bytes of its inputs and outputs per second")
+    share_of_copy: float = Field(description="of the rate at which this machine copies")
+    vs_eager: float = Field(description="speed as a multiple of the same in PyTorch; on a CPU it is the same code")
+    vs_compile: float | None = Field(description="speed as a multiple of the same under torch.compile; null if that fails")
+
+
+class StepFigures(BaseModel):
+    """A supervision step of a full pool."""
+
+    model: str
+    slots: int
+    dtype: str
+    ms: float
+    gflops: float = Field(description="10^9 operations of its matrix products per second")
+    share_of_matmul: float = Field(description="of the rate at which this machine multiplies large matrices")
+    trajectory_steps_per_s: float
+
+
+class EngineFigures(BaseModel):
+    """The engine at saturation, with a bundled model and requests of 20 trajectories."""
+
+    model: str
+    slots: int
+    trajectory_steps_per_s: float
+    host_share: float = Field(description="what scheduling and reporting take: 1 - the rate as a share of the bare step's")
+
+
+class BenchReport(BaseModel):
+    """What --json writes."""
+
+    machine: str
+    date: str
+    torch: str
+    dtype: str
+    threads: int
+    matmul_gflops: float
+    copy_gbps: float
+    kernels: list[KernelFigures]
+    step: list[StepFigures]
+    engine: list[EngineFigures]
+
+    def text(self) -> str:
+        """The same for a terminal, in Markdown."""
+        where = f"{self.machine}, {self.threads} threads, {self.dtype}, torch {self.torch}, {self.date}"
+        ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, copies {self.copy_gbps:,.1f} GB/s"
+        return "\n\n".join([where, ceilings, *(_table(group) for group in (self.kernels, self.step, self.engine) if group)])
+
+
+def measure(options: "Bench") -> BenchReport:
+    """Measure all; shows a progress bar. Raises CheckpointError, DeviceError."""
+    place = resolve(options)
+    engine = Engine(options.for_checkpoint(options.model[0]))
+    (lane,) = engine.lanes.values()
+    slots = [options.slots] if options.slots else _slots(lane)
+    cases = [(size, case) for size in SIZES for case in _cases(size, place)]
+    with tqdm(total=1 + len(cases) + len(SIZES) * len(slots) + 1, desc="ceilings", unit="part") as bar:
+        torch.set_num_threads(place.threads)  # the ceilings are the whole machine's, and what is beside them likewise
+        matmul = bench.matmul_rate(place.device, place.dtype)
+        copy = bench.copy_rate(place.device)
+        bar.update()
+        kernels = []
+        for size, case in cases:
+            bar.set_description(f"{case.name}, {size}")
+            kernels.append(_kernel(size, place, case, copy))
+            bar.update()
+        torch.set_num_threads(1)  # a tile is one thread's
+        steps = []
+        for size, count in itertools.product(SIZES, slots):
+            bar.set_description(f"step, {size}, {count} slots")
+            steps.append(_step(size, lane.runner, place, count, matmul))
+            bar.update()
+        bar.set_description("engine")
+        served = _engine(engine, options.model[0])
+        bar.update()
+    return BenchReport(
+        machine=_machine(place),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        torch=torch.__version__,
+        dtype=_name(place.dtype),
+        threads=place.threads,
+        matmul_gflops=matmul / 1e9,
+        copy_gbps=copy / 1e9,
+        kernels=kernels,
+        step=steps,
+        engine=[served],
+    )
+
+
+def _slots(lane: Lane) -> list[int]:
+    """One tile, what the engine takes by default, and more."""
+    return sorted({lane.runner.tile, lane.num_slots, 2 * lane.num_slots})
+
+
+def _cases(size: str, place: Placement) -> Iterator[bench.Case]:
+    config = SIZES[size]
+    return bench.cases(place.slots, config.length, config.dim, place.device, place.dtype)
+
+
+def _kernel(size: str, place: Placement, case: bench.Case, copy: float) -> KernelFigures:
+    measured = bench.measure(case, place.device)
+    return KernelFigures(
+        name=case.name,
+        model=size,
+        slots=place.slots,
+        gbps=measured.rate / 1e9,
+        share_of_copy=measured.rate / copy,
+        vs_eager=measured.vs_eager,
+        vs_compile=measured.vs_compile,
+    )
+
+
+def _step(size: str, like: Runner, place: Placement, slots: int, matmul: float) -> StepFigures:
+    """A step of the engine's own kind of runner, over slots that are all live."""
+    model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
+    runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
+    pool = runner.pool(slots)
+    _fill(pool, model.config, slots)
+    once = _bare_step(runner, pool)
+    rate = slots * row_operations(model.config) / once
+    return StepFigures(
+        model=size,
+        slots=slots,
+        dtype=_name(place.dtype),
+        ms=once * 1e3,
+        gflops=rate / 1e9,
+        share_of_matmul=rate / matmul,
+        trajectory_steps_per_s=slots / once,
+    )
+
+
+def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
+    """A trajectory in each slot, four to a puzzle, which never ends."""
+    puzzles = torch.randint(0, config.vocab_size, (-(-slots // 4), config.seq_len), dtype=torch.uint8).numpy()
+    pool.place([Start(slot, puzzles[slot // 4].tobytes(), slot // 4, slot % 4, 1.0) for slot in range(slots)])
+
+
+def _bare_step(runner: Runner, pool: SlotPool) -> float:
+    (once,) = bench.seconds([lambda _: runner.step(pool)], runner.device)
+    return once
+
+
+def row_operations(config: ModelConfig) -> int:
+    """Additions and multiplications in the matrix products of one trajectory's supervision step, the readout's included.
+
+    Counted by PyTorch, on tensors without data.
+    """
+    meta = torch.device("meta")
+    with meta:
+        model = GRAM(config, posterior=False)
+        key = torch.zeros(1, dtype=torch.int64)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            e_x = model.encode(key.expand(1, config.seq_len))
+            state = model.supervision_step(model.initial_state(1), e_x, key, key, key, torch.ones(1))
+            model.read(state, key, key, HALT_THRESHOLD)
+    operations: int = counter.get_total_flops()
+    return operations
+
+
+def _engine(engine: Engine, folder: Path) -> EngineFigures:
+    """Trajectory-steps per second while there is always more to do, beside those of the same slots stepped alone."""
+    ((name, lane),) = engine.lanes.items()
+    pool = lane.runner.pool(lane.num_slots)
+    _fill(pool, lane.runner.model.config, lane.num_slots)
+    bare = lane.num_slots / _bare_step(lane.runner, pool)
+    engine.warm_up()
+    (model,) = read_models([folder]).values()
+    puzzles = next(iter(model.task.test_sets.values()))
+    options = Options(num_trajectories=_TRAJECTORIES)
+    begin = time.monotonic()
+    end = begin + _ENGINE_SECONDS
+    requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
+    steps = 0
+    for trajectory in run(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES):
+        if time.monotonic() > end:
+            break
+        steps += trajectory.steps
+    rate = steps / _ENGINE_SECONDS
+    return EngineFigures(model=name, slots=lane.num_slots, trajectory_steps_per_s=rate, host_share=1 - rate / bare)
+
+
+def _machine(place: Placement) -> str:
+    """The processor's name."""
+    if place.device.type == "cuda":
+        return torch.cuda.get_device_name(place.device)
+    names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _table(figures: Sequence[BaseModel]) -> str:
+    """A line for each, a column for each field."""
+    header = list(type(figures[0]).model_fields)
+    return table(header, [[_cell(name, getattr(line, name)) for name in header] for line in figures])
+
+
+def _cell(name: str, value: str | float | None) -> str:
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:.1%}" if "share" in name else f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+    return value
