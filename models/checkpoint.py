@@ -1,5 +1,6 @@
 """Checkpoints: a folder with config.json and model.safetensors, loaded strictly. Never pickle."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> G
         raise CheckpointError(f"{path}: " + "; ".join(sorted(problems)))
     model.load_state_dict(given, strict=False)  # a shared core is stored once; the check above was the strict one
     return model.to(device).cast_weights().eval().requires_grad_(False)
+
+
+def fingerprint(folder: Path) -> str:
+    """The SHA-256 of a checkpoint's files: another one stands for another model."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def served_weights(model: GRAM) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import logging
 import os
 import shlex
 import sys
@@ -17,6 +16,8 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, SettingsC
 
 from models.config import ZOO, CheckpointError, describe, read_config
 from models.tasks import TASKS, PuzzleError
+from server import logs
+from server.api.keys import LABEL, Key, KeysError, digest, new_key
 from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
 from server.api.service import choose, read_models
 from server.settings import Device, DeviceError, EngineSettings, ServerSettings, bundled_models, model_name
@@ -38,11 +39,11 @@ class Serve(ServerSettings):
         from server.api.app import serve
         from server.supervisor import EngineUnavailableError
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logs.configure(self.log_format)
         try:
             uvloop.run(serve(self))
         except EngineUnavailableError as error:
-            raise CommandError(f"no engine can answer: {error}") from error
+            raise CommandError(str(error)) from error
 
 
 class Sampling(Options, EngineSettings):
@@ -53,6 +54,7 @@ class Sampling(Options, EngineSettings):
 
     task: str | None = Field(None, description="the kind of puzzle (default: the first loaded model's)")
     url: str | None = Field(None, description="a running server; without it the model runs in this process")
+    api_key: str | None = Field(None, description="a key of that server, where it asks for one; rather in GRAM_API_KEY")
     json_output: bool = Field(False, alias="json", description="print the response as JSON")
 
     def cli_cmd(self) -> None:
@@ -70,7 +72,9 @@ class Sampling(Options, EngineSettings):
     def _remote(self) -> SolveResponse:
         request = self._request(self.task or next(iter(TASKS)))
         try:
-            response = httpx.post(f"{self.url}/v1/{request.ability}", json=request.model_dump(by_alias=True), timeout=None)
+            headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            body = request.model_dump(by_alias=True)
+            response = httpx.post(f"{self.url}/v1/{request.ability}", json=body, headers=headers, timeout=None)
         except httpx.HTTPError as error:
             raise CommandError(f"{self.url} does not answer: {error}") from error
         if response.is_error:
@@ -214,6 +218,34 @@ class Eval(EngineSettings):
         return shlex.join(words)
 
 
+class Bench(EngineSettings):
+    """Measure what this machine can do, and how near to it the kernels, the supervision step and the engine come."""
+
+    json_file: Path | None = Field(None, alias="json", description="a file to write the same figures to")
+
+    def cli_cmd(self) -> None:
+        from server.bench import measure
+
+        report = measure(self)
+        print(report.text())
+        if self.json_file:
+            self.json_file.write_text(report.model_dump_json(indent=2) + "\n")
+
+
+class MakeKey(BaseModel):
+    """Make an API key, and the lines for the server's --keys-file that let it in."""
+
+    label: CliPositionalArg[str] = Field(pattern=LABEL, description="its name in the metrics and the log")
+    requests_per_second: float | None = Field(None, gt=0, description="more are refused (default: any number)")
+    admin: bool = Field(False, description="let it load and unload models")
+
+    def cli_cmd(self) -> None:
+        key = new_key()
+        entry = Key(sha256=digest(key), requests_per_second=self.requests_per_second, admin=self.admin)
+        print(f"# the key, which is shown here alone: {key}", file=sys.stderr)
+        print(entry.toml(self.label))
+
+
 class Gram(BaseModel):
     """GRAM: sample many latent trajectories, rank them, check every answer."""
 
@@ -222,6 +254,8 @@ class Gram(BaseModel):
     generate: CliSubCommand[Generate] = Field(description=Generate.__doc__)
     train: CliSubCommand[Train] = Field(description=Train.__doc__)
     eval: CliSubCommand[Eval] = Field(description=Eval.__doc__)
+    bench: CliSubCommand[Bench] = Field(description=Bench.__doc__)
+    key: CliSubCommand[MakeKey] = Field(description=MakeKey.__doc__)
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
@@ -258,7 +292,7 @@ def main() -> None:
     sys.argv[0] = "gram"  # however it was started, help speaks of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, CheckpointError, DeviceError, PuzzleError) as error:
+    except (CommandError, CheckpointError, DeviceError, KeysError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

@@ -1,95 +1,192 @@
-"""What Prometheus scrapes."""
+"""What Prometheus scrapes. `python -m server.metrics` prints deploy/METRICS.md."""
 
-import time
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from server.engine.messages import StepReport
+from server.api.schemas import Cause
+from server.engine.messages import LaneStats, Pong, StepReport
+from server.solving import Outcome
+from server.supervisor import Supervisor
+
+# A series more for each, of when it began: Prometheus sees that from the values.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+
+_TITLE = """# Metrics
+
+`GET /metrics`, for Prometheus. The file is made by `python -m server.metrics > deploy/METRICS.md`.
+
+| metric | type | labels | what |
+| --- | --- | --- | --- |"""
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class Described(NamedTuple):
+    """A metric, as the table shows it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
 
 
 class Metrics:
-    """One registry and its metrics."""
+    """One registry and its metrics. All whose labels are known have a sample from the start: a rate misses no first event."""
 
-    def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self.requests = Counter("gram_http_requests", "HTTP requests answered", ["path", "status"], registry=registry)
-        self.latency = Histogram(
-            "gram_http_request_seconds",
-            "Time from a request to the end of its answer",
-            ["path"],
-            buckets=_SECONDS,
-            registry=registry,
+    def __init__(self, tasks: Mapping[str, str]) -> None:
+        """`tasks`: each loaded model's."""
+        self._tasks = tasks
+        self._slots = 0
+        self.registry = CollectorRegistry()
+        self.described: list[Described] = []
+
+        self.requests = self._counter(
+            "gram_http_requests",
+            "HTTP requests answered; path: the template, or other; status 499: the client left before.",
+            "path",
+            "status",
         )
-        self.first_candidate = Histogram(
-            "gram_time_to_first_candidate_seconds",
-            "Time from a request to its first finished trajectory",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.latency = self._histogram(
+            "gram_http_request_seconds", "Time from an HTTP request to the end of its answer.", _SECONDS, "path"
         )
-        self.queue_time = Histogram(
-            "gram_queue_seconds", "Time from a request to its first slot", ["model"], buckets=_SECONDS, registry=registry
+        self.errors = self._counter("gram_errors", "Errors told to clients, as an answer or in a stream.", "cause")
+        for cause in get_args(Cause):
+            self.errors.labels(cause)
+        self.key_requests = self._counter("gram_key_requests", "Requests with an API key, by its label.", "key")
+        self.cancelled = self._counter(
+            "gram_requests_cancelled", "Solve and generate requests whose client left before the result.", "model"
         )
-        self.queue_depth = Gauge("gram_queue_depth", "Trajectories waiting for a slot", ["model"], registry=registry)
-        self.active = Gauge(
-            "gram_active_requests", "Solve and generate requests that have not ended", ["model"], registry=registry
+        self.active = self._gauge("gram_active_requests", "Solve and generate requests that have not ended.", "model")
+        self.queue_time = self._histogram(
+            "gram_queue_seconds", "Time from a request to the first slot of one of its trajectories.", _SECONDS, "model"
         )
-        self.live_slots = Gauge("gram_live_slots", "Slots with a running trajectory", ["model"], registry=registry)
-        self.slots = Gauge("gram_slots", "Slots, live or free", ["model"], registry=registry)
-        self.steps = Counter("gram_steps", "Supervision steps of the batch", ["model"], registry=registry)
-        self.row_steps = Counter(
-            "gram_trajectory_steps", "Supervision steps of single trajectories", ["model"], registry=registry
+        self.first_candidate = self._histogram(
+            "gram_time_to_first_candidate_seconds", "Time from a request to its first finished trajectory.", _SECONDS, "model"
         )
-        self.step_seconds = Counter("gram_step_seconds", "Time spent in supervision steps", ["model"], registry=registry)
-        self.trajectories = Counter("gram_trajectories", "Trajectories finished", ["model", "valid"], registry=registry)
-        self.depth = Histogram(
-            "gram_trajectory_depth_steps", "Supervision steps to the halt", ["model"], buckets=_STEPS, registry=registry
+        self.queue_depth = self._gauge("gram_queue_depth", "Trajectories waiting for a slot.", "model")
+        self.live_slots = self._gauge("gram_live_slots", "Slots with a running trajectory.", "model")
+        self.free_slots = self._gauge("gram_free_slots", "Slots without one.", "model")
+        self.occupancy = self._histogram(
+            "gram_batch_occupancy_ratio", "Of a supervision step: the share of the slots that were live.", _SHARES, "model"
         )
-        self.dropped = Counter(
-            "gram_trajectories_dropped", "Trajectories whose state turned non-finite", ["model"], registry=registry
+        self.step_seconds = self._histogram(
+            "gram_step_seconds",
+            "Time that a supervision step of the model's batch took of the engine. Steps of several models come one after the "
+            "other, each counted from the end of the one before: all models' sums add up to the time that the engine computed.",
+            _STEP_SECONDS,
+            "model",
         )
-        self.pruned = Counter(
-            "gram_trajectories_pruned", "Trajectories that gave up their slot by `guidance`", ["model"], registry=registry
+        self.row_steps = self._counter("gram_trajectory_steps", "Supervision steps of single trajectories.", "model")
+        self.trajectories = self._counter(
+            "gram_trajectories",
+            "Trajectories that gave an answer; valid by the exact checker or not.",
+            "model",
+            "task",
+            "valid",
         )
-        self.restarts = Gauge("gram_engine_restarts", "Engines that died and were replaced", registry=registry)
+        self.depth = self._histogram(
+            "gram_trajectory_depth_steps", "Supervision steps of the trajectories that gave an answer.", _STEPS, "model"
+        )
+        self.score = self._histogram(
+            "gram_lprm_score",
+            "The LPRM's scores of the trajectories that gave an answer. It is calibrated where in each bucket the share of the "
+            "valid ones is the score.",
+            _SCORES,
+            "model",
+            "valid",
+        )
+        for model, task in tasks.items():
+            for valid in ("true", "false"):
+                self.trajectories.labels(model, task, valid)
+                self.score.labels(model, valid)
+        self.dropped = self._counter("gram_trajectories_dropped", "Trajectories whose state turned non-finite.", "model")
+        self.pruned = self._counter("gram_trajectories_pruned", "Trajectories that gave up their slot by `guidance`.", "model")
+        self.ready = self._gauge("gram_ready", "1 while an engine can answer, else 0: as /health/ready.")
+        self.model_ready = self._gauge(
+            "gram_model_ready", "1 while an engine can answer for the model; 0 too where it is out of rotation.", "model"
+        )
+        self.restarts = self._counter("gram_engine_restarts", "Engines that died or hung and were replaced.")
+        self.device_memory = self._gauge(
+            "gram_device_memory_bytes", "Memory that the engine holds: on a GPU PyTorch's, else that of its process (resident)."
+        )
+
+    def watch(self, engine: Supervisor) -> None:
+        """At each scrape, look whether it can answer."""
+        self.ready.set_function(lambda: engine.ready)
+        for model in self._tasks:
+            self.model_ready.labels(model).set_function(partial(self._is_ready, engine, model))
+
+    @staticmethod
+    def _is_ready(engine: Supervisor, model: str) -> bool:
+        return engine.ready and model not in engine.out_of_rotation
+
+    def on_ready(self, slots: int) -> None:
+        """An engine can answer, with so many slots for each model."""
+        self._slots = slots
+        for model in self._tasks:
+            self.on_stats(model, LaneStats(0, 0))
+
+    def on_stats(self, model: str, stats: LaneStats) -> None:
+        """What a model's slots and queue hold."""
+        self.live_slots.labels(model).set(stats.live)
+        self.free_slots.labels(model).set(self._slots - stats.live)
+        self.queue_depth.labels(model).set(stats.waiting)
+
+    def on_pong(self, pong: Pong) -> None:
+        """What the engine says of itself every second, whether or not it steps."""
+        for model, stats in pong.lanes.items():
+            self.on_stats(model, stats)
+        if pong.memory_bytes is not None:
+            self.device_memory.set(pong.memory_bytes)
 
     def on_report(self, report: StepReport) -> None:
         """Count a supervision step."""
-        self.steps.labels(report.model).inc()
         self.row_steps.labels(report.model).inc(report.rows)
-        self.step_seconds.labels(report.model).inc(report.seconds)
-        self.live_slots.labels(report.model).set(report.stats.live)
-        self.queue_depth.labels(report.model).set(report.stats.waiting)
+        self.step_seconds.labels(report.model).observe(report.seconds)
+        self.occupancy.labels(report.model).observe(report.rows / self._slots)
+        self.on_stats(report.model, report.stats)
+
+    def on_outcome(self, model: str, outcome: Outcome) -> None:
+        """Count a trajectory that gave an answer."""
+        valid = "true" if outcome.valid else "false"
+        self.trajectories.labels(model, self._tasks[model], valid).inc()
+        self.depth.labels(model).observe(outcome.steps)
+        self.score.labels(model, valid).observe(outcome.score)
+
+    def document(self) -> str:
+        """All metrics, in Markdown."""
+        rows = [f"| `{name}` | {kind} | {', '.join(labels)} | {what} |" for name, kind, labels, what in self.described]
+        causes = ", ".join(f"`{cause}`" for cause in get_args(Cause))
+        return "\n".join(
+            [_TITLE, *rows, "", f"The causes: {causes}. `overloaded` and `rate_limited` were refused at the door.", ""]
+        )
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return self._described(Counter(name, what, labels, registry=self.registry), f"{name}_total", labels)
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return self._described(Gauge(name, what, labels, registry=self.registry), name, labels)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return self._described(Histogram(name, what, labels, registry=self.registry, buckets=buckets), name, labels)
+
+    def _described(self, metric: M, name: str, labels: tuple[str, ...]) -> M:
+        (family,) = metric.describe()
+        self.described.append(Described(name, family.type, labels, family.documentation))
+        if labels == ("model",):
+            for model in self._tasks:
+                metric.labels(model)
+        return metric
 
 
-class HttpMetrics:
-    """Counts and times the requests of an app."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begin = time.monotonic()
-        status = 499  # the client left before an answer
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, counted)
-        finally:
-            # The route's template, not the address asked for: labels must stay few.
-            path = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(path, status).inc()
-            self.metrics.latency.labels(path).observe(time.monotonic() - begin)
+if __name__ == "__main__":
+    print(Metrics({}).document(), end="")

@@ -10,6 +10,7 @@ from models.config import CONFIG_FILE, ZOO, read_config
 from models.tasks import TASKS
 
 Device = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["text", "json"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Count = Annotated[int, Field(gt=0)]
 
@@ -55,7 +56,41 @@ class ServerSettings(EngineSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535)
+    log_format: LogFormat = Field("text", description="json: each line an object, for a log store")
     max_trajectories: Count = Field(100_000, description="largest num_trajectories of a request")
     max_steps: Count = Field(1024, description="largest max_steps of a request")
     max_body_bytes: Count = Field(65_536, description="largest request body")
+    max_timeout_seconds: Count = Field(
+        600, description="time for a request, which then ends with what it has; its timeout_seconds may be shorter"
+    )
+    max_queued: Count = Field(
+        200_000,
+        description="trajectories of a model that may be waiting, running or unread by their clients; more are refused "
+        "with 429, but not a request that is alone",
+    )
+    max_streams: Count = Field(1000, description="streams that may be open at a time; more are refused with 429")
+    max_unread: Count = Field(
+        10_000, description="trajectories that may end while a stream's client reads nothing; with more it is cut off"
+    )
+    client_seconds: Count = Field(
+        15, description="time for a client to send a request whole, and to take each part of its answer"
+    )
+    engine_timeout_seconds: Count = Field(
+        30, description="an engine that has shown no sign of life for so long hangs, and is replaced (not while it starts)"
+    )
     grace_seconds: Count = Field(30, description="on SIGTERM, time for running requests to finish")
+    keys_file: Path | None = Field(
+        None, description="TOML file of the API keys, reread when it changes; see gram key (default: no key is asked for)"
+    )
+    cors_origins: list[str] = Field(
+        [], description="origins whose pages may call the API from a browser, such as https://example.org"
+    )
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """The largest value of a request's fields."""
+        return {
+            "num_trajectories": self.max_trajectories,
+            "max_steps": self.max_steps,
+            "timeout_seconds": self.max_timeout_seconds,
+        }

@@ -54,6 +54,7 @@ class Collector:
     steps_run: int = 0
     dropped: list[int] = field(default_factory=list)
     pruned: int = 0
+    complete: bool = True
     _candidates: dict[bytes, Candidate] = field(default_factory=dict)
     _counted: int = 0
     _early: dict[int, Trajectory] = field(default_factory=dict)
@@ -61,22 +62,17 @@ class Collector:
     def add(self, trajectory: Trajectory) -> list[Outcome]:
         """Take a finished trajectory; returns the outcomes that now count, dropped and pruned ones left out."""
         if self.stop == "all":
-            ready = [trajectory]
-        else:
-            self._early[trajectory.index] = trajectory
-            ready = []
-            while (following := self._counted + len(ready)) in self._early:
-                ready.append(self._early.pop(following))
-        outcomes = []
-        for ended in ready:
-            if self.done:
-                break
-            outcome = self._count(ended)
-            if outcome:
-                outcomes.append(outcome)
-                self.done = self._satisfies(outcome)
-            self.done |= self._counted == self.num_trajectories
-        return outcomes
+            return self._count_all([trajectory])
+        self._early[trajectory.index] = trajectory
+        ready: list[Trajectory] = []
+        while (following := self._counted + len(ready)) in self._early:
+            ready.append(self._early.pop(following))
+        return self._count_all(ready)
+
+    def cut_off(self) -> list[Outcome]:
+        """The time is over: those that finished count, though some before them did not; returns the outcomes that count now."""
+        self.complete = False
+        return self._count_all([self._early[index] for index in sorted(self._early)])
 
     def ranked(self, select: Select, top: int | None) -> list[Candidate]:
         """The distinct answers, best first: by the LPRM's score, or by votes; the other and the index break ties."""
@@ -97,6 +93,18 @@ class Collector:
     @property
     def distinct_valid(self) -> int:
         return sum(candidate.best.valid for candidate in self._candidates.values())
+
+    def _count_all(self, ready: list[Trajectory]) -> list[Outcome]:
+        outcomes = []
+        for ended in ready:
+            if self.done:
+                break
+            outcome = self._count(ended)
+            if outcome:
+                outcomes.append(outcome)
+                self.done = self._satisfies(outcome)
+            self.done |= self._counted == self.num_trajectories
+        return outcomes
 
     def _count(self, ended: Trajectory) -> Outcome | None:
         self._counted += 1

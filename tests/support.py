@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +56,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(*flags: str, module: tuple[str, ...] = ("server.cli", "serve")) -> Iterator[RunningServer]:
-    """A server of the bundled models, ready to answer; `module` is what `python -m` runs."""
+def serving(*flags: str, module: tuple[str, ...] = ("server.cli", "serve"), log: Path | None = None) -> Iterator[RunningServer]:
+    """A server of the bundled models, ready to answer; `module` is what `python -m` runs, `log` where its log goes."""
     port = free_port()
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    with log.open("wb") if log else nullcontext() as stderr:
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=stderr)
     server = RunningServer(f"http://127.0.0.1:{port}", process)
     try:
         deadline = time.monotonic() + READY_SECONDS

@@ -4,38 +4,119 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from server import __version__
 from server.api import problems, routes
+from server.api.access import authenticate
+from server.api.admission import Admission
+from server.api.headers import SecurityHeaders
+from server.api.keys import Keys
+from server.api.observe import QUIET, REQUEST_ID, Observe
+from server.api.problems import ProblemError
+from server.api.protocol import MAX_HEAD_BYTES, Protocol
+from server.api.schemas import GenerateRequest, SolveRequest
 from server.api.service import Service, read_models
-from server.metrics import HttpMetrics, Metrics
+from server.engine.messages import StepReport
+from server.metrics import Metrics
 from server.settings import ServerSettings
 from server.supervisor import Supervisor
 
 log = logging.getLogger("gram")
 
+_STOPPING = "the server is stopping, and the time for running requests is over; send it again"
+_LAST_SECONDS = 5
+"""For clients to read that."""
 
-def create_app(service: Service) -> FastAPI:
+
+def create_app(service: Service) -> ASGIApp:
     """The HTTP surface of a service."""
     app = FastAPI(
         title="GRAM server",
         summary="Puzzles in, ranked and checked answers of a generative recursive reasoning model out.",
         version=__version__,
-        middleware=[
-            Middleware(HttpMetrics, metrics=service.metrics),
-            Middleware(problems.BodyLimit, max_bytes=service.settings.max_body_bytes),
-        ],
+        # Traces alone, and they only where OTEL_EXPORTER_OTLP_ENDPOINT says where they go.
+        telemetry={
+            "auto_configure": True,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in QUIET,
+        },
+        redoc_url=None,
+        middleware=[Middleware(problems.BodyLimit, max_bytes=service.settings.max_body_bytes)],
     )
+    if origins := service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "traceparent", REQUEST_ID],
+            expose_headers=["retry-after", REQUEST_ID],
+        )
     app.state.service = service
     problems.install(app)
-    app.include_router(routes.router)
-    return app
+    if service.keys:
+        refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
+        app.include_router(routes.v1, dependencies=[Depends(authenticate)], responses=refusals)
+    else:
+        app.include_router(routes.v1)
+    app.include_router(routes.probes)
+    _declare_limits(app, service.settings)
+    return Observe(SecurityHeaders(app, docs="/docs"), service.metrics)
+
+
+def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
+    """Write into the OpenAPI document what this server allows at most."""
+    schemas = app.openapi()["components"]["schemas"]
+    for request in (SolveRequest, GenerateRequest):
+        properties = schemas[request.__name__]["properties"]
+        for name, limit in settings.request_limits.items():
+            declared = properties[request.model_fields[name].alias or name]
+            declared.get("anyOf", [declared])[0]["maximum"] = limit  # of what may be left out, the first is the number
+
+
+class Server(uvicorn.Server):
+    """On a signal it takes no more requests, and those that run have `grace_seconds` to end by themselves."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, end_requests: Callable[[], None]) -> None:
+        """`end_requests` tells those that are left that the time is over."""
+        self._grace_seconds = settings.grace_seconds
+        self._end_requests = end_requests
+        protocol = partial(
+            Protocol,
+            client_seconds=settings.client_seconds,
+            # A client that is refused for its large body may first send all of a somewhat larger one.
+            max_request_bytes=MAX_HEAD_BYTES + 2 * settings.max_body_bytes,
+        )
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=protocol,  # type: ignore[arg-type]  # it is called as a class is
+                ws="none",
+                server_header=False,
+                log_config=None,  # ours
+                log_level="warning",
+                timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._grace_seconds, self._end_requests)
+        await super().shutdown(sockets)
 
 
 async def serve(settings: ServerSettings) -> None:
@@ -50,20 +131,23 @@ async def serve(settings: ServerSettings) -> None:
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     models = read_models(settings.model)
-    metrics = Metrics()
+    metrics = Metrics({name: model.task.name for name, model in models.items()})
 
     def on_ready(slots: int, where: str) -> None:
-        for name in models:
-            metrics.slots.labels(name).set(slots)
+        metrics.on_ready(slots)
         log.info("ready after %.1f s: %s on %s, %d slots", time.monotonic() - begin, ", ".join(models), where, slots)
 
-    engine = Supervisor(settings, metrics.on_report, on_ready)
-    metrics.restarts.set_function(lambda: engine.restarts)
-    app = create_app(Service(settings, models, metrics, engine))
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=settings.grace_seconds
-    )
-    server = uvicorn.Server(config)
+    admission = Admission(settings)
+
+    def on_report(report: StepReport) -> None:
+        metrics.on_report(report)
+        admission.on_report(report)
+
+    engine = Supervisor(settings, on_report, metrics.on_pong, on_ready, metrics.restarts.inc)
+    metrics.watch(engine)
+    keys = Keys(settings.keys_file) if settings.keys_file else None
+    app = create_app(Service(settings, models, metrics, engine, admission, keys))
+    server = Server(app, settings, end_requests=lambda: engine.end_all(ProblemError(503, _STOPPING, cause="stopping")))
     # uvicorn stops at these signals, and then sends them to the process again: to be told that it stopped, not to die.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())

@@ -9,33 +9,64 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.schemas import FieldProblem, Problem
-from server.supervisor import EngineUnavailableError
+from server import logs
+from server.api.schemas import Cause, FieldProblem, Problem
+from server.supervisor import EngineUnavailableError, SlowClientError
 
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 404, 413, 422, 503)
+    for status in (400, 401, 403, 404, 413, 422, 429, 503, 504)
 }
-"""The error responses of /v1/solve and /v1/generate, for the OpenAPI document."""
+"""Error responses, for the OpenAPI document."""
+
+
+_CAUSES: dict[int, Cause] = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "not_found",
+    413: "too_large",
+    429: "overloaded",
+    500: "internal",
+    503: "no_engine",
+    504: "deadline",
+    507: "out_of_memory",
+}
+"""What a status means where the error does not say: any other that its request is invalid."""
 
 
 class ProblemError(Exception):
     """An error to answer with; `place` names the field."""
 
-    def __init__(self, status: int, detail: str, place: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        place: str | None = None,
+        cause: Cause | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers
         self.problem = Problem(
             title=HTTPStatus(status).phrase,
             status=status,
             detail=f"{place}: {detail}" if place else detail,
             errors=[FieldProblem(place=place, message=detail)] if place else [],
+            cause=cause or _CAUSES.get(status, "invalid"),
         )
+
+
+def told(problem: Problem) -> Problem:
+    """The problem, noted as the one that the running request ends with."""
+    logs.current().error = problem.cause
+    return problem
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     """The problem as a response."""
-    return JSONResponse(problem.model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(told(problem).model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -43,11 +74,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def own(_: Request, error: ProblemError) -> JSONResponse:
-        return respond(error.problem)
+        return respond(error.problem, error.headers)
 
     @app.exception_handler(EngineUnavailableError)
     async def no_engine(_: Request, error: EngineUnavailableError) -> JSONResponse:
-        return respond(unavailable(error))
+        return respond(problem_of(error))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -61,16 +92,26 @@ def install(app: FastAPI) -> None:
             return respond(ProblemError(400, f"not JSON: {reason}", f"character {broken['loc'][-1]} of the body").problem)
         problems = [FieldProblem(place=_place(e["loc"]), message=_message(e["type"], e["msg"])) for e in errors]
         detail = "; ".join(f"{p.place}: {p.message}" for p in problems)
-        return respond(Problem(title=HTTPStatus(422).phrase, status=422, detail=detail, errors=problems))
+        return respond(Problem(title=HTTPStatus(422).phrase, status=422, detail=detail, errors=problems, cause="invalid"))
 
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, __: Exception) -> JSONResponse:
-        return respond(ProblemError(500, "an error of the server's own; its log says more").problem)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return respond(problem_of(error))
 
 
-def unavailable(error: EngineUnavailableError) -> Problem:
-    """The problem of a service without an engine."""
-    return ProblemError(503, f"no engine can answer: {error}").problem
+def problem_of(error: Exception) -> Problem:
+    """The problem that an error is to the client. Of one that nobody foresaw, no more than where to look."""
+    match error:
+        case ProblemError():
+            return error.problem
+        case EngineUnavailableError():
+            return ProblemError(503, str(error), cause=error.cause).problem
+        case SlowClientError():
+            return ProblemError(
+                408, "too many trajectories wait to be read; read faster, or without `stream`", cause="slow_client"
+            ).problem
+        case _:
+            return ProblemError(500, "an error of the server's own; its log says more, by the request_id").problem
 
 
 def _place(location: tuple[str | int, ...]) -> str:

@@ -1,6 +1,7 @@
 """The calls."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -9,9 +10,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from models.tasks import TASKS
-from server.api.problems import DOCUMENTED, ProblemError, unavailable
+from server.api.admission import Ticket
+from server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from server.api.schemas import (
     GenerateRequest,
     ModelInfo,
@@ -23,9 +26,13 @@ from server.api.schemas import (
 )
 from server.api.service import Service
 from server.api.solve import Solve
-from server.supervisor import EngineUnavailableError
 
-router = APIRouter()
+v1 = APIRouter(prefix="/v1")
+"""What a server with API keys asks one for."""
+probes = APIRouter()
+"""What is open to all: for the orchestrator and for Prometheus."""
+
+log = logging.getLogger("gram")
 
 _NDJSON = "application/x-ndjson"
 _SSE = "text/event-stream"
@@ -38,7 +45,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {_SSE: {}, _NDJSON: {}},
         "description": "the ranked answers; with `stream`, each trajectory before them",
     },
-    **DOCUMENTED,
+    **{status: DOCUMENTED[status] for status in (400, 404, 413, 422, 429, 503, 504)},
 }
 
 
@@ -47,7 +54,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.post("/v1/solve", summary="Solve a puzzle", response_model=SolveResponse, responses=_RESPONSES)
+@v1.post("/solve", summary="Solve a puzzle", response_model=SolveResponse, responses=_RESPONSES)
 async def solve(body: SolveRequest, request: Request) -> Response:
     """Sample K trajectories for a puzzle; check, vote and rank their answers.
 
@@ -56,7 +63,7 @@ async def solve(body: SolveRequest, request: Request) -> Response:
     return await _answer(body, request)
 
 
-@router.post("/v1/generate", summary="Make new boards", response_model=SolveResponse, responses=_RESPONSES)
+@v1.post("/generate", summary="Make new boards", response_model=SolveResponse, responses=_RESPONSES)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Sample boards from the task's empty input; check, vote and rank them. The answer and the stream are those of a solve."""
     return await _answer(body, request)
@@ -64,33 +71,50 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 async def _answer(body: SamplingRequest, request: Request) -> Response:
     work = Solve.read(_service(request), body)
+    ticket = work.admit()
     if body.stream:
         media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
-        return StreamingResponse(_stream(work, _STREAMS[media_type]), media_type=media_type)
-    result = await _unless_disconnected(request, work)
+        return _Stream(ticket, _events(work, ticket, _STREAMS[media_type]), media_type)
+    with ticket:
+        result = await _unless_disconnected(request, work, ticket)
     if result is None:
         return Response(status_code=499)  # nobody reads it; it is the status in the log and the metrics
     return Response(result.model_dump_json(), media_type="application/json")
 
 
-async def _stream(work: Solve, write: Callable[[str, str], str]) -> AsyncIterator[str]:
+class _Stream(StreamingResponse):
+    """A stream holds its ticket until its end."""
+
+    def __init__(self, ticket: Ticket, events: AsyncIterator[str], media_type: str) -> None:
+        super().__init__(events, media_type=media_type)
+        self.ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.ticket:
+            await super().__call__(scope, receive, send)
+
+
+async def _events(work: Solve, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncIterator[str]:
     """The events as text. When the client leaves, the response closes this and with it the work."""
     try:
-        async with aclosing(work.run()) as items:
+        async with aclosing(work.run(ticket)) as items:
             async for item in items:
                 if isinstance(item, SolveResponse):
                     yield write("result", item.model_dump_json())
                 else:
                     yield write("trajectory", TrajectoryEvent.of_outcome(work.model.task, item).model_dump_json())
-    except EngineUnavailableError as error:
-        yield write("error", unavailable(error).model_dump_json())
+    except Exception as error:
+        problem = problem_of(error)
+        if problem.cause == "internal":
+            log.exception("a stream ends with an error of the server's own")
+        yield write("error", told(problem).model_dump_json())
 
 
-async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse | None:
+async def _unless_disconnected(request: Request, work: Solve, ticket: Ticket) -> SolveResponse | None:
     """The result, or None if the client leaves first: then the work is cancelled."""
 
     async def result() -> SolveResponse:
-        async with aclosing(work.run()) as items:
+        async with aclosing(work.run(ticket)) as items:
             async for item in items:
                 if isinstance(item, SolveResponse):
                     return item
@@ -104,31 +128,31 @@ async def _unless_disconnected(request: Request, work: Solve) -> SolveResponse |
     try:
         await asyncio.wait({solving, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return solving.result() if solving.done() else None
-    except asyncio.CancelledError:
-        raise ProblemError(503, "the server is stopping and the time for running requests is over; send it again") from None
     finally:
         solving.cancel()
         leaving.cancel()
         await asyncio.gather(solving, leaving, return_exceptions=True)
 
 
-@router.get("/v1/models", summary="Loaded checkpoints and their measured quality")
+@v1.get("/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
     """Each model's name, task, abilities, sizes and the figures that `gram eval` measured."""
+    service = _service(request)
     return [
         ModelInfo(
             name=model.name,
             task=model.task.name,
+            status="out_of_rotation" if model.name in service.engine.out_of_rotation else "serving",
             solves=model.config.solves,
             generates=model.config.generates,
             config=model.config.model.model_dump(),
             evaluation=model.evaluation(),
         )
-        for model in _service(request).models.values()
+        for model in service.models.values()
     ]
 
 
-@router.get("/v1/tasks", summary="Kinds of puzzles and how to write them")
+@v1.get("/tasks", summary="Kinds of puzzles and how to write them")
 async def tasks(request: Request) -> list[TaskInfo]:
     """Each task's accepted spellings, with an example of each."""
     loaded = _service(request).models.values()
@@ -150,13 +174,13 @@ class Health(BaseModel):
     status: str
 
 
-@router.get("/health/live", summary="Whether the process answers")
+@probes.get("/health/live", summary="Whether the process answers")
 async def live() -> Health:
     """Answers as long as the process runs."""
     return Health(status="live")
 
 
-@router.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
+@probes.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
 async def ready(request: Request) -> Health:
     """Answers 503 while the engine starts, or when none can be started."""
     if not _service(request).engine.ready:
@@ -164,7 +188,7 @@ async def ready(request: Request) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="For Prometheus", response_class=Response)
+@probes.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """The Prometheus exposition."""
     return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

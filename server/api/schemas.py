@@ -12,6 +12,7 @@ from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
 from server.engine.messages import Submit
 from server.engine.pruning import Prune
+from server.logs import request_id
 from server.solving import Candidate, Collector, Outcome, Select
 
 DEFAULT_TASK = next(iter(TASKS.values()))
@@ -100,7 +101,16 @@ class SamplingRequest(Options, ABC):
 
     model: str | None = Field(None, description="a name from GET /v1/models")
     task: str | None = Field(
-        None, description="a name from GET /v1/tasks: a loaded model of it answers, of several one that can only do this"
+        None,
+        description="a name from GET /v1/tasks: a loaded model of it answers, of several one that can only do this",
+        json_schema_extra={"enum": [*TASKS, None]},
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="end after so long with the trajectories that have ended by then (504 where none has); refused with 429 "
+        "where by the measured rate not all would end in time (default: as long as the server allows)",
     )
     stream: bool = Field(
         False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
@@ -209,7 +219,10 @@ class SolveResponse(BaseModel):
     puzzle: Board
     seed: int
     candidates: list[RankedCandidate]
-    trajectories: int = Field(description="trajectories that ended and count: num_trajectories, or fewer after an early stop")
+    complete: bool = Field(description="false: the time was over before all trajectories had ended; another run may give more")
+    trajectories: int = Field(
+        description="trajectories that ended and count: num_trajectories, or fewer after an early stop or where not complete"
+    )
     dropped: list[int] = Field(description="trajectories whose state turned non-finite; they give no candidate")
     pruned: int = Field(description="trajectories that `guidance` ended; they give no candidate")
     distinct_valid: int = Field(description="distinct answers that the checker finds valid")
@@ -227,6 +240,7 @@ class SolveResponse(BaseModel):
             puzzle=Board.of(task, collector.puzzle),
             seed=seed,
             candidates=[RankedCandidate.of_candidate(task, c) for c in collector.ranked(options.select, options.top)],
+            complete=collector.complete,
             trajectories=collector.counted,
             dropped=sorted(collector.dropped),
             pruned=collector.pruned,
@@ -242,6 +256,9 @@ class ModelInfo(BaseModel):
 
     name: str
     task: str
+    status: Literal["serving", "out_of_rotation"] = Field(
+        description="out of rotation: engines died of it again and again, or its files have changed; its requests get 503"
+    )
     solves: bool = Field(description="POST /v1/solve may name it")
     generates: bool = Field(description="POST /v1/generate may name it")
     config: dict[str, JsonValue]
@@ -260,6 +277,24 @@ class TaskInfo(BaseModel):
     models: list[str]
 
 
+Cause = Literal[
+    "invalid",
+    "not_found",
+    "too_large",
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
+    "overloaded",
+    "deadline",
+    "slow_client",
+    "no_engine",
+    "out_of_memory",
+    "stopping",
+    "internal",
+]
+"""Why a request is not answered: what the metrics count errors by."""
+
+
 class FieldProblem(BaseModel):
     """One thing wrong in a request."""
 
@@ -275,3 +310,5 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] = []
+    cause: Cause = Field(description="the kind of error, for programs")
+    request_id: str | None = Field(default_factory=request_id, description="as X-Request-ID of the answer, and in the log")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from models.config import EVALUATION_FILE, CheckpointConfig, CheckpointError, read_config
 from models.tasks import TASKS, Task
+from server.api.admission import Admission
+from server.api.keys import Keys
 from server.metrics import Metrics
 from server.settings import ServerSettings, model_name
 from server.supervisor import Supervisor
@@ -37,6 +39,8 @@ class Service:
     models: dict[str, LoadedModel]
     metrics: Metrics
     engine: Supervisor
+    admission: Admission
+    keys: Keys | None = None
 
 
 def choose(able: list[LoadedModel], task: str | None) -> LoadedModel | None:

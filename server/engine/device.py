@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ GPU_SLOTS = 256
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where a container finds how much CPU time it may take (cgroup v2): a quota and a period, or "max" and a period."""
+
+_STATM = Path("/proc/self/statm")
+"""Where Linux says how many pages this process has, and how many of them are in memory."""
 
 _log = logging.getLogger("gram")
 
@@ -59,6 +63,16 @@ def choose_device(wanted: Device) -> torch.device:
     if wanted == "cuda" and not gpu:
         raise DeviceError("no CUDA device is to be found; use --device cpu")
     return torch.device("cuda" if gpu and wanted != "cpu" else "cpu")
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """What this process holds: of a GPU's memory what PyTorch has taken, else what is resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # not on Linux
+        return None
 
 
 def _fault(device: torch.device) -> str | None:

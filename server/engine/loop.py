@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import logging
 import os
 import select
@@ -9,21 +10,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 
-from models.checkpoint import load_checkpoint
-from server.engine.device import resolve
+from models.checkpoint import fingerprint, load_checkpoint
+from models.config import CheckpointError
+from server import logs
+from server.engine.device import memory_bytes, resolve
 from server.engine.graphs import GraphRunner
 from server.engine.messages import (
     Cancel,
     Failed,
     FromEngine,
     LaneStats,
+    Ping,
+    Pong,
     Ready,
+    Stepping,
     StepReport,
     Submit,
     ToEngine,
@@ -47,31 +53,59 @@ class Lane:
     runner: Runner
     num_slots: int
     submitted: dict[int, tuple[Submit, float]] = field(default_factory=dict)
+    suspects: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.pool = self.runner.pool(self.num_slots)
         self.scheduler = Scheduler(self.num_slots)
+        self._starts: list[Start] = []
+        self._started: dict[int, float] = {}
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
         self.scheduler.submit(message.request, message.first_trajectory, message.num_trajectories, message.prune)
         self.submitted[message.request] = message, time.monotonic()
+        if message.suspect:
+            self.suspects.add(message.request)
 
     def cancel(self, request: int) -> None:
         """Free what the request holds; nothing more is reported of it."""
         self.pool.release(self.scheduler.cancel(request))
-        self.submitted.pop(request, None)
+        self._forget(request)
 
-    def launch(self) -> Callable[[], StepReport]:
-        """Fill the free slots and start a step; the function returned waits for it and retires the rows that ended."""
-        begin = time.monotonic()
-        started: dict[int, float] = {}
-        starts = []
+    def admit(self) -> Set[int]:
+        """Give the free slots to waiting trajectories, which start with the next step; returns the requests that it is of."""
         for slot, request, index in self.scheduler.admit():
             message, submitted_at = self.submitted[request]
             if index == message.first_trajectory:
-                started[request] = begin - submitted_at
-            starts.append(Start(slot, message.puzzle, message.seed, index, message.temperature, message.max_steps))
+                self._started[request] = time.monotonic() - submitted_at
+            self._starts.append(Start(slot, message.puzzle, message.seed, index, message.temperature, message.max_steps))
+        return self.scheduler.running
+
+    def launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
+        """Fill the free slots and start a step; the function returned waits for it and retires the rows that ended.
+
+        `lap` says how long it took. Where the memory does not hold it, the requests in the slots end; those that wait have
+        their turn.
+        """
+        requests = self.admit()
+        try:
+            finish = self._launch(lap)
+        except RuntimeError as error:
+            report = self._end(requests, error, lap)
+            return lambda: report
+
+        def finish_or_end() -> StepReport:
+            try:
+                return finish()
+            except RuntimeError as error:
+                return self._end(requests, error, lap)
+
+        return finish_or_end
+
+    def _launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
+        starts, self._starts = self._starts, []
+        started, self._started = self._started, {}
         self.pool.place(starts)
         wait = self.runner.launch(self.pool)
 
@@ -88,12 +122,30 @@ class Lane:
                 answer = observed.answer[row].tobytes() if finite and not pruned else None
                 finished.append(Trajectory(request, index, steps, scores[row] if finite else 0.0, answer, pruned))
                 if not self.scheduler.holds(request):
-                    self.submitted.pop(request, None)
+                    self._forget(request)
             self.pool.release([slot for slot, *_ in ended])
-            stats = LaneStats(self.scheduler.live, self.scheduler.waiting)
-            return StepReport(self.name, finished, started, len(rows), time.monotonic() - begin, stats)
+            return StepReport(self.name, finished, started, len(rows), lap(), self.stats())
 
         return finish
+
+    def _end(self, requests: Set[int], error: RuntimeError, lap: Callable[[], float]) -> StepReport:
+        """End the requests of a step that the memory did not hold. Raises any other error again."""
+        if not _out_of_memory(error):
+            raise error
+        _log.error("the memory of the device did not hold a step of %s: %s", self.name, error)
+        self.pool.clear()
+        for request in requests:
+            self.scheduler.cancel(request)
+            self._forget(request)
+        return StepReport(self.name, [], {}, 0, lap(), self.stats(), sorted(requests))
+
+    def stats(self) -> LaneStats:
+        """Its load now."""
+        return LaneStats(self.scheduler.live, self.scheduler.waiting)
+
+    def _forget(self, request: int) -> None:
+        self.submitted.pop(request, None)
+        self.suspects.discard(request)
 
 
 def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[str, Lane]:
@@ -104,8 +156,8 @@ def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[st
     while True:
         try:
             return {name: Lane(name, runner, slots) for name, runner in runners.items()}
-        except RuntimeError as error:  # on a GPU, a torch.OutOfMemoryError
-            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        except RuntimeError as error:
+            if not _out_of_memory(error):
                 raise
             fault = f"the memory of the device does not hold {slots} slots"
         if not fewer or slots == 1:
@@ -114,19 +166,56 @@ def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[st
         _log.warning("%s: taking %d", fault, slots)
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
+
+
+def laps() -> Callable[[], float]:
+    """A stopwatch: each call returns the seconds since the one before it.
+
+    The steps of several models are launched together and waited for in turn, so their times overlap; their laps do not.
+    """
+    last = time.monotonic()
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, time.monotonic()
+        return last - before
+
+    return lap
+
+
 class Engine:
     """All models of one device. Works without a process of its own too: `gram solve` and `gram eval` drive it so."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        """Loads the models. Raises CheckpointError, or DeviceError for a device that is not there or too small."""
+    def __init__(self, settings: EngineSettings, known: Mapping[str, str] | None = None) -> None:
+        """Loads the models. Raises CheckpointError, or DeviceError for a device that is not there or too small.
+
+        `known`: the fingerprints of models that an engine before this one served. Where the files of one are no longer those,
+        it is left out and `missing` says why: what it would answer now is not what its requests were promised.
+        """
+        known = known or {}
         torch.set_num_threads(1)  # a tile is one thread's; see runner.py
         place = resolve(settings)
         threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
         runners: dict[str, Runner] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
         for folder in settings.model:
-            model = load_checkpoint(folder, place.device, place.dtype)
+            name = model_name(folder)
+            try:
+                model = load_checkpoint(folder, place.device, place.dtype)
+                loaded = fingerprint(folder)  # after the load: what was loaded was no older
+                if known.get(name, loaded) != loaded:
+                    raise CheckpointError(f"{folder}: its files are not those that were served before")
+            except (CheckpointError, OSError) as error:
+                if name not in known:
+                    raise
+                self.missing[name] = str(error)
+                continue
+            self.fingerprints[name] = loaded
             on_gpu = place.device.type == "cuda"
-            runners[model_name(folder)] = GraphRunner(model, place.device) if on_gpu else Runner(model, place.device, threads)
+            runners[name] = GraphRunner(model, place.device) if on_gpu else Runner(model, place.device, threads)
         self.lanes = _lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
@@ -136,7 +225,17 @@ class Engine:
         """Whether there is nothing to step."""
         return all(lane.scheduler.idle for lane in self.lanes.values())
 
-    def handle(self, message: ToEngine) -> None:
+    @property
+    def suspects(self) -> bool:
+        """Whether it has a request that an engine may have died of."""
+        return any(lane.suspects for lane in self.lanes.values())
+
+    @property
+    def busy(self) -> list[Lane]:
+        """The models that have work."""
+        return [lane for lane in self.lanes.values() if not lane.scheduler.idle]
+
+    def handle(self, message: Submit | Cancel) -> None:
         """Take a message from the API process."""
         match message:
             case Submit():
@@ -145,13 +244,22 @@ class Engine:
                 for lane in self.lanes.values():
                     lane.cancel(message.request)
 
+    def pong(self) -> Pong:
+        """The answer to a ping."""
+        return Pong({name: lane.stats() for name, lane in self.lanes.items()}, memory_bytes(self.placement.device))
+
     def step(self) -> list[StepReport]:
-        """One supervision step of each model that has work."""
-        return [finish() for finish in self.launch()]
+        """One supervision step of each model that has work. Raises DeviceError where the memory does not hold it."""
+        reports = [finish() for finish in self.launch()]
+        for report in reports:
+            if report.out_of_memory:
+                raise DeviceError(f"the memory of the device does not hold a step of {report.model}; take fewer --slots")
+        return reports
 
     def launch(self) -> list[Callable[[], StepReport]]:
         """Start such a step; the functions returned wait for it. Until then nobody may call the engine."""
-        return [lane.launch() for lane in self.lanes.values() if not lane.scheduler.idle]
+        lap = laps()
+        return [lane.launch(lap) for lane in self.busy]
 
     def warm_up(self) -> None:
         """Make a step of each model, so that the first request pays no first-call cost."""
@@ -166,24 +274,32 @@ class Engine:
 
 
 def serve(channel: socket.socket, engine: Engine) -> None:
-    """Serve messages until the other end closes. Between two steps everything that arrived is taken.
+    """Serve messages until the other end closes. Between two steps everything that arrived is taken, and pings are answered.
 
-    What a step brought is sent while the next one is computed, so that the device does not wait for it.
+    What a step brought is sent while the next one is computed, so that the device does not wait for it. Not so with a suspect:
+    then one model steps at a time, and says so before, so that the next death is known to be of that.
     """
     unframer: Unframer[ToEngine] = Unframer(ToEngine)
     reports: list[StepReport] = []
     while True:
         ready, _, _ = select.select([channel], [], [], None if engine.idle and not reports else 0)
         if ready:
-            data = channel.recv(1 << 20)
+            data = channel.recv(1 << 16)
             if not data:
                 return
             for message in unframer.feed(data):
-                engine.handle(message)
-        steps = engine.launch()
+                if isinstance(message, Ping):
+                    send(channel, engine.pong())
+                else:
+                    engine.handle(message)
+        one_by_one = engine.suspects
+        steps = [] if one_by_one else engine.launch()
         for report in reports:
             send(channel, report)
         reports = [finish() for finish in steps]
+        for lane in engine.busy if one_by_one else []:
+            send(channel, Stepping(lane.name, sorted(lane.admit())))
+            send(channel, lane.launch(laps())())
 
 
 def send(channel: socket.socket, message: FromEngine) -> None:
@@ -196,24 +312,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m server.engine.loop", description=main.__doc__)
     parser.add_argument("--fd", type=int, required=True, help="the socket to the API process")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    parser.add_argument("--known", type=json.loads, default={}, help="fingerprints of models as JSON; see Engine")
+    parser.add_argument("--log-format", default="text")
     options = parser.parse_args()
+    logs.configure(options.log_format)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's policy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API process ends this one
     channel = socket.socket(fileno=options.fd)
     try:
         settings = EngineSettings.model_validate_json(options.settings)
-        engine = Engine(settings)
+        engine = Engine(settings, options.known)
         engine.warm_up()
     except Exception as error:
         send(channel, Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
     place = engine.placement
-    send(channel, Ready([model_name(f) for f in settings.model], place.where, str(place.dtype), place.slots))
+    send(channel, Ready(engine.fingerprints, engine.missing, place.where, str(place.dtype), place.slots))
     try:
         serve(channel, engine)
     except ConnectionError:
         os._exit(0)  # the API process is gone, and with it everyone who waited
+    except Exception as error:
+        _log.exception("an error of the engine's own")
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

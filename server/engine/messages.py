@@ -12,7 +12,10 @@ from server.engine.pruning import Prune
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
-    """Run trajectories first_trajectory .. num_trajectories - 1 of a request."""
+    """Run trajectories first_trajectory .. num_trajectories - 1 of a request.
+
+    `suspect`: it may be what an engine died of. While the engine has such a request, it says what it steps: see Stepping.
+    """
 
     request: int
     model: str
@@ -23,12 +26,17 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     temperature: float
     first_trajectory: int = 0
     prune: Prune | None = None
+    suspect: bool = False
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
     """Drop the request's trajectories, running and waiting."""
 
     request: int
+
+
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    """Asks for a sign of life. The engine answers between two steps, so one that hangs does not."""
 
 
 class Trajectory(msgspec.Struct, frozen=True, array_like=True):
@@ -52,8 +60,18 @@ class LaneStats(msgspec.Struct, frozen=True, array_like=True):
     waiting: int
 
 
+class Stepping(msgspec.Struct, tag=True, frozen=True):
+    """A model's step begins, of rows of these requests, and nothing else does: should the engine die now, it is of that."""
+
+    model: str
+    requests: list[int]
+
+
 class StepReport(msgspec.Struct, tag=True, frozen=True):
-    """What one supervision step of one model brought. `started`: request -> seconds it waited for its first slot."""
+    """What one supervision step of one model brought. `started`: request -> seconds it waited for its first slot.
+
+    `out_of_memory`: requests that end here, since the device's memory did not hold the step.
+    """
 
     model: str
     finished: list[Trajectory]
@@ -61,12 +79,17 @@ class StepReport(msgspec.Struct, tag=True, frozen=True):
     rows: int
     seconds: float
     stats: LaneStats
+    out_of_memory: list[int] = []
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The engine has loaded its models and made a step of each."""
+    """The engine has loaded its models and made a step of each.
 
-    models: list[str]
+    `models`: name -> fingerprint of its files; `missing`: name -> why it could not be loaded again.
+    """
+
+    models: dict[str, str]
+    missing: dict[str, str]
     device: str
     dtype: str
     slots: int
@@ -78,8 +101,15 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     message: str
 
 
-ToEngine = Submit | Cancel
-FromEngine = StepReport | Ready | Failed
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    """The answer to a ping: each model's load now, and the memory that the engine holds, where that is known."""
+
+    lanes: dict[str, LaneStats]
+    memory_bytes: int | None
+
+
+ToEngine = Submit | Cancel | Ping
+FromEngine = StepReport | Stepping | Pong | Ready | Failed
 
 LENGTH = struct.Struct("<I")
 T = TypeVar("T")

@@ -68,6 +68,11 @@ class Scheduler:
     def idle(self) -> bool:
         return not self._requests
 
+    @property
+    def running(self) -> set[int]:
+        """The requests with trajectories in slots."""
+        return {running.request.id for running in self._running.values()}
+
     def holds(self, request: int) -> bool:
         """Whether the request has trajectories running or waiting."""
         return request in self._requests

@@ -151,6 +151,16 @@ class SlotPool:
         # A row left behind may hold values that are not finite; z_0 keeps them out of the next tile's arithmetic.
         self.state.h[self.live : end], self.state.l[self.live : end] = self._initial
 
+    def clear(self) -> None:
+        """End all trajectories, also where an error has cut `place` or `release` off. Takes no memory."""
+        self.live = 0
+        self._row_of.clear()
+        self._slot_of.clear()
+        self._key_of.clear()
+        self._encoded.clear()
+        self._free_places = list(range(len(self.report)))
+        self.state.h[:], self.state.l[:] = self._initial
+
     def _upload(self, numbers: Sequence[Any]) -> Tensor:
         """On the device. From pinned memory, so that the copy joins the GPU's queue and the host does not wait for its turn."""
         device = self.keys.device

@@ -1,9 +1,10 @@
 """The engine with the bundled weights: batch invariance, fairness, cancellation, and rows that go wrong."""
 
 import random
+import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,23 @@ import numpy as np
 import pytest
 import torch
 
+from models.config import CheckpointError
 from models.tasks import TASKS
 from server.engine import loop
 from server.engine.loop import Engine
-from server.engine.messages import Cancel, LaneStats, StepReport, Submit, Trajectory, Unframer
+from server.engine.messages import (
+    Cancel,
+    FromEngine,
+    LaneStats,
+    Ping,
+    Pong,
+    Stepping,
+    StepReport,
+    Submit,
+    Trajectory,
+    Unframer,
+    frame,
+)
 from server.engine.pruning import Prune
 from server.engine.runner import Runner
 from server.engine.slots import SlotPool
@@ -177,6 +191,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
     class ThreeSteps:
         launched = 0
         idle = False
+        suspects = False
 
         def launch(self) -> list[Callable[[], StepReport]]:
             if self.idle:
@@ -203,6 +218,126 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
         serving.join(30)
     assert not serving.is_alive()
     assert events == ["launch 1", "finish 1", "launch 2", "sent 1", "finish 2", "launch 3", "sent 2", "finish 3"]
+
+
+def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = Engine(EngineSettings(model=[checkpoint, checkpoint.with_name("sudoku-4x4")], slots=8, device="cpu"))
+    other = Submit(1, "sudoku-4x4", bytes(16), 40, 16, 0, 1.0)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(60)
+    unframer: Unframer[FromEngine] = Unframer(FromEngine)
+    serving = threading.Thread(target=loop.serve, args=(theirs, engine))
+    messages: list[FromEngine] = []
+    with ours, theirs:
+        for message in (other, msgspec.structs.replace(submit(0, 12), suspect=True), Ping()):
+            ours.sendall(frame(message))
+        serving.start()
+        while sum(len(m.finished) for m in messages if isinstance(m, StepReport)) < 52:
+            messages += unframer.feed(ours.recv(1 << 20))
+        ours.shutdown(socket.SHUT_WR)
+        serving.join(30)
+    pong = messages.pop(0)
+    assert isinstance(pong, Pong)
+    assert pong.lanes == {checkpoint.name: LaneStats(0, 12), "sudoku-4x4": LaneStats(0, 40)}
+    assert (pong.memory_bytes or 0) > 2**20
+    finished = [trajectory for m in messages if isinstance(m, StepReport) for trajectory in m.finished]
+    assert of_request(finished, 0) == alone
+    last = max(i for i, m in enumerate(messages) if isinstance(m, StepReport) and any(t.request == 0 for t in m.finished))
+    for named, report in zip(messages[0 : last + 1 : 2], messages[1 : last + 2 : 2], strict=True):
+        assert isinstance(named, Stepping)
+        assert isinstance(report, StepReport)
+        assert (named.model, named.requests) == (report.model, [0] if report.model == checkpoint.name else [1])
+    alone_again = [m for m in messages[last + 1 :] if isinstance(m, Stepping)]
+    assert len(alone_again) <= 1, "the turn that the suspect ended in goes on to its end, and no other is named"
+    assert len(messages) - last > 5
+
+
+@pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a tile", "a release"])
+def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and_nothing_else(
+    checkpoint: Path, alone: list[Trajectory], monkeypatch: pytest.MonkeyPatch, cut_off: str
+) -> None:
+    engine = Engine(EngineSettings(model=[checkpoint], slots=12, device="cpu", threads=2))
+    engine.handle(submit(1, 6, seed=2, puzzle=1))
+    engine.handle(submit(2, 3, seed=3, temperature=2, puzzle=2))
+    for _ in range(2):  # by now rows have ended, and others of either request run
+        engine.step()
+    engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=3))
+    engine.handle(submit(0, 12))
+    uploads: list[object] = []
+    upload, step_tile, release = SlotPool._upload, Runner._step_tile, SlotPool.release
+
+    def no_upload(pool: SlotPool, numbers: Sequence[object]) -> torch.Tensor:
+        uploads.append(numbers)
+        if len(uploads) == (1 if cut_off == "the first upload" else 4):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return upload(pool, numbers)
+
+    def no_tile(runner: Runner, pool: SlotPool, start: int) -> None:
+        if start:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes.")
+        step_tile(runner, pool, start)
+
+    def no_release(pool: SlotPool, slots: Collection[int]) -> None:
+        release(pool, [*slots][:1])
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as short:
+        if cut_off == "a tile":
+            short.setattr(Runner, "_step_tile", no_tile)
+        elif cut_off == "a release":
+            short.setattr(SlotPool, "release", no_release)
+        else:
+            short.setattr(SlotPool, "_upload", no_upload)
+        (report,) = [finish() for finish in engine.launch()]
+    ended = report.out_of_memory
+    assert {1, 2, 3} & set(ended)
+    assert (report.finished, report.rows, report.stats.live) == ([], 0, 0)
+    if 0 in ended:
+        engine.handle(submit(0, 12))
+    finished = drain(engine)
+    assert of_request(finished, 0) == alone
+    assert {trajectory.request for trajectory in finished} == {0, 1, 2, 3} - (set(ended) - {0})
+    (lane,) = engine.lanes.values()
+    assert (lane.submitted, lane.suspects, lane.pool.live) == ({}, set(), 0)
+
+
+def test_an_engine_without_a_process_says_that_the_memory_does_not_hold_a_step(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(checkpoint, 8)
+
+    def no_tile(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Runner, "_step_tile", no_tile)
+    engine.handle(submit(0, 12))
+    with pytest.raises(DeviceError, match="does not hold a step of nqueens-8; take fewer --slots"):
+        engine.step()
+
+
+@pytest.mark.parametrize("change", ["a bit of the weights", "half of the weights", "no weights", "the configuration"])
+def test_a_model_that_was_served_and_whose_files_have_changed_is_left_out(
+    checkpoint: Path, tmp_path: Path, change: str
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "changed")
+    settings = EngineSettings(model=[checkpoint, folder], slots=8, device="cpu")
+    known = Engine(settings).fingerprints
+    assert len(set(known)) == 2
+    assert Engine(settings, known).missing == {}
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    if change == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif change == "the configuration":
+        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    else:
+        weights[-3] ^= 1
+        (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2] if change.startswith("half") else weights)
+    engine = Engine(settings, known)
+    assert [*engine.lanes] == [*engine.fingerprints] == [checkpoint.name]
+    assert str(folder) in engine.missing["changed"]
+    if change.startswith(("half", "no")):
+        with pytest.raises(CheckpointError, match=str(folder)):
+            Engine(settings)
 
 
 def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:

@@ -86,3 +86,16 @@ def test_equal_answers_are_one_candidate_with_votes() -> None:
     assert [c.votes for c in collector.ranked("majority", 2)] == [2, 1]
     assert collector.distinct_valid == 2
     assert collector.steps_run == 10
+
+
+def test_when_the_time_is_over_what_has_finished_counts_up_to_the_early_stop() -> None:
+    trajectories = _trajectories(
+        [(-1, 0.1, 1, "answers"), (-1, 0.1, 1, "answers"), (0, 0.9, 1, "answers"), (1, 0.9, 1, "answers")]
+    )
+    collector = Collector(TASK, PUZZLE, len(trajectories), "first_valid")
+    for trajectory in reversed(trajectories[1:]):
+        assert collector.add(trajectory) == [], "trajectory 0 may still be valid"
+    assert collector.complete
+    assert [outcome.trajectory for outcome in collector.cut_off()] == [1, 2]
+    assert not collector.complete
+    assert collector.distinct_valid == 1

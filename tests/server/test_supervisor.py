@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.engine.messages import Submit, Trajectory
 from server.engine.pruning import Prune
@@ -25,7 +27,7 @@ def test_it_starts_at_the_first_gap_or_with_pruning_at_the_beginning_and_deliver
     assert job.unfinished() == msgspec.structs.replace(submit, first_trajectory=first)
     accept(job, *range(first, 4))
     delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
-    assert [trajectory.index for trajectory in delivered if trajectory] == [0, 3, 1, 2]
+    assert [trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)] == [0, 3, 1, 2]
 
 
 @pytest.mark.parametrize("submit", [SUBMIT, PRUNED])
@@ -33,3 +35,28 @@ def test_a_request_whose_trajectories_are_all_here_needs_nothing(submit: Submit)
     job = Job(submit)
     accept(job, 2, 0, 1, 3)
     assert job.unfinished() is None
+
+
+@given(st.data(), st.integers(1, 12), st.sampled_from([SUBMIT, PRUNED]), st.integers(0, 5))
+def test_however_often_engines_die_each_trajectory_is_delivered_once(
+    data: st.DataObject, trajectories: int, submit: Submit, deaths: int
+) -> None:
+    job = Job(msgspec.structs.replace(submit, num_trajectories=trajectories))
+    for life in range(deaths + 1):
+        resumed = job.unfinished()
+        if resumed is None:
+            break
+        reported = data.draw(st.permutations(range(resumed.first_trajectory, trajectories)))
+        accept(job, *reported[: None if life == deaths else data.draw(st.integers(0, trajectories))])
+    delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
+    assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
+    assert job.complete
+    assert job.unfinished() is None
+
+
+def test_deaths_are_forgotten_when_a_request_comes_further() -> None:
+    job = Job(SUBMIT, deaths=2)
+    accept(job, 1, 3)
+    assert job.deaths == 2, "it may be its trajectory 0 that engines die of"
+    accept(job, 0)
+    assert job.deaths == 0

@@ -1,0 +1,66 @@
+"""Requests that schemathesis makes up from the OpenAPI document: is there one that the server answers against the document?"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from models.checkpoint import save_checkpoint
+from models.config import CheckpointConfig, ModelConfig
+from models.gram import GRAM
+from models.tasks import TASKS
+from server.api.keys import Key, digest, new_key
+from tests.support import serving
+
+_CONFIG = Path(__file__).with_name("schemathesis.toml")
+_LIMITS = ("--max-trajectories", "20", "--max-steps", "16")
+"""Small, for many cases in little time. They stand in the document."""
+
+
+def untrained(folder: Path) -> list[Path]:
+    """A tiny model of each task: its answers are wrong in all ways, and a step takes a moment."""
+    folders = []
+    for name, task in TASKS.items():
+        sizes = {"dim": 8, "num_layers": 1, "mixer_dim": 8, "mlp_dim": 8, "guidance_dim": 8, "num_registers": 1}
+        config = ModelConfig(vocab_size=task.vocab_size, seq_len=task.seq_len, **sizes)
+        checkpoint = CheckpointConfig(task=name, generates=task.blank is not None, model=config)
+        save_checkpoint(folder / name, checkpoint, GRAM(config))
+        folders.append(folder / name)
+    return folders
+
+
+def main() -> None:
+    """Run all of schemathesis' checks, on a server that asks for keys; what it finds, it prints with a command to repeat it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=5000, help="made-up cases at most for each of the two calls with a body")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    schemathesis = shutil.which("schemathesis")
+    if schemathesis is None:
+        sys.exit("schemathesis is not installed: pip install -e '.[fuzz]'")
+    key = new_key()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        keys_file = folder / "keys.toml"
+        keys_file.write_text(Key(sha256=digest(key)).toml("fuzz"))
+        models = [flag for model in untrained(folder) for flag in ("--model", str(model))]
+        with serving(*models, "--keys-file", str(keys_file), *_LIMITS, log=folder / "log") as server:
+            api = psutil.Process(server.process.pid)
+            before = api.memory_info().rss
+            command = [schemathesis, "--config-file", str(_CONFIG), "run", f"{server.url}/openapi.json", "--no-color"]
+            command += ["--header", f"Authorization: Bearer {key}", "--checks", "all", "--continue-on-failure"]
+            command += ["--max-examples", str(options.cases), "--seed", str(options.seed), "--request-timeout", "60"]
+            command += ["--max-response-time", "60"]
+            code = subprocess.run(command, cwd=folder).returncode
+            print(f"API: {before / 2**20:.1f} MiB before, {api.memory_info().rss / 2**20:.1f} MiB after")
+            for gauge in ("gram_engine_restarts_total", "gram_active_requests", "gram_live_slots"):
+                print(f"{gauge}: {server.gauge(gauge):g}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

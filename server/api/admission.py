@@ -1,0 +1,164 @@
+"""Who is let in: bounds on what is open at a time, and no promise that the measured rate can't keep.
+
+It is decided before a request is submitted: what must be refused is refused at once, and has cost no step.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from server.api.problems import ProblemError
+from server.engine.messages import StepReport
+from server.settings import ServerSettings
+
+_MEMORY_SECONDS = 10.0
+"""A measurement so old weighs a third of a new one."""
+_BELIEF_SECONDS = 60.0
+"""After so long without a measurement no rate is known."""
+_MARGIN = 1.5
+"""What a promise asks for beyond its bare need: the rate is an estimate, and trajectories differ in depth."""
+_REVIEW_SECONDS = 0.1
+"""How often the promises given are looked through for the one that needs most."""
+
+
+class Rate:
+    """Trajectories that a model ends in a second while more wait than it has slots: what it can, not what it is asked for."""
+
+    def __init__(self) -> None:
+        self._ended = 0.0
+        self._seconds = 0.0
+        self._began: float | None = None
+        self._measured_at = -math.inf
+
+    def on_report(self, report: StepReport, now: float) -> None:
+        """Measure a step, if trajectories have waited since the one before."""
+        if self._began is not None:
+            seconds = now - self._began
+            kept = math.exp(-seconds / _MEMORY_SECONDS)
+            self._ended = self._ended * kept + len(report.finished)
+            self._seconds = self._seconds * kept + seconds
+            self._measured_at = now
+        self._began = now if report.stats.waiting else None
+
+    def at(self, now: float) -> float | None:
+        """The rate, if it is known."""
+        known = self._ended > 0 and now - self._measured_at < _BELIEF_SECONDS
+        return self._ended / self._seconds if known else None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request that was let in. `with` it: when that ends, so does its claim.
+
+    `remaining`: trajectories that its client has not been sent; `promised`: it named its deadline (by time.monotonic())
+    itself, and was let in because it can be kept.
+    """
+
+    queue: "Queue"
+    remaining: int
+    deadline: float
+    stream: bool
+    promised: bool
+
+    def __enter__(self) -> "Ticket":
+        self.queue.enter(self)
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.queue.leave(self)
+
+    def sent(self) -> None:
+        """One trajectory less remains."""
+        self.remaining -= 1
+        self.queue.remaining -= 1
+
+    def need(self, now: float) -> float:
+        """Trajectories per second that would just keep the deadline."""
+        return self.remaining / max(self.deadline - now, 1e-3)
+
+
+@dataclass
+class Queue:
+    """A model's open requests. They take turns, so each gets an equal share of the rate."""
+
+    rate: Rate = field(default_factory=Rate)
+    tickets: set[Ticket] = field(default_factory=set)
+    remaining: int = 0
+    streams: int = 0
+    _need: float = 0.0
+    _reviewed_at: float = -math.inf
+
+    def enter(self, ticket: Ticket) -> None:
+        self.tickets.add(ticket)
+        self.remaining += ticket.remaining
+        self.streams += ticket.stream
+
+    def leave(self, ticket: Ticket) -> None:
+        self.tickets.remove(ticket)
+        self.remaining -= ticket.remaining
+        self.streams -= ticket.stream
+
+    def need(self, rate: float, now: float) -> float:
+        """The largest need of a promise that can still be kept."""
+        if now - self._reviewed_at > _REVIEW_SECONDS:
+            needs = (ticket.need(now) for ticket in self.tickets if ticket.promised)
+            self._need = max((need for need in needs if need * _MARGIN <= rate), default=0.0)
+            self._reviewed_at = now
+        return self._need
+
+    def promise(self, need: float) -> None:
+        """A ticket comes that needs so much."""
+        self._need = max(self._need, need)
+
+    def seconds_until(self, requests: int, now: float) -> float:
+        """Until so many of the open requests have ended, by the rate; 0 where it is not known."""
+        rate = self.rate.at(now)
+        return requests * self.remaining / len(self.tickets) / rate if rate and self.tickets else 0.0
+
+
+class Admission:
+    """Lets requests in, or refuses them until later."""
+
+    def __init__(self, settings: ServerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = settings
+        self._clock = clock
+        self._queues: defaultdict[str, Queue] = defaultdict(Queue)
+
+    def on_report(self, report: StepReport) -> None:
+        """Measure a supervision step."""
+        self._queues[report.model].rate.on_report(report, self._clock())
+
+    def admit(self, model: str, num_trajectories: int, timeout: float | None, *, stream: bool) -> Ticket:
+        """A ticket for a request, with the deadline that it names or the server's. Raises ProblemError.
+
+        A request that is alone is always let in, whatever its size, but its deadline is then no promise if it needs more than
+        half the rate.
+        """
+        limits, now = self._limits, self._clock()
+        queue = self._queues[model]
+        ticket = Ticket(queue, num_trajectories, now + (timeout or limits.max_timeout_seconds), stream, timeout is not None)
+        if stream and sum(q.streams for q in self._queues.values()) >= limits.max_streams:
+            raise _overloaded(f"{limits.max_streams} streams are open, as many as may be", queue.seconds_until(1, now))
+        rate, others = queue.rate.at(now), len(queue.tickets)
+        over = queue.remaining + num_trajectories - limits.max_queued
+        if others and over > 0:
+            message = f"{queue.remaining} trajectories of {model} are queued, and {limits.max_queued} may be"
+            raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
+        if rate:
+            own = ticket.need(now) if ticket.promised else 0.0
+            need = max(own, queue.need(rate, now)) * _MARGIN
+            if others and rate < need * (others + 1):
+                message = f"with {others} others at work on {model}, it or one of them would not end within its timeout_seconds"
+                raise _overloaded(message, queue.seconds_until(others - max(int(rate / need) - 1, 0), now))
+            ticket.promised &= own * _MARGIN * 2 <= rate
+        if ticket.promised:
+            queue.promise(ticket.need(now))
+        return ticket
+
+
+def _overloaded(detail: str, seconds: float) -> ProblemError:
+    retry = str(max(1, math.ceil(seconds)))
+    return ProblemError(429, f"{detail}; try again in {retry} s", headers={"retry-after": retry})
