@@ -1,5 +1,6 @@
 """What Prometheus scrapes. `python -m server.metrics` prints deploy/METRICS.md."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar, get_args
@@ -8,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from server.api.schemas import Cause
 from server.engine.messages import LaneStats, Pong, StepReport
+from server.engines import Engines
 from server.solving import Outcome
-from server.supervisor import Supervisor
 
 # A series more for each, of when it began: Prometheus sees that from the values.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -44,10 +45,14 @@ class Metrics:
 
     def __init__(self, tasks: Mapping[str, str]) -> None:
         """`tasks`: each loaded model's."""
-        self._tasks = tasks
-        self._slots = 0
+        self._tasks: dict[str, str] = {}
+        self._slots: dict[int, int] = {}
+        self._stats: dict[str, dict[int, LaneStats]] = defaultdict(dict)
+        self._memory: dict[int, int] = {}
+        self._engines: Engines | None = None
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
+        self._metrics: list[tuple[Counter | Gauge | Histogram, tuple[str, ...]]] = []
 
         self.requests = self._counter(
             "gram_http_requests",
@@ -104,10 +109,6 @@ class Metrics:
             "model",
             "valid",
         )
-        for model, task in tasks.items():
-            for valid in ("true", "false"):
-                self.trajectories.labels(model, task, valid)
-                self.score.labels(model, valid)
         self.dropped = self._counter("gram_trajectories_dropped", "Trajectories whose state turned non-finite.", "model")
         self.pruned = self._counter("gram_trajectories_pruned", "Trajectories that gave up their slot by `guidance`.", "model")
         self.ready = self._gauge("gram_ready", "1 while an engine can answer, else 0: as /health/ready.")
@@ -116,44 +117,69 @@ class Metrics:
         )
         self.restarts = self._counter("gram_engine_restarts", "Engines that died or hung and were replaced.")
         self.device_memory = self._gauge(
-            "gram_device_memory_bytes", "Memory that the engine holds: on a GPU PyTorch's, else that of its process (resident)."
+            "gram_device_memory_bytes",
+            "Memory that the engines hold: on a GPU PyTorch's, else that of their processes (resident).",
         )
+        for model, task in tasks.items():
+            self.add_model(model, task)
 
-    def watch(self, engine: Supervisor) -> None:
-        """At each scrape, look whether it can answer."""
-        self.ready.set_function(lambda: engine.ready)
+    def watch(self, engines: Engines) -> None:
+        """Look at each scrape whether they can answer."""
+        self._engines = engines
+        self.ready.set_function(lambda: engines.ready)
+
+    def _is_ready(self, model: str) -> bool:
+        engines = self._engines
+        return engines is not None and engines.ready and model not in engines.out_of_rotation
+
+    def add_model(self, model: str, task: str) -> None:
+        """Show a model from now on."""
+        self._tasks[model] = task
+        for metric, labels in self._metrics:
+            if labels == ("model",):
+                metric.labels(model)
+        for valid in ("true", "false"):
+            self.trajectories.labels(model, task, valid)
+            self.score.labels(model, valid)
+        self.model_ready.labels(model).set_function(partial(self._is_ready, model))
+
+    def remove_model(self, model: str) -> None:
+        """Show a model no more."""
+        del self._tasks[model]
+        self._stats.pop(model, None)
+        for metric, labels in self._metrics:
+            if "model" in labels:
+                metric.remove_by_labels({"model": model})
+
+    def on_ready(self, number: int, slots: int) -> None:
+        """The engine of this number can answer, with so many slots for each model."""
+        self._slots[number] = slots
         for model in self._tasks:
-            self.model_ready.labels(model).set_function(partial(self._is_ready, engine, model))
+            self._on_stats(number, model, LaneStats(0, 0))
 
-    @staticmethod
-    def _is_ready(engine: Supervisor, model: str) -> bool:
-        return engine.ready and model not in engine.out_of_rotation
+    def _on_stats(self, number: int, model: str, stats: LaneStats) -> None:
+        """What a model's slots and queue hold, in all engines."""
+        lanes = self._stats[model]
+        lanes[number] = stats
+        live = sum(lane.live for lane in lanes.values())
+        self.live_slots.labels(model).set(live)
+        self.free_slots.labels(model).set(sum(self._slots.values()) - live)
+        self.queue_depth.labels(model).set(sum(lane.waiting for lane in lanes.values()))
 
-    def on_ready(self, slots: int) -> None:
-        """An engine can answer, with so many slots for each model."""
-        self._slots = slots
-        for model in self._tasks:
-            self.on_stats(model, LaneStats(0, 0))
-
-    def on_stats(self, model: str, stats: LaneStats) -> None:
-        """What a model's slots and queue hold."""
-        self.live_slots.labels(model).set(stats.live)
-        self.free_slots.labels(model).set(self._slots - stats.live)
-        self.queue_depth.labels(model).set(stats.waiting)
-
-    def on_pong(self, pong: Pong) -> None:
-        """What the engine says of itself every second, whether or not it steps."""
-        for model, stats in pong.lanes.items():
-            self.on_stats(model, stats)
+    def on_pong(self, number: int, pong: Pong) -> None:
+        """What an engine says of itself every second, whether or not it steps."""
+        for model in pong.lanes.keys() & self._tasks.keys():
+            self._on_stats(number, model, pong.lanes[model])
         if pong.memory_bytes is not None:
-            self.device_memory.set(pong.memory_bytes)
+            self._memory[number] = pong.memory_bytes
+            self.device_memory.set(sum(self._memory.values()))
 
-    def on_report(self, report: StepReport) -> None:
+    def on_report(self, number: int, report: StepReport) -> None:
         """Count a supervision step."""
         self.row_steps.labels(report.model).inc(report.rows)
         self.step_seconds.labels(report.model).observe(report.seconds)
-        self.occupancy.labels(report.model).observe(report.rows / self._slots)
-        self.on_stats(report.model, report.stats)
+        self.occupancy.labels(report.model).observe(report.rows / self._slots[number])
+        self._on_stats(number, report.model, report.stats)
 
     def on_outcome(self, model: str, outcome: Outcome) -> None:
         """Count a trajectory that gave an answer."""
@@ -182,9 +208,7 @@ class Metrics:
     def _described(self, metric: M, name: str, labels: tuple[str, ...]) -> M:
         (family,) = metric.describe()
         self.described.append(Described(name, family.type, labels, family.documentation))
-        if labels == ("model",):
-            for model in self._tasks:
-                metric.labels(model)
+        self._metrics.append((metric, labels))
         return metric
 
 

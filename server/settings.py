@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.config import CONFIG_FILE, ZOO, read_config
@@ -13,6 +13,10 @@ Device = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["text", "json"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Count = Annotated[int, Field(gt=0)]
+
+
+def _each(folders: list[Path]) -> list[Path]:
+    return [checkpoint for folder in folders for checkpoint in checkpoints(folder)]
 
 
 class DeviceError(ValueError):
@@ -25,6 +29,21 @@ def bundled_models() -> list[Path]:
     return sorted(folders, key=lambda folder: ([*TASKS].index(read_config(folder).task), folder.name))
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The folder itself, or where it is no checkpoint the checkpoints in it, if there are any."""
+    if (folder / CONFIG_FILE).exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}")) or [folder]
+
+
+def checkpoint_in(root: Path, name: str) -> Path:
+    """The checkpoint of this name in a folder of them, and nowhere else. Raises FileNotFoundError."""
+    for folder in checkpoints(root):
+        if folder.name == name and folder.resolve().parent == root.resolve():
+            return folder
+    raise FileNotFoundError(f"there is no checkpoint {name!r} in the server's --models-root")
+
+
 def model_name(folder: Path) -> str:
     """A checkpoint is called by its folder's name."""
     return folder.resolve().name
@@ -35,7 +54,9 @@ class EngineSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
 
-    model: list[Path] = Field(default_factory=bundled_models, description="checkpoint folders (default: all bundled ones)")
+    model: Annotated[list[Path], AfterValidator(_each)] = Field(
+        default_factory=bundled_models, description="checkpoint folders, or folders of them (default: all bundled ones)"
+    )
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     dtype: Dtype = Field("auto", description="auto takes bfloat16 where the machine multiplies in it, else float32")
     slots: Count | None = Field(
@@ -56,6 +77,12 @@ class ServerSettings(EngineSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535)
+    engines: Count | None = Field(
+        None, description="engine processes, each with slots of its own (default: one for each GPU, or one on a CPU)"
+    )
+    models_root: Path | None = Field(
+        None, description="folder of the checkpoints that an admin may load while the server runs (default: none)"
+    )
     log_format: LogFormat = Field("text", description="json: each line an object, for a log store")
     max_trajectories: Count = Field(100_000, description="largest num_trajectories of a request")
     max_steps: Count = Field(1024, description="largest max_steps of a request")

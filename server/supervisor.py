@@ -7,7 +7,6 @@ A model in whose steps engines die again and again is taken out of rotation.
 
 import asyncio
 import contextlib
-import itertools
 import json
 import logging
 import math
@@ -15,16 +14,21 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from models.config import CheckpointError
 from server.engine.messages import (
     Cancel,
     Failed,
     FromEngine,
+    Load,
+    Loaded,
+    NotLoaded,
     Ping,
     Pong,
     Ready,
@@ -34,9 +38,10 @@ from server.engine.messages import (
     ToEngine,
     Trajectory,
     Unframer,
+    Unload,
     frame,
 )
-from server.settings import EngineSettings, ServerSettings, model_name
+from server.settings import EngineSettings, ServerSettings
 
 log = logging.getLogger("gram")
 
@@ -47,7 +52,7 @@ up.
 """
 
 _START_SECONDS = 300
-"""Time for an engine to load its models and, on a GPU, to compile kernels; until then its silence is no hang."""
+"""Time for an engine to load models and, on a GPU, to compile kernels; until then its silence is no hang."""
 _PING_SECONDS = 1
 _OUT_OF_MEMORY = "the memory of the device did not hold a step of {}; send the request again, or serve with fewer --slots"
 _DEADLY = f"{MAX_DEATHS} engines in a row died in the steps of this request; the server's log may say why"
@@ -73,9 +78,10 @@ class OutOfMemoryError(EngineUnavailableError):
 
 @dataclass
 class Job:
-    """An unfinished request, as the API process keeps it."""
+    """An unfinished request, as the API process keeps it. `supervisor` is the one that took it last."""
 
     submit: Submit
+    supervisor: "Supervisor" = field(init=False)
     submitted_at: float = field(default_factory=time.monotonic)
     results: asyncio.Queue[Trajectory | Exception] = field(default_factory=asyncio.Queue)
     max_results: float = math.inf
@@ -92,6 +98,11 @@ class Job:
     def complete(self) -> bool:
         """Whether all its trajectories are here; its client may not have read them yet."""
         return self._next == self.submit.num_trajectories
+
+    @property
+    def remaining(self) -> int:
+        """Trajectories that are not here, past the first gap."""
+        return self.submit.num_trajectories - self._next
 
     def accept(self, trajectory: Trajectory) -> None:
         """Hand a trajectory on, unless an engine that died has already reported it."""
@@ -120,33 +131,55 @@ class Job:
         return msgspec.structs.replace(self.submit, first_trajectory=self._next)
 
 
-class Supervisor:
-    """Owns the engine process. All methods run on the API process's event loop."""
+@dataclass
+class Rotation:
+    """The models that the engines of all devices serve, by name."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        on_report: Callable[[StepReport], None],
-        on_pong: Callable[[Pong], None],
-        on_ready: Callable[[int, str], None],
-        on_restart: Callable[[], None],
-    ) -> None:
-        """on_ready is told the number of slots and the device."""
+    folders: dict[str, Path]
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of the files that the first engine loaded: any other must load the same."""
+    out: dict[str, str] = field(default_factory=dict)
+    """Models that are asked no more -> what is answered in their place."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no model is left."""
+        return 0 < len(self.folders) == len(self.out)
+
+    def remove(self, model: str) -> None:
+        """Forget a model."""
+        for names in (self.folders, self.fingerprints, self.out):
+            names.pop(model, None)
+
+
+@dataclass
+class Listener:
+    """Who is told what an engine, by its number, says."""
+
+    on_report: Callable[[int, StepReport], None]
+    on_pong: Callable[[int, Pong], None]
+    on_ready: Callable[[int, Ready], None]
+    on_restart: Callable[[], None]
+
+
+class Supervisor:
+    """Owns the engine process of a device. All methods run on the API process's event loop."""
+
+    def __init__(self, settings: ServerSettings, rotation: Rotation, number: int, listener: Listener) -> None:
+        """`number`: the engine's, and the device's where there are several."""
         self._settings = settings
-        self._on_report = on_report
-        self._on_pong = on_pong
-        self._on_ready = on_ready
-        self._on_restart = on_restart
-        self._jobs: dict[int, Job] = {}
-        self._ids = itertools.count()
+        self._rotation = rotation
+        self._number = number
+        self._listener = listener
+        self.jobs: dict[int, Job] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._failure: str | None = None
-        self._fingerprints: dict[str, str] = {}
         self._stepping: Stepping | None = None
         self._deaths: Counter[str] = Counter()
         self._silent_seconds = 0
-        self.out_of_rotation: dict[str, str] = {}
-        """Models that are asked no more -> what is answered in their place."""
+        self._loading: dict[str, asyncio.Future[None]] = {}
+        self.loaded: set[str] = set()
+        """The models that the present engine has."""
         self.ready = False
 
     async def run(self) -> None:
@@ -160,25 +193,25 @@ class Supervisor:
             if self._failure is None and deaths >= MAX_DEATHS:
                 self._failure = f"no engine can answer: it died {deaths} times in a row"
             if self._failure is not None:
-                self.end_all(EngineUnavailableError(self._failure))
                 raise EngineUnavailableError(self._failure)
-            self._on_restart()
-            log.error("the engine died; starting another for %d unfinished requests", len(self._jobs))
+            self._listener.on_restart()
+            log.error("the engine died; starting another for %d unfinished requests", len(self.jobs))
 
-    def open(self, submit: Callable[[int], Submit]) -> Job:
-        """Submit a request under a number of its own. Raises EngineUnavailableError. `close` it, however it ends."""
-        request = next(self._ids)
-        job = Job(submit(request))
-        if reason := self._failure or self.out_of_rotation.get(job.submit.model):
-            raise EngineUnavailableError(reason)
-        self._jobs[request] = job
+    @property
+    def remaining(self) -> int:
+        """Trajectories that it has yet to bring."""
+        return sum(job.remaining for job in self.jobs.values())
+
+    def take(self, job: Job) -> None:
+        """Submit what is unfinished of a request. `close` it, however it ends."""
+        job.supervisor, job.sent = self, None
+        self.jobs[job.submit.request] = job
         if self.ready:
             self._submit(job)
-        return job
 
     def close(self, job: Job) -> None:
         """Forget a request; what it still has in the engine is cancelled."""
-        if self._jobs.pop(job.submit.request, None) and self.ready:
+        if self.jobs.pop(job.submit.request, None) and self.ready:
             self._send(Cancel(job.submit.request))
 
     def end(self, job: Job, error: Exception) -> None:
@@ -186,18 +219,22 @@ class Supervisor:
         job.end(error)
         self.close(job)
 
-    def end_all(self, error: Exception) -> None:
-        """End all open requests with this error."""
-        for job in [*self._jobs.values()]:
-            self.end(job, error)
+    async def load(self, model: str, folder: Path) -> None:
+        """Have the engine load a model. Raises CheckpointError where it can't, EngineUnavailableError where it is not there."""
+        if not self.ready:
+            raise EngineUnavailableError("an engine is starting; try again in a few seconds")
+        loaded = self._loading[model] = asyncio.get_running_loop().create_future()
+        self._send(Load(str(folder)))
+        try:
+            await loaded
+        finally:
+            del self._loading[model]
 
-    async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory]:
-        """The request's trajectories as they finish, each once. Raises what the job is ended with."""
-        for _ in range(job.submit.num_trajectories):
-            result = await job.results.get()
-            if isinstance(result, Exception):
-                raise result
-            yield result
+    def unload(self, model: str) -> None:
+        """Have the engine free a model that has no requests."""
+        if model in self.loaded:
+            self.loaded.remove(model)
+            self._send(Unload(model))
 
     def _submit(self, job: Job) -> None:
         """Tell the engine what is unfinished of a request."""
@@ -214,7 +251,7 @@ class Supervisor:
         """One life of the engine process, to its end; whether it made a step for a request, or answered a ping."""
         self._stepping = None
         self._silent_seconds = 0
-        for job in self._jobs.values():
+        for job in self.jobs.values():
             job.sent = None
         ours, theirs = socket.socketpair()
         with theirs:
@@ -233,6 +270,9 @@ class Supervisor:
             pass  # as good as the end of the stream
         finally:
             self.ready = False
+            self.loaded.clear()
+            for loading in self._loading.values():
+                loading.set_exception(EngineUnavailableError("the engine died while it loaded the model"))
             watch.cancel()
             self._writer.close()
             # Without its socket the engine exits; one that does not is of no use to anybody.
@@ -243,19 +283,21 @@ class Supervisor:
 
     def _command(self, fd: int) -> list[str]:
         """What starts an engine with the models in rotation."""
-        folders = [folder for folder in self._settings.model if model_name(folder) not in self.out_of_rotation]
+        folders = [folder for model, folder in self._rotation.folders.items() if model not in self._rotation.out]
         settings = self._settings.model_copy(update={"model": folders})
-        command = [sys.executable, "-P", "-m", "server.engine.loop", "--fd", str(fd)]
+        command = [sys.executable, "-P", "-m", "server.engine.loop", "--fd", str(fd), "--number", str(self._number)]
         command += ["--settings", settings.model_dump_json(include=set(EngineSettings.model_fields))]
         command += ["--log-format", self._settings.log_format]
-        return [*command, "--known", json.dumps(self._fingerprints)]
+        return [*command, "--known", json.dumps(self._rotation.fingerprints)]
 
     async def _watch(self, writer: asyncio.StreamWriter) -> None:
         """Ask the engine for signs of life, and break with it when none has come for too long.
 
         The seconds are counted, not read off the clock: while this process itself is stopped, the engine's silence is no fault.
         """
-        while self._silent_seconds < (self._settings.engine_timeout_seconds if self.ready else _START_SECONDS):
+        while self._silent_seconds < (
+            self._settings.engine_timeout_seconds if self.ready and not self._loading else _START_SECONDS
+        ):
             if self.ready:
                 writer.write(frame(Ping()))
             await asyncio.sleep(_PING_SECONDS)
@@ -270,31 +312,43 @@ class Supervisor:
             case StepReport():
                 self._stepping = None
                 for request, seconds in message.started.items():
-                    if (job := self._jobs.get(request)) and job.queue_seconds is None:
+                    if (job := self.jobs.get(request)) and job.queue_seconds is None:
                         job.queue_seconds = seconds
                 for trajectory in message.finished:
-                    if job := self._jobs.get(trajectory.request):
+                    if job := self.jobs.get(trajectory.request):
                         job.accept(trajectory)
                         if job.results.qsize() > job.max_results:
                             self.end(job, SlowClientError())
                 if message.finished:
                     del self._deaths[message.model]
                 for request in message.out_of_memory:
-                    if job := self._jobs.get(request):
+                    if job := self.jobs.get(request):
                         self.end(job, OutOfMemoryError(_OUT_OF_MEMORY.format(message.model)))
-                self._on_report(message)
+                self._listener.on_report(self._number, message)
             case Pong():
-                self._on_pong(message)
+                self._listener.on_pong(self._number, message)
+            case Loaded():
+                self._rotation.fingerprints[message.model] = message.fingerprint
+                self.loaded.add(message.model)
+                self._loading[message.model].set_result(None)
+            case NotLoaded():
+                self._loading[message.model].set_exception(CheckpointError(message.reason))
             case Ready():
-                self._fingerprints |= message.models
+                self.loaded = set(message.models)
                 for model, reason in message.missing.items():
                     log.error("%s can't be loaded again: %s", model, reason)
-                    self._retire(model, "its files have changed since the server started, or can't be read any more")
+                    if model in self._rotation.folders:
+                        self._retire(model, "its files have changed since they were loaded first, or can't be read any more")
                 if self._failure is None:
                     self.ready = True
-                    for job in self._jobs.values():
+                    for model, fingerprint in message.models.items():
+                        if model in self._rotation.folders:
+                            self._rotation.fingerprints[model] = fingerprint
+                        else:  # removed while this engine started
+                            self.unload(model)
+                    for job in self.jobs.values():
                         self._submit(job)
-                    self._on_ready(message.slots, f"{message.device} in {message.dtype}")
+                    self._listener.on_ready(self._number, message)
             case Failed():
                 self._failure = f"no engine can answer: {message.message}"
 
@@ -305,7 +359,7 @@ class Supervisor:
         suspects, with which an engine tells what it steps: the next death counts against one model and the requests in its
         slots.
         """
-        told = [job for job in self._jobs.values() if job.sent and not job.complete]
+        told = [job for job in self.jobs.values() if job.sent and not job.complete]
         if self._stepping:
             models = {self._stepping.model}
             jobs = [job for job in told if job.submit.request in self._stepping.requests]
@@ -329,9 +383,9 @@ class Supervisor:
         """Take a model out of rotation, and end its requests."""
         detail = f"{model} is out of rotation: {reason}; ask another model, or mend it and restart the server"
         log.error("%s", detail)
-        self.out_of_rotation[model] = detail
-        for job in [*self._jobs.values()]:
+        self._rotation.out[model] = detail
+        for job in [*self.jobs.values()]:
             if job.submit.model == model:
                 self.end(job, EngineUnavailableError(detail))
-        if len(self.out_of_rotation) == len(self._settings.model):
+        if self._rotation.over:
             self._failure = f"no engine can answer, for no model is left: {detail}"

@@ -18,8 +18,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server import __version__
-from server.api import problems, routes
-from server.api.access import authenticate
+from server.api import admin, problems, routes
+from server.api.access import authenticate, require_admin
 from server.api.admission import Admission
 from server.api.headers import SecurityHeaders
 from server.api.keys import Keys
@@ -28,10 +28,11 @@ from server.api.problems import ProblemError
 from server.api.protocol import MAX_HEAD_BYTES, Protocol
 from server.api.schemas import GenerateRequest, SolveRequest
 from server.api.service import Service, read_models
-from server.engine.messages import StepReport
+from server.engine.messages import Ready, StepReport
+from server.engines import Engines
 from server.metrics import Metrics
 from server.settings import ServerSettings
-from server.supervisor import Supervisor
+from server.supervisor import Listener
 
 log = logging.getLogger("gram")
 
@@ -70,8 +71,10 @@ def create_app(service: Service) -> ASGIApp:
     if service.keys:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
         app.include_router(routes.v1, dependencies=[Depends(authenticate)], responses=refusals)
+        app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
         app.include_router(routes.v1)
+        app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
     _declare_limits(app, service.settings)
     return Observe(SecurityHeaders(app, docs="/docs"), service.metrics)
@@ -133,25 +136,26 @@ async def serve(settings: ServerSettings) -> None:
     models = read_models(settings.model)
     metrics = Metrics({name: model.task.name for name, model in models.items()})
 
-    def on_ready(slots: int, where: str) -> None:
-        metrics.on_ready(slots)
-        log.info("ready after %.1f s: %s on %s, %d slots", time.monotonic() - begin, ", ".join(models), where, slots)
+    def on_ready(number: int, ready: Ready) -> None:
+        metrics.on_ready(number, ready.slots)
+        where = f"{ready.device} in {ready.dtype}, {ready.slots} slots"
+        log.info("engine %d ready after %.1f s: %s on %s", number, time.monotonic() - begin, ", ".join(ready.models), where)
 
     admission = Admission(settings)
 
-    def on_report(report: StepReport) -> None:
-        metrics.on_report(report)
+    def on_report(number: int, report: StepReport) -> None:
+        metrics.on_report(number, report)
         admission.on_report(report)
 
-    engine = Supervisor(settings, on_report, metrics.on_pong, on_ready, metrics.restarts.inc)
-    metrics.watch(engine)
+    engines = Engines(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
+    metrics.watch(engines)
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    app = create_app(Service(settings, models, metrics, engine, admission, keys))
-    server = Server(app, settings, end_requests=lambda: engine.end_all(ProblemError(503, _STOPPING, cause="stopping")))
+    app = create_app(Service(settings, models, metrics, engines, admission, keys))
+    server = Server(app, settings, end_requests=lambda: engines.end_all(ProblemError(503, _STOPPING, cause="stopping")))
     # uvicorn stops at these signals, and then sends them to the process again: to be told that it stopped, not to die.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
-    supervision = asyncio.create_task(engine.run())
+    supervision = asyncio.create_task(engines.run())
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
         if supervision.done():

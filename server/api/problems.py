@@ -16,7 +16,7 @@ from server.supervisor import EngineUnavailableError, SlowClientError
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 413, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
 }
 """Error responses, for the OpenAPI document."""
 

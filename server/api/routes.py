@@ -138,18 +138,7 @@ async def _unless_disconnected(request: Request, work: Solve, ticket: Ticket) ->
 async def models(request: Request) -> list[ModelInfo]:
     """Each model's name, task, abilities, sizes and the figures that `gram eval` measured."""
     service = _service(request)
-    return [
-        ModelInfo(
-            name=model.name,
-            task=model.task.name,
-            status="out_of_rotation" if model.name in service.engine.out_of_rotation else "serving",
-            solves=model.config.solves,
-            generates=model.config.generates,
-            config=model.config.model.model_dump(),
-            evaluation=model.evaluation(),
-        )
-        for model in service.models.values()
-    ]
+    return [service.info(model) for model in service.models.values()]
 
 
 @v1.get("/tasks", summary="Kinds of puzzles and how to write them")
@@ -183,7 +172,7 @@ async def live() -> Health:
 @probes.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
 async def ready(request: Request) -> Health:
     """Answers 503 while the engine starts, or when none can be started."""
-    if not _service(request).engine.ready:
+    if not _service(request).engines.ready:
         raise ProblemError(503, "the engine is starting; try again in a few seconds")
     return Health(status="ready")
 

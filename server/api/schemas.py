@@ -267,6 +267,14 @@ class ModelInfo(BaseModel):
     )
 
 
+class LoadRequest(BaseModel):
+    """A checkpoint to load."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="of its folder in the server's --models-root", json_schema_extra={"example": "nqueens-8"})
+
+
 class TaskInfo(BaseModel):
     """A kind of puzzle and how to write it."""
 

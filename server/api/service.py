@@ -1,21 +1,24 @@
-"""What the routes work with: the loaded checkpoints, the engine and the metrics."""
+"""What the routes work with: the loaded checkpoints, the engines and the metrics."""
 
+import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.config import EVALUATION_FILE, CheckpointConfig, CheckpointError, read_config
 from models.tasks import TASKS, Task
 from server.api.admission import Admission
 from server.api.keys import Keys
+from server.api.problems import ProblemError
+from server.api.schemas import ModelInfo
+from server.engines import Engines
 from server.metrics import Metrics
 from server.settings import ServerSettings, model_name
-from server.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint that the engine serves."""
+    """A checkpoint that the engines serve."""
 
     name: str
     folder: Path
@@ -38,9 +41,48 @@ class Service:
     settings: ServerSettings
     models: dict[str, LoadedModel]
     metrics: Metrics
-    engine: Supervisor
+    engines: Engines
     admission: Admission
     keys: Keys | None = None
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def info(self, model: LoadedModel) -> ModelInfo:
+        """What a client is told of a model."""
+        return ModelInfo(
+            name=model.name,
+            task=model.task.name,
+            status="out_of_rotation" if model.name in self.engines.out_of_rotation else "serving",
+            solves=model.config.solves,
+            generates=model.config.generates,
+            config=model.config.model.model_dump(),
+            evaluation=model.evaluation(),
+        )
+
+    def model(self, name: str) -> LoadedModel:
+        """The model of this name. Raises ProblemError."""
+        try:
+            return self.models[name]
+        except KeyError:
+            loaded = ", ".join(self.models) or "none"
+            raise ProblemError(404, f"{name!r} is not loaded; loaded: {loaded}", "model") from None
+
+    async def load(self, folder: Path) -> LoadedModel:
+        """Take a model more. Raises CheckpointError, EngineUnavailableError, and ProblemError where it is there."""
+        (model,) = read_models([folder]).values()
+        async with self._changing:
+            if model.name in self.models:
+                raise ProblemError(409, f"{model.name} is loaded; unload it first, if its files have changed", "name")
+            await self.engines.load(folder)
+            self.metrics.add_model(model.name, model.task.name)
+            self.models[model.name] = model
+        return model
+
+    async def unload(self, name: str) -> None:
+        """Let no more requests of a model in, and free it when those that run have ended."""
+        del self.models[name]
+        async with self._changing:
+            await self.engines.unload(name)
+            self.metrics.remove_model(name)
 
 
 def choose(able: list[LoadedModel], task: str | None) -> LoadedModel | None:

@@ -40,7 +40,7 @@ class Solve:
                 place = type(request).model_fields[name].alias or name
                 raise ProblemError(422, f"this server allows {limit} at most", place)
         model = _choose(service, request)
-        if reason := service.engine.out_of_rotation.get(model.name):
+        if reason := service.engines.out_of_rotation.get(model.name):
             raise EngineUnavailableError(reason)
         seen = logs.current()
         seen.model, seen.num_trajectories = model.name, request.num_trajectories
@@ -64,9 +64,9 @@ class Solve:
         """
         request, metrics, name = self.request, self.service.metrics, self.model.name
         collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop)
-        job = self.service.engine.open(lambda number: request.submit(number, name, self.puzzle, self.seed))
+        job = self.service.engines.open(lambda number: request.submit(number, name, self.puzzle, self.seed))
         seconds = ticket.deadline - time.monotonic()
-        time_over = asyncio.get_running_loop().call_later(seconds, self.service.engine.end, job, _TimeOverError())
+        time_over = asyncio.get_running_loop().call_later(seconds, self.service.engines.end, job, _TimeOverError())
         with metrics.active.labels(name).track_inprogress():
             try:
                 async with aclosing(self._outcomes(job, ticket, collector)) as outcomes:
@@ -81,7 +81,7 @@ class Solve:
                 raise
             finally:
                 time_over.cancel()
-                self.service.engine.close(job)
+                self.service.engines.close(job)
                 observe.phases(job.submitted_at, job.queue_seconds)
         metrics.dropped.labels(name).inc(len(collector.dropped))
         metrics.pruned.labels(name).inc(collector.pruned)
@@ -94,7 +94,7 @@ class Solve:
         metrics, name = self.service.metrics, self.model.name
         first = True
         try:
-            async with aclosing(self.service.engine.trajectories(job)) as trajectories:
+            async with aclosing(self.service.engines.trajectories(job)) as trajectories:
                 async for trajectory in trajectories:
                     ticket.sent()
                     if first and not trajectory.pruned:
@@ -119,9 +119,7 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
     One that is out of rotation only where it is named, or there is no other.
     """
     if request.model is not None:
-        model = service.models.get(request.model)
-        if model is None:
-            raise ProblemError(404, f"{request.model!r} is not loaded; loaded: {', '.join(service.models)}", "model")
+        model = service.model(request.model)
         if request.task not in (None, model.task.name):
             raise ProblemError(
                 422, f"{model.name} answers {model.task.name}, not {request.task!r}; name one of the two", "task"
@@ -131,7 +129,7 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
             raise ProblemError(422, f"{model.name} can't {request.ability}; what it can: {abilities}", "model")
         return model
     able = [model for model in service.models.values() if request.ability in model.config.abilities]
-    in_rotation = [model for model in able if model.name not in service.engine.out_of_rotation]
+    in_rotation = [model for model in able if model.name not in service.engines.out_of_rotation]
     if chosen := choose(in_rotation, request.task) or choose(able, request.task):
         return chosen
     known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"

@@ -41,9 +41,14 @@ class Placement:
         return "one CPU thread" if self.threads == 1 else f"{self.threads} CPU threads"
 
 
-def resolve(settings: EngineSettings) -> Placement:
-    """Raises DeviceError for a device that is not there or does not work; what it does without, it says in the log."""
+def resolve(settings: EngineSettings, number: int = 0) -> Placement:
+    """The placement of the engine of this number: of several GPUs it has its own.
+
+    Raises DeviceError for a device that is not there or does not work; what it does without, it says in the log.
+    """
     device = choose_device(settings.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", number % torch.cuda.device_count())
     if device.type == "cuda" and (fault := _fault(device)):
         if settings.device == "cuda":
             raise DeviceError(f"{fault}; use --device cpu")
@@ -51,6 +56,7 @@ def resolve(settings: EngineSettings) -> Placement:
         device = torch.device("cpu")
     dtype = _choose_dtype(settings.dtype, device)
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         return Placement(device, dtype, settings.slots or GPU_SLOTS, threads=1)
     threads = settings.threads or _usable_cpus()
     # Two tiles for each thread. More are no faster; with one, a trajectory too many would make a step twice as long.
@@ -63,6 +69,11 @@ def choose_device(wanted: Device) -> torch.device:
     if wanted == "cuda" and not gpu:
         raise DeviceError("no CUDA device is to be found; use --device cpu")
     return torch.device("cuda" if gpu and wanted != "cpu" else "cpu")
+
+
+def num_devices(device: torch.device) -> int:
+    """How many of its kind the machine has. Of CPUs that is one, whose cores are threads of one engine."""
+    return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
 def memory_bytes(device: torch.device) -> int | None:

@@ -13,19 +13,23 @@ import time
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from models.checkpoint import fingerprint, load_checkpoint
 from models.config import CheckpointError
 from server import logs
-from server.engine.device import memory_bytes, resolve
+from server.engine.device import memory_bytes, num_devices, resolve
 from server.engine.graphs import GraphRunner
 from server.engine.messages import (
     Cancel,
     Failed,
     FromEngine,
     LaneStats,
+    Load,
+    Loaded,
+    NotLoaded,
     Ping,
     Pong,
     Ready,
@@ -35,6 +39,7 @@ from server.engine.messages import (
     ToEngine,
     Trajectory,
     Unframer,
+    Unload,
     frame,
 )
 from server.engine.runner import Runner
@@ -139,6 +144,15 @@ class Lane:
             self._forget(request)
         return StepReport(self.name, [], {}, 0, lap(), self.stats(), sorted(requests))
 
+    def warm_up(self) -> None:
+        """Make a step, so that the first request pays no first-call cost. Raises DeviceError for too little memory."""
+        model = self.runner.model
+        # As many new puzzles as can come at once: on a GPU, memory that is left to others now may be gone later.
+        model.encode(torch.zeros(self.num_slots, model.config.seq_len, dtype=torch.int64, device=self.runner.device))
+        self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0))
+        while not self.scheduler.idle:
+            _hold(self.launch(laps())())
+
     def stats(self) -> LaneStats:
         """Its load now."""
         return LaneStats(self.scheduler.live, self.scheduler.waiting)
@@ -166,6 +180,13 @@ def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[st
         _log.warning("%s: taking %d", fault, slots)
 
 
+def _hold(report: StepReport) -> StepReport:
+    """The report. Raises DeviceError where the memory did not hold the step."""
+    if report.out_of_memory:
+        raise DeviceError(f"the memory of the device does not hold a step of {report.model}; take fewer --slots")
+    return report
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
 
@@ -188,24 +209,24 @@ def laps() -> Callable[[], float]:
 class Engine:
     """All models of one device. Works without a process of its own too: `gram solve` and `gram eval` drive it so."""
 
-    def __init__(self, settings: EngineSettings, known: Mapping[str, str] | None = None) -> None:
-        """Loads the models. Raises CheckpointError, or DeviceError for a device that is not there or too small.
+    def __init__(self, settings: EngineSettings, known: Mapping[str, str] | None = None, number: int = 0) -> None:
+        """Loads the models on the device of this number. Raises CheckpointError, or DeviceError for a device that is not there
+        or too small.
 
         `known`: the fingerprints of models that an engine before this one served. Where the files of one are no longer those,
         it is left out and `missing` says why: what it would answer now is not what its requests were promised.
         """
         known = known or {}
         torch.set_num_threads(1)  # a tile is one thread's; see runner.py
-        place = resolve(settings)
-        threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
+        place = self.placement = resolve(settings, number)
+        self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
         runners: dict[str, Runner] = {}
         self.fingerprints: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         for folder in settings.model:
             name = model_name(folder)
             try:
-                model = load_checkpoint(folder, place.device, place.dtype)
-                loaded = fingerprint(folder)  # after the load: what was loaded was no older
+                runner, loaded = self._read(folder)
                 if known.get(name, loaded) != loaded:
                     raise CheckpointError(f"{folder}: its files are not those that were served before")
             except (CheckpointError, OSError) as error:
@@ -213,9 +234,7 @@ class Engine:
                     raise
                 self.missing[name] = str(error)
                 continue
-            self.fingerprints[name] = loaded
-            on_gpu = place.device.type == "cuda"
-            runners[name] = GraphRunner(model, place.device) if on_gpu else Runner(model, place.device, threads)
+            runners[name], self.fingerprints[name] = runner, loaded
         self.lanes = _lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
@@ -250,11 +269,7 @@ class Engine:
 
     def step(self) -> list[StepReport]:
         """One supervision step of each model that has work. Raises DeviceError where the memory does not hold it."""
-        reports = [finish() for finish in self.launch()]
-        for report in reports:
-            if report.out_of_memory:
-                raise DeviceError(f"the memory of the device does not hold a step of {report.model}; take fewer --slots")
-        return reports
+        return [_hold(finish()) for finish in self.launch()]
 
     def launch(self) -> list[Callable[[], StepReport]]:
         """Start such a step; the functions returned wait for it. Until then nobody may call the engine."""
@@ -262,15 +277,35 @@ class Engine:
         return [lane.launch(lap) for lane in self.busy]
 
     def warm_up(self) -> None:
-        """Make a step of each model, so that the first request pays no first-call cost."""
-        for name, lane in self.lanes.items():
-            model = lane.runner.model
-            # As many new puzzles as can come at once: on a GPU, memory that is left to others now may be gone later.
-            model.encode(torch.zeros(lane.num_slots, model.config.seq_len, dtype=torch.int64, device=lane.runner.device))
-            puzzle = bytes(model.config.seq_len)
-            self.handle(Submit(-1, name, puzzle, lane.runner.tile * 2, 1, 0, 1.0))
-            while not self.idle:
-                self.step()
+        """Make a step of each model."""
+        for lane in self.lanes.values():
+            lane.warm_up()
+
+    def load(self, folder: Path) -> Loaded | NotLoaded:
+        """Take a model more, with as many slots as the others have."""
+        name = model_name(folder)
+        try:
+            runner, loaded = self._read(folder)
+            (lane,) = _lanes({name: runner}, self.placement.slots, fewer=False).values()
+            lane.warm_up()
+        except (CheckpointError, DeviceError, OSError, RuntimeError) as error:
+            return NotLoaded(name, str(error))
+        self.lanes[name] = lane
+        return Loaded(name, loaded)
+
+    def unload(self, name: str) -> None:
+        """Free a model, which has no requests."""
+        del self.lanes[name]
+        if self.placement.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _read(self, folder: Path) -> tuple[Runner, str]:
+        """What runs the checkpoint, and its fingerprint. Raises CheckpointError, OSError."""
+        place = self.placement
+        model = load_checkpoint(folder, place.device, place.dtype)
+        loaded = fingerprint(folder)  # after the load: what was loaded was no older
+        on_gpu = place.device.type == "cuda"
+        return GraphRunner(model, place.device) if on_gpu else Runner(model, place.device, self._threads), loaded
 
 
 def serve(channel: socket.socket, engine: Engine) -> None:
@@ -288,10 +323,15 @@ def serve(channel: socket.socket, engine: Engine) -> None:
             if not data:
                 return
             for message in unframer.feed(data):
-                if isinstance(message, Ping):
-                    send(channel, engine.pong())
-                else:
-                    engine.handle(message)
+                match message:
+                    case Ping():
+                        send(channel, engine.pong())
+                    case Load():
+                        send(channel, engine.load(Path(message.folder)))
+                    case Unload():
+                        engine.unload(message.model)
+                    case _:
+                        engine.handle(message)
         one_by_one = engine.suspects
         steps = [] if one_by_one else engine.launch()
         for report in reports:
@@ -311,6 +351,7 @@ def main() -> None:
     """The engine process: started by the API process with one end of a socket pair."""
     parser = argparse.ArgumentParser(prog="python -m server.engine.loop", description=main.__doc__)
     parser.add_argument("--fd", type=int, required=True, help="the socket to the API process")
+    parser.add_argument("--number", type=int, default=0, help="the engine's, and the device's where there are several")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
     parser.add_argument("--known", type=json.loads, default={}, help="fingerprints of models as JSON; see Engine")
     parser.add_argument("--log-format", default="text")
@@ -322,13 +363,16 @@ def main() -> None:
     channel = socket.socket(fileno=options.fd)
     try:
         settings = EngineSettings.model_validate_json(options.settings)
-        engine = Engine(settings, options.known)
+        engine = Engine(settings, options.known, options.number)
         engine.warm_up()
     except Exception as error:
         send(channel, Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
     place = engine.placement
-    send(channel, Ready(engine.fingerprints, engine.missing, place.where, str(place.dtype), place.slots))
+    send(
+        channel,
+        Ready(engine.fingerprints, engine.missing, place.where, num_devices(place.device), str(place.dtype), place.slots),
+    )
     try:
         serve(channel, engine)
     except ConnectionError:

@@ -35,6 +35,18 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
     request: int
 
 
+class Load(msgspec.Struct, tag=True, frozen=True):
+    """Load the checkpoint in this folder too. The answer is Loaded or NotLoaded; until then nothing is stepped."""
+
+    folder: str
+
+
+class Unload(msgspec.Struct, tag=True, frozen=True):
+    """Free a model, which has no requests."""
+
+    model: str
+
+
 class Ping(msgspec.Struct, tag=True, frozen=True):
     """Asks for a sign of life. The engine answers between two steps, so one that hangs does not."""
 
@@ -85,14 +97,30 @@ class StepReport(msgspec.Struct, tag=True, frozen=True):
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """The engine has loaded its models and made a step of each.
 
-    `models`: name -> fingerprint of its files; `missing`: name -> why it could not be loaded again.
+    `models`: name -> fingerprint of its files; `missing`: name -> why it could not be loaded again; `devices`: how many of its
+    kind there are, each for an engine.
     """
 
     models: dict[str, str]
     missing: dict[str, str]
     device: str
+    devices: int
     dtype: str
     slots: int
+
+
+class Loaded(msgspec.Struct, tag=True, frozen=True):
+    """A model was loaded on demand, and has made a step."""
+
+    model: str
+    fingerprint: str
+
+
+class NotLoaded(msgspec.Struct, tag=True, frozen=True):
+    """It was not; all others are as before."""
+
+    model: str
+    reason: str
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
@@ -108,8 +136,8 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
     memory_bytes: int | None
 
 
-ToEngine = Submit | Cancel | Ping
-FromEngine = StepReport | Stepping | Pong | Ready | Failed
+ToEngine = Submit | Cancel | Load | Unload | Ping
+FromEngine = StepReport | Stepping | Pong | Ready | Loaded | NotLoaded | Failed
 
 LENGTH = struct.Struct("<I")
 T = TypeVar("T")

@@ -240,7 +240,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(bounded: RunningServer)
             ask % (b"/health/live", b"") + ask % (b"/nowhere", b"") + ask % (b"/v1/tasks", b"connection: close\r\n")
         )
         answers = rest(connection)
-    assert re.findall(r"^HTTP/1.1 (\d+)", answers, re.MULTILINE) == ["200", "404", "200"]
+    assert re.findall(r"HTTP/1.1 (\d+)", answers) == ["200", "404", "200"]
 
 
 def test_a_stopping_server_takes_no_more_and_tells_those_whose_time_is_over(checkpoint: Path) -> None:

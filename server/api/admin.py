@@ -1,0 +1,46 @@
+"""The calls of an administrator: models come and go while the server runs."""
+
+from fastapi import APIRouter, Request, Response
+
+from models.config import CheckpointError
+from server.api.problems import DOCUMENTED, ProblemError
+from server.api.schemas import LoadRequest, ModelInfo
+from server.api.service import Service
+from server.settings import checkpoint_in
+
+v1 = APIRouter(prefix="/v1/models")
+"""What asks for an admin's key."""
+
+
+@v1.post(
+    "",
+    status_code=201,
+    summary="Load a model",
+    responses={status: DOCUMENTED[status] for status in (403, 404, 409, 422, 503)},
+)
+async def load(body: LoadRequest, request: Request) -> ModelInfo:
+    """Load a checkpoint of the server's --models-root on every device. Requests that run wait for it a moment, and go on."""
+    service: Service = request.app.state.service
+    root = service.settings.models_root
+    if root is None:
+        raise ProblemError(403, "this server loads no models while it runs; start it with --models-root")
+    try:
+        return service.info(await service.load(checkpoint_in(root, body.name)))
+    except FileNotFoundError as error:
+        raise ProblemError(404, str(error), "name") from error
+    except CheckpointError as error:
+        raise ProblemError(422, str(error), "name") from error
+
+
+@v1.delete(
+    "/{name}",
+    status_code=204,
+    response_class=Response,
+    summary="Unload a model",
+    responses={status: DOCUMENTED[status] for status in (403, 404)},
+)
+async def unload(name: str, request: Request) -> None:
+    """Let no more of its requests in, wait for those that run, and free its memory."""
+    service: Service = request.app.state.service
+    service.model(name)
+    await service.unload(name)
