@@ -1,0 +1,122 @@
+"""Saturation for half an hour: does memory grow, does a slot or a request leak, does the latency stay?"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.load import mixed_requests
+from models.tasks import TASKS
+from tests.support import RunningServer, serving
+
+_CLIENTS = 16
+_SAMPLE_SECONDS = 5
+_WARM_UP_SHARE = 0.1
+_PARTS = 6
+"""Of the time after the warm-up: their 99th percentiles show whether the latency stays."""
+
+_ABANDONED, _STREAMED = 0.05, 0.3
+"""Shares of the requests. Those that are abandoned are answered by nobody."""
+
+_GAUGES = ("gram_active_requests", "gram_live_slots", "gram_queue_depth")
+
+
+def requests(seed: int) -> Iterator[dict[str, Any]]:
+    """The mix of the load, three in four; the others go round the other tasks."""
+    rng, queens = random.Random(seed), mixed_requests(seed)
+    others = [task for name, task in TASKS.items() if name != "nqueens-8"]
+    while True:
+        body = next(queens)
+        if rng.random() < 0.25:
+            task = rng.choice(others)
+            body |= {"task": task.name, "puzzle": task.text(rng.choice(list(task.held_out[:100])))}
+        yield body | {"stream": rng.random() < _STREAMED}
+
+
+def anonymous_mib(pid: int) -> float:
+    """Memory of a process that no file stands behind (RssAnon), in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+async def soak(server: RunningServer, seconds: float) -> tuple[list[tuple[float, float]], NDArray[np.float64], Counter[str]]:
+    """When requests were answered and how long they took; memory of API and engine by time [T, 3]; what became of them."""
+    latencies: list[tuple[float, float]] = []
+    memory: list[list[float]] = []
+    became: Counter[str] = Counter()
+    bodies, rng = requests(0), random.Random(1)
+    pids = server.process.pid, server.engine().pid
+    begin = time.monotonic()
+
+    async def client(session: httpx.AsyncClient) -> None:
+        while time.monotonic() - begin < seconds:
+            body = next(bodies)
+            sent = time.monotonic()
+            patience = rng.uniform(0.001, 0.2) if rng.random() < _ABANDONED else None
+            try:
+                response = await asyncio.wait_for(session.post("/v1/solve", json=body), patience)
+            except TimeoutError:
+                became["abandoned"] += 1
+                continue
+            became[str(response.status_code)] += 1
+            latencies.append((time.monotonic() - begin, time.monotonic() - sent))
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=httpx.Limits(max_connections=None)) as session:
+        clients = [asyncio.create_task(client(session)) for _ in range(_CLIENTS)]
+        for _ in tqdm(range(int(seconds / _SAMPLE_SECONDS)), unit_scale=_SAMPLE_SECONDS, unit="s"):
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            memory.append([time.monotonic() - begin, *map(anonymous_mib, pids)])
+        await asyncio.gather(*clients)
+    return latencies, np.array(memory), became
+
+
+def slope(seconds: NDArray[np.float64], mib: NDArray[np.float64]) -> tuple[float, float]:
+    """Growth in MiB an hour by least squares, and its standard error from the means of ten stretches.
+
+    Samples that follow each other are alike, so the scatter of single ones would make the error too small.
+    """
+    hours, means = (np.array([part.mean() for part in np.array_split(values, 10)]) for values in (seconds / 3600, mib))
+    line, covariance = np.polyfit(hours, means, 1, cov=True)
+    return float(line[0]), float(covariance[0, 0] ** 0.5)
+
+
+def main() -> None:
+    """Print the slopes of memory, the 99th percentiles by parts of the time, and what is left afterwards."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    options = parser.parse_args()
+    seconds = options.minutes * 60
+    with serving() as server:
+        latencies, memory, became = asyncio.run(soak(server, seconds))
+        for what, count in sorted(became.items()):
+            print(f"{what}: {count}")
+        warm_up = seconds * _WARM_UP_SHARE
+        kept = memory[memory[:, 0] > warm_up]
+        for column, name in enumerate(("API", "engine"), start=1):
+            growth, error = slope(kept[:, 0], kept[:, column])
+            first, last = kept[0, column], kept[-1, column]
+            ends = f"{first:.1f} MiB after the warm-up, {last:.1f} MiB at the end"
+            print(f"{name}: RssAnon {ends}; slope {growth:+.2f} +- {error:.2f} MiB/h")
+        edges = np.linspace(warm_up, seconds, _PARTS + 1)
+        for begin, end in pairwise(edges):
+            part = [took for answered, took in latencies if begin < answered <= end]
+            p50, p99 = np.percentile(part, [50, 99])
+            print(f"{begin / 60:.0f} to {end / 60:.0f} min: {len(part)} answers, p50 {p50:.2f} s, p99 {p99:.2f} s")
+        for gauge in _GAUGES:
+            server.wait_until(gauge, 0)
+            print(f"{gauge}: {server.gauge(gauge):g}")
+        print(f"restarts: {server.gauge('gram_engine_restarts_total'):g}")
+
+
+if __name__ == "__main__":
+    main()
