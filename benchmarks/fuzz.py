@@ -34,7 +34,7 @@ def untrained(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Run all of schemathesis' checks, on a server that asks for keys; what it finds, it prints with a command to repeat it."""
+    """Run all of schemathesis' checks, with an admin's key; what it finds, it prints with a command to repeat it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=5000, help="made-up cases at most for each of the two calls with a body")
     parser.add_argument("--seed", type=int, default=1)
@@ -46,8 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         keys_file = folder / "keys.toml"
-        keys_file.write_text(Key(sha256=digest(key)).toml("fuzz"))
+        keys_file.write_text(Key(sha256=digest(key), admin=True).toml("fuzz"))
         models = [flag for model in untrained(folder) for flag in ("--model", str(model))]
+        models += ["--models-root", str(folder)]
         with serving(*models, "--keys-file", str(keys_file), *_LIMITS, log=folder / "log") as server:
             api = psutil.Process(server.process.pid)
             before = api.memory_info().rss

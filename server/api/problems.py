@@ -81,8 +81,12 @@ def install(app: FastAPI) -> None:
         return respond(problem_of(error))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return respond(ProblemError(error.status_code, str(error.detail)).problem, dict(error.headers or {}))
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        path = getattr(request.scope.get("route"), "path", None)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (operations := app.openapi()["paths"].get(path)):
+            headers["Allow"] = ", ".join(map(str.upper, operations))  # Starlette names those of the path's first route alone
+        return respond(ProblemError(error.status_code, str(error.detail)).problem, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

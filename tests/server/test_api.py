@@ -317,6 +317,7 @@ def test_other_addresses_and_methods_are_problems_too(client: httpx.Client) -> N
     for response, status in ((client.get("/nowhere"), 404), (client.get("/v1/solve"), 405)):
         assert response.status_code == response.json()["status"] == status
         assert response.headers["content-type"] == "application/problem+json"
+    assert client.put("/v1/models").headers["allow"] == "GET, POST"
 
 
 JSON = st.recursive(
