@@ -10,7 +10,7 @@ from server.engine import device
 from server.engine.device import Placement, resolve
 from server.settings import Device, DeviceError, Dtype, EngineSettings
 
-CUDA = torch.device("cuda")
+CUDA = torch.device("cuda", 0)
 
 
 def place(wanted: Device = "cpu", dtype: Dtype = "auto", slots: int | None = None, threads: int | None = None) -> Placement:
@@ -31,6 +31,8 @@ def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were a GPU that works and multiplies in bfloat16."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(device, "_fault", lambda _: None)
 

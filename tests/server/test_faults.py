@@ -320,7 +320,7 @@ def test_a_model_whose_file_is_corrupted_before_a_reload_leaves_the_rotation(
         assert isinstance(cut_off, list)
         assert {name for name, _ in cut_off[:-1]} <= {"trajectory"}
         assert cut_off[-1][0] == "error"
-        detail = "corrupted is out of rotation: its files have changed since the server started, or can't be read any more; "
+        detail = "corrupted is out of rotation: its files have changed since they were loaded first, or can't be read any more; "
         assert cut_off[-1][1]["detail"].startswith(detail)
         assert cut_off[-1][1]["detail"] == waiting == refused(client, sudoku("corrupted"))
         assert str(tmp_path) not in cut_off[-1][1]["detail"]
