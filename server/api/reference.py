@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from server.api.admission import Admission
 from server.api.app import create_app
-from server.api.schemas import Cause, Problem, SolveResponse, TrajectoryEvent
+from server.api.schemas import Cause, Problem, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 from server.api.service import Service
 from server.engines import Engines
 from server.metrics import Metrics
@@ -47,6 +47,9 @@ Every error is a [Problem](#problem), as `application/problem+json` (RFC 9457). 
 """
 
 EVENTS: dict[str, tuple[type[BaseModel], str]] = {
+    "start": (StartEvent, "with `stream_steps`: the first event"),
+    "step": (StepEvent, "with `stream_steps`: a trajectory has made a step and goes on"),
+    "pruned": (PrunedEvent, "with `stream_steps`: a trajectory has given up its slot, by `guidance`"),
     "trajectory": (TrajectoryEvent, "a trajectory has ended: in the order of their ends, with `stop` in that of their index"),
     "result": (SolveResponse, "the last event: what the call answers without a stream"),
     "error": (Problem, "the last event, where there is no result"),

@@ -35,7 +35,8 @@ def test_it_is_the_document_of_a_server(server: RunningServer) -> None:
 
 def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
     options = {name: True for name in SolveRequest.model_fields if name.startswith("stream")}
-    body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 3, **options}
+    guidance = {"prune": {"keep": 0.5, "steps": [1]}}
+    body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 8, "guidance": guidance, **options}
     response = httpx.post(f"{server.url}/v1/solve", json=body, headers={"accept": "application/x-ndjson"}, timeout=60)
     events = [json.loads(line) for line in response.text.splitlines()]
     assert {event["event"] for event in events} == EVENTS.keys() - {"error"}
