@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
 """Where the documents' server is."""
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
 _SHIMS = {"gram": "-m server.cli", "python": "", "pytest": "-m pytest"}
 
 
@@ -42,6 +43,11 @@ def blocks(page: Path) -> list[Block]:
         before = text[: fence.start()].rstrip().rpartition("\n\n")[2]
         found.append(Block(page, text.count("\n", 0, fence.start()) + 1, fence[1], fence[2], before))
     return found
+
+
+def inline_code(page: Path) -> list[str]:
+    """The code in a document's text, outside of its blocks."""
+    return _INLINE.findall(_FENCE.sub("", page.read_text()))
 
 
 class Workplace:
