@@ -64,7 +64,7 @@ class Workplace:
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(code), **environment}
 
-    def run(self, command: str, server: str = "") -> str:
+    def run(self, command: str, server: str = "http://localhost:8000") -> str:
         """What the command prints; it must succeed. `server` is asked in the place of the documents' one."""
         told = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", ADDRESS.sub(server.removeprefix("http://"), command)],

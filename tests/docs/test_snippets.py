@@ -5,6 +5,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from models.training.config import load_training_config
 from server.api.keys import Key, digest, new_key, read_keys
 from server.api.reference import openapi
 from tests.docs import words
-from tests.docs.support import ROOT, Block, Workplace, blocks, inline_code
+from tests.docs.support import ADDRESS, ROOT, Block, Workplace, blocks, inline_code
 from tests.support import RunningServer, serving
 
 PAGES = [
@@ -94,8 +95,10 @@ def test_a_block_is_true(block: Block, place: Workplace, server: RunningServer, 
             if following and following.language == "json" and following.before.endswith("```"):
                 assert alike(json.loads(following.code), json.loads(printed))
         case "python":
-            (place.folder / "snippet.py").write_text(block.code)
-            place.run("python snippet.py", server.url)
+            # A client that is told no address asks the documents' server.
+            code = re.sub(r"Client\(\)", f'Client("{server.url}")', block.code)
+            (place.folder / "snippet.py").write_text(ADDRESS.sub(server.url.removeprefix("http://"), code))
+            place.run("python snippet.py")
         case "toml":
             (place.folder / "block.toml").write_text(block.code)
             if "task" in tomllib.loads(block.code):
@@ -110,6 +113,7 @@ def test_a_block_is_true(block: Block, place: Workplace, server: RunningServer, 
             pytest.fail(f"nothing is done with a block of {block.language!r}: run it, read it or say here why not")
 
 
+@cache
 def methods(path: str) -> set[str]:
     """With what a path may be called, in the OpenAPI document; of a part of paths, with what any of them may."""
     calls = {"/docs": ["get"], "/openapi.json": ["get"], **openapi()["paths"]}

@@ -94,10 +94,8 @@ def check_path(word: str) -> None:
 
 def check_variable(name: str) -> None:
     """An environment variable of the project's must be read somewhere, or be a setting."""
-    if name.startswith("GRAM_"):
-        read = "".join(path.read_text() for package in ("server", "kernels") for path in (ROOT / package).rglob("*.py"))
-        known = name in read or f"--{name.removeprefix('GRAM_').lower().replace('_', '-')}" in all_flags()
-        assert known, f"nothing reads {name}"
+    setting = f"--{name.removeprefix('GRAM_').lower().replace('_', '-')}"
+    assert not name.startswith("GRAM_") or name in _variables_read() or setting in all_flags(), f"nothing reads {name}"
 
 
 def check_flag(flag: str) -> None:
@@ -110,6 +108,13 @@ def all_flags() -> frozenset[str]:
     """Those of all subcommands, and of the commands that the repository has beside them."""
     flags = set().union(*(_gram_flags(subcommand) for subcommand in _subcommands()))
     return frozenset(flags.union(*(_FLAG.findall(told) for told in _module_helps().values())))
+
+
+@cache
+def _variables_read() -> set[str]:
+    """Those of the project's that the code names."""
+    paths = [path for package in ("kernels", "server") for path in (ROOT / package).rglob("*.py")]
+    return {name for path in paths for name in re.findall(r"GRAM_\w+", path.read_text())}
 
 
 def _check_flags(words: list[str], known: set[str]) -> None:
