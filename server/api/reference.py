@@ -143,7 +143,10 @@ def _call(method: str, path: str, call: Schema, schemas: dict[str, Schema]) -> s
 
 
 def _command(path: str, call: Schema, schemas: dict[str, Schema]) -> str | None:
-    """A curl line for a call that needs neither a name in its path nor an administrator's key."""
+    """A curl line for a call that needs no administrator's key, with the examples that the document has."""
+    for parameter in call.get("parameters", []):
+        for example in parameter["schema"].get("examples", [])[:1]:
+            path = path.replace(f"{{{parameter['name']}}}", str(example))
     if "{" in path or "403" in call["responses"]:
         return None
     command = f"curl -s localhost:8000{path}"
