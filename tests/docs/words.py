@@ -7,13 +7,17 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stdout, suppress
 from functools import cache
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
 import yaml
+from pydantic_settings import CliApp
 
 from models.training.config import load_training_config
+from server.cli import Gram
 from tests.docs.support import ROOT
 
 PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "pytest", "curl", "docker", "kubectl"}
@@ -153,8 +157,9 @@ def _foreign_flags() -> set[str]:
 
 @cache
 def _gram_help(*arguments: str) -> str:
-    command = [sys.executable, "-m", "server.cli", *arguments, "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    with redirect_stdout(StringIO()) as told, suppress(SystemExit):
+        CliApp.run(Gram, cli_args=[*arguments, "--help"], cli_settings_source=None)
+    return told.getvalue()
 
 
 @cache
