@@ -2,7 +2,7 @@
 
     with Client() as client:
         answer = client.solve("g7 a4", task="nqueens-8", num_trajectories=20)
-        with client.solve_stream("g7 a4", task="nqueens-8") as events:
+        with client.solve_stream("g7 a4", task="nqueens-8", stream_steps=True) as events:
             for event in events:
                 ...  # leaving the `with` ends the request on the server too
 
@@ -32,20 +32,33 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from models.config import Ability
-from server.api.schemas import ModelInfo, Problem, SolveResponse, TaskInfo, TrajectoryEvent
-
-Event = TrajectoryEvent | SolveResponse
-"""What a stream brings. A SolveResponse is the last."""
+from server.api.schemas import (
+    Event,
+    ModelInfo,
+    Problem,
+    PrunedEvent,
+    SolveResponse,
+    StartEvent,
+    StepEvent,
+    TaskInfo,
+    TrajectoryEvent,
+)
 
 URL = "http://127.0.0.1:8000"
 TIMEOUT_SECONDS = 660.0
 """Longer than the limit that a server sets itself by default, and at which it answers with what it has."""
-MAX_RETRIES = 4
+MAX_RETRIES = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _NOT_NOW = (429, 503)
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 """There was no server, or it went away. What was asked may be asked again: it changes nothing there."""
-_EVENTS: dict[str, type[Event]] = {"trajectory": TrajectoryEvent, "result": SolveResponse}
+_EVENTS: dict[str, type[Event]] = {
+    "start": StartEvent,
+    "step": StepEvent,
+    "pruned": PrunedEvent,
+    "trajectory": TrajectoryEvent,
+    "result": SolveResponse,
+}
 
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
@@ -92,7 +105,7 @@ _TASKS = _Call(TypeAdapter(list[TaskInfo]), "/v1/tasks")
 _RESULT = TypeAdapter(SolveResponse)
 
 
-def _sampling(ability: Ability, **body: object) -> _Call[SolveResponse]:
+def _sampling(ability: Ability, **body: Any) -> _Call[SolveResponse]:
     return _Call(_RESULT, f"/v1/{ability}", body)
 
 
@@ -126,6 +139,9 @@ class _Asking(Generic[H]):
     """What both kinds share: all but the waiting."""
 
     _kind: type[H]
+    _url: str
+    _timeout: float | None
+    _max_retries: int
 
     def __init__(
         self,
@@ -219,22 +235,22 @@ class Client(_Asking[httpx.Client]):
         """Close the connections."""
         self._http.close()
 
-    def solve(self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: object) -> SolveResponse:
+    def solve(self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: Any) -> SolveResponse:
         """The ranked answers to a puzzle, in any spelling that `tasks` lists."""
         return self._ask(_sampling("solve", puzzle=puzzle, task=task, model=model, **options))
 
     def solve_stream(
-        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: object
+        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: Any
     ) -> AbstractContextManager[Iterator[Event]]:
         """What happens as it happens, until the SolveResponse. Leaving the context cancels the request."""
         return self._stream(_sampling("solve", puzzle=puzzle, task=task, model=model, stream=True, **options))
 
-    def generate(self, *, task: str | None = None, model: str | None = None, **options: object) -> SolveResponse:
+    def generate(self, *, task: str | None = None, model: str | None = None, **options: Any) -> SolveResponse:
         """New boards, ranked."""
         return self._ask(_sampling("generate", task=task, model=model, **options))
 
     def generate_stream(
-        self, *, task: str | None = None, model: str | None = None, **options: object
+        self, *, task: str | None = None, model: str | None = None, **options: Any
     ) -> AbstractContextManager[Iterator[Event]]:
         """What happens as it happens, until the SolveResponse. Leaving the context cancels the request."""
         return self._stream(_sampling("generate", task=task, model=model, stream=True, **options))
@@ -299,23 +315,23 @@ class AsyncClient(_Asking[httpx.AsyncClient]):
         await self._http.aclose()
 
     async def solve(
-        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: object
+        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: Any
     ) -> SolveResponse:
         """The ranked answers to a puzzle, in any spelling that `tasks` lists."""
         return await self._ask(_sampling("solve", puzzle=puzzle, task=task, model=model, **options))
 
     def solve_stream(
-        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: object
+        self, puzzle: object, *, task: str | None = None, model: str | None = None, **options: Any
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """What happens as it happens, until the SolveResponse. Leaving the context cancels the request."""
         return self._stream(_sampling("solve", puzzle=puzzle, task=task, model=model, stream=True, **options))
 
-    async def generate(self, *, task: str | None = None, model: str | None = None, **options: object) -> SolveResponse:
+    async def generate(self, *, task: str | None = None, model: str | None = None, **options: Any) -> SolveResponse:
         """New boards, ranked."""
         return await self._ask(_sampling("generate", task=task, model=model, **options))
 
     def generate_stream(
-        self, *, task: str | None = None, model: str | None = None, **options: object
+        self, *, task: str | None = None, model: str | None = None, **options: Any
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """What happens as it happens, until the SolveResponse. Leaving the context cancels the request."""
         return self._stream(_sampling("generate", task=task, model=model, stream=True, **options))
