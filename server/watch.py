@@ -83,8 +83,9 @@ class View:
         tallest = max(len(block.split()) for block in blocks)
         across = max(1, (width + _GAP) // (widest + _GAP))
         down = max(1, (height - 2) // (tallest + 1))
-        grid = Table.grid(*[Column(min_width=widest, no_wrap=True)] * across, padding=(0, _GAP, 1, 0))
+        grid = Table.grid(*(Column(min_width=widest, no_wrap=True) for _ in range(across)), padding=(0, _GAP, 0, 0))
         for first in range(0, min(len(blocks), across * down), across):
+            grid.add_row()
             grid.add_row(*blocks[first : first + across])
         return Group(self.title, grid)
 
