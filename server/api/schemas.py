@@ -19,6 +19,11 @@ DEFAULT_TASK = next(iter(TASKS.values()))
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
+def chosen(seed: int | None) -> int:
+    """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
+    return secrets.randbits(53) if seed is None else seed
+
+
 class Pruning(BaseModel):
     """At each checkpoint step, end the trajectories that rank below the best share of those with an index up to theirs."""
 
@@ -71,8 +76,8 @@ class Options(BaseModel):
     )
 
     def chosen_seed(self) -> int:
-        """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
-        return secrets.randbits(53) if self.seed is None else self.seed
+        """The seed, or a random one."""
+        return chosen(self.seed)
 
     def submit(self, number: int, model: str, puzzle: Tokens, seed: int) -> Submit:
         """The engine's order for these options."""
@@ -178,6 +183,14 @@ class Board(BaseModel):
     @classmethod
     def of(cls, task: Task, tokens: Tokens) -> Self:
         return cls(text=task.text(tokens), grid=task.grid(tokens))
+
+
+class DrawnPuzzle(BaseModel):
+    """A puzzle of a task's test sets."""
+
+    task: str
+    seed: int
+    puzzle: Board
 
 
 class TrajectoryEvent(Board):
