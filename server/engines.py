@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from server.engine.messages import Ready, Submit, Trajectory
+from server.engine.messages import Ready, Step, Submit, Trajectory
 from server.settings import ServerSettings, model_name
 from server.supervisor import EngineUnavailableError, Job, Listener, Rotation, Supervisor
 
@@ -68,12 +68,15 @@ class Engines:
         for job in self._jobs:
             self.end(job, error)
 
-    async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory]:
-        """The request's trajectories as they finish, each once. Raises what the job is ended with."""
-        for _ in range(job.submit.num_trajectories):
-            result = await job.results.get()
-            if isinstance(result, Exception):
-                raise result
+    async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory | Step]:
+        """The request's trajectories as they finish, each once, and between them the steps that it watches.
+
+        Raises what the job is ended with.
+        """
+        missing = job.submit.num_trajectories
+        while missing:
+            result = await job.read()
+            missing -= isinstance(result, Trajectory)
             yield result
 
     async def load(self, folder: Path) -> None:

@@ -26,6 +26,7 @@ from server.api.service import read_models
 from server.engine.loop import Engine, Lane
 from server.engine.slots import Start
 from server.local import sample
+from server.solving import answer_of
 
 if TYPE_CHECKING:
     from server.cli import Eval
@@ -114,5 +115,4 @@ def draw_without_halting(
 
 def _sample(task: Task, answer: bytes | None, score: float, steps: int) -> Sample:
     """A dropped trajectory, which has no answer, counts as a wrong one."""
-    symbols = np.frombuffer(answer or bytes(task.seq_len), np.uint8)
-    return Sample(task.canonical(symbols.astype(np.int64)), score, steps)
+    return Sample(answer_of(task, answer or bytes(task.seq_len)), score, steps)

@@ -23,6 +23,11 @@ class Outcome:
     valid: bool
 
 
+def answer_of(task: Task, answer: bytes) -> Tokens:
+    """The engine's answer, a byte for each symbol, in the form that all of the same meaning share."""
+    return task.canonical(np.frombuffer(answer, np.uint8).astype(np.int64))
+
+
 @dataclass
 class Candidate:
     """A distinct answer: the best-scored of the trajectories that gave it (the first of equals), and how many did."""
@@ -115,7 +120,7 @@ class Collector:
         if ended.answer is None:
             self.dropped.append(ended.index)
             return None
-        tokens = self.task.canonical(np.frombuffer(ended.answer, np.uint8).astype(np.int64))
+        tokens = answer_of(self.task, ended.answer)
         answer = tokens.tobytes()
         known = self._candidates.get(answer)
         valid = known.best.valid if known else self.task.check(self.puzzle, tokens)

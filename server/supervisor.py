@@ -32,6 +32,7 @@ from server.engine.messages import (
     Ping,
     Pong,
     Ready,
+    Step,
     Stepping,
     StepReport,
     Submit,
@@ -50,6 +51,9 @@ MAX_DEATHS = 3
 a request in whose steps they die, and which comes no further between, ends; the service, without a sign of life between, gives
 up.
 """
+
+MAX_UNREAD_STEPS = 1000
+"""Of a request whose client reads slowly: what its trajectories show beyond that on their way is left out."""
 
 _START_SECONDS = 300
 """Time for an engine to load models and, on a GPU, to compile kernels; until then its silence is no hang."""
@@ -83,7 +87,7 @@ class Job:
     submit: Submit
     supervisor: "Supervisor" = field(init=False)
     submitted_at: float = field(default_factory=time.monotonic)
-    results: asyncio.Queue[Trajectory | Exception] = field(default_factory=asyncio.Queue)
+    results: asyncio.Queue[Trajectory | Step | Exception] = field(default_factory=asyncio.Queue)
     max_results: float = math.inf
     """Trajectories that may wait for the reader. More end the job."""
     queue_seconds: float | None = None
@@ -93,6 +97,9 @@ class Job:
     """Engines that died while they stepped it, or may have, since it last came further."""
     _finished: set[int] = field(default_factory=set)
     _next: int = 0
+    _shown: dict[int, int] = field(default_factory=dict)
+    """Trajectories on their way -> the last step of them that was handed on."""
+    _unread_steps: int = 0
 
     @property
     def complete(self) -> bool:
@@ -104,16 +111,43 @@ class Job:
         """Trajectories that are not here, past the first gap."""
         return self.submit.num_trajectories - self._next
 
+    @property
+    def unread(self) -> int:
+        """Trajectories that wait for the reader."""
+        return self.results.qsize() - self._unread_steps
+
+    async def read(self) -> Trajectory | Step:
+        """What comes next, each thing once. Raises what the job is ended with."""
+        result = await self.results.get()
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, Step):
+            self._unread_steps -= 1
+        return result
+
+    def show(self, step: Step) -> None:
+        """Hand on what a trajectory shows on its way, unless an engine that died has already, or the reader is slow."""
+        if self._has(step.index) or step.steps <= self._shown.get(step.index, 0) or self._unread_steps >= MAX_UNREAD_STEPS:
+            return
+        self._shown[step.index] = step.steps
+        self._unread_steps += 1
+        self.results.put_nowait(step)
+
     def accept(self, trajectory: Trajectory) -> None:
         """Hand a trajectory on, unless an engine that died has already reported it."""
-        if trajectory.index < self._next or trajectory.index in self._finished:
+        if self._has(trajectory.index):
             return
+        self._shown.pop(trajectory.index, None)
         self._finished.add(trajectory.index)
         while self._next in self._finished:
             self._finished.remove(self._next)
             self._next += 1
             self.deaths = 0
         self.results.put_nowait(trajectory)
+
+    def _has(self, index: int) -> bool:
+        """Whether this trajectory is here."""
+        return index < self._next or index in self._finished
 
     def end(self, error: Exception) -> None:
         """Nothing more comes: whoever reads the results gets this after those that are there."""
@@ -314,10 +348,13 @@ class Supervisor:
                 for request, seconds in message.started.items():
                     if (job := self.jobs.get(request)) and job.queue_seconds is None:
                         job.queue_seconds = seconds
+                for step in message.steps:
+                    if job := self.jobs.get(step.request):
+                        job.show(step)
                 for trajectory in message.finished:
                     if job := self.jobs.get(trajectory.request):
                         job.accept(trajectory)
-                        if job.results.qsize() > job.max_results:
+                        if job.unread > job.max_results:
                             self.end(job, SlowClientError())
                 if message.finished:
                     del self._deaths[message.model]

@@ -12,9 +12,7 @@ DOCS = (
     "; img-src data: https://fastapi.tiangolo.com; connect-src 'self'"
 )
 # The playground is made of files of this server, and asks nobody else.
-PAGE = (
-    "; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
-)
+PAGE = "; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
 def _headers(policy: str) -> list[tuple[bytes, bytes]]:

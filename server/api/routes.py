@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from models.tasks import TASKS
+from models.tasks import TASKS, Task
 from server.api.admission import Ticket
 from server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from server.api.schemas import (
@@ -22,15 +22,19 @@ from server.api.schemas import (
     DrawnPuzzle,
     GenerateRequest,
     ModelInfo,
+    PrunedEvent,
     SamplingRequest,
     SolveRequest,
     SolveResponse,
+    StepEvent,
     TaskInfo,
     TrajectoryEvent,
     chosen,
 )
 from server.api.service import Service
-from server.api.solve import Solve
+from server.api.solve import Shown, Solve
+from server.engine.messages import Step
+from server.solving import Outcome
 
 v1 = APIRouter(prefix="/v1")
 """What a server with API keys asks one for."""
@@ -64,6 +68,7 @@ async def solve(body: SolveRequest, request: Request) -> Response:
     """Sample K trajectories for a puzzle; check, vote and rank their answers.
 
     With `stream` the answer is a stream of events: `trajectory` for each that gives an answer, then one `result` (or `error`).
+    With `stream_steps` it begins with `start`, and has a `step` for each trajectory on its way and `pruned` where one is.
     """
     return await _answer(body, request)
 
@@ -103,16 +108,29 @@ async def _events(work: Solve, ticket: Ticket, write: Callable[[str, str], str])
     """The events as text. When the client leaves, the response closes this and with it the work."""
     try:
         async with aclosing(work.run(ticket)) as items:
+            if work.request.stream_steps:
+                yield write("start", work.started().model_dump_json())
             async for item in items:
-                if isinstance(item, SolveResponse):
-                    yield write("result", item.model_dump_json())
-                else:
-                    yield write("trajectory", TrajectoryEvent.of_outcome(work.model.task, item).model_dump_json())
+                name, data = _event(work.model.task, item)
+                yield write(name, data.model_dump_json())
     except Exception as error:
         problem = problem_of(error)
         if problem.cause == "internal":
             log.exception("a stream ends with an error of the server's own")
         yield write("error", told(problem).model_dump_json())
+
+
+def _event(task: Task, item: Shown | SolveResponse) -> tuple[str, BaseModel]:
+    """An event's name and its data."""
+    match item:
+        case Step():
+            return "step", StepEvent.of_step(task, item)
+        case PrunedEvent():
+            return "pruned", item
+        case Outcome():
+            return "trajectory", TrajectoryEvent.of_outcome(task, item)
+        case SolveResponse():
+            return "result", item
 
 
 async def _unless_disconnected(request: Request, work: Solve, ticket: Ticket) -> SolveResponse | None:

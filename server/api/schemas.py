@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
-from server.engine.messages import Submit
+from server.engine.messages import Step, Submit
 from server.engine.pruning import Prune
 from server.logs import request_id
-from server.solving import Candidate, Collector, Outcome, Select
+from server.solving import Candidate, Collector, Outcome, Select, answer_of
 
 DEFAULT_TASK = next(iter(TASKS.values()))
 Score = Annotated[float, Field(ge=0, le=1)]
+
+WATCHED_CLOSELY = 256
+"""So many trajectories of a request are shown after each step; of more, each is shown less often."""
 
 
 def chosen(seed: int | None) -> int:
@@ -79,8 +82,8 @@ class Options(BaseModel):
         """The seed, or a random one."""
         return chosen(self.seed)
 
-    def submit(self, number: int, model: str, puzzle: Tokens, seed: int) -> Submit:
-        """The engine's order for these options."""
+    def submit(self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False) -> Submit:
+        """The engine's order for these options; `watch`: to show the trajectories on their way, too."""
         return Submit(
             request=number,
             model=model,
@@ -90,6 +93,7 @@ class Options(BaseModel):
             seed=seed,
             temperature=self.temperature,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
+            watch_every=-(-self.num_trajectories // WATCHED_CLOSELY) if watch else 0,
         )
 
 
@@ -120,6 +124,11 @@ class SamplingRequest(Options, ABC):
     stream: bool = Field(
         False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
     )
+    stream_steps: bool = Field(
+        False,
+        description="of a stream: send the trajectories on their way too, each after every step (where they are more than "
+        f"{WATCHED_CLOSELY}, after every second, third, ...), as far as the client reads fast enough",
+    )
 
     @abstractmethod
     def input(self, task: Task) -> Tokens:
@@ -129,6 +138,12 @@ class SamplingRequest(Options, ABC):
     def _named(self) -> Self:
         if self.model is None and self.task is None:
             raise ValueError("name a model or a task")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_streamed(self) -> Self:
+        if self.stream_steps and not self.stream:
+            raise ValueError("stream_steps needs stream: true")
         return self
 
 
@@ -191,6 +206,38 @@ class DrawnPuzzle(BaseModel):
     task: str
     seed: int
     puzzle: Board
+
+
+class StartEvent(BaseModel):
+    """What was understood of the request: the first event of a stream with `stream_steps`."""
+
+    model: str
+    task: str
+    puzzle: Board
+    seed: int
+    num_trajectories: int
+    max_steps: int
+
+
+class StepEvent(Board):
+    """A trajectory on its way: what it would answer after so many steps, and the reward model's value of it."""
+
+    trajectory: int
+    steps: int
+    score: float
+
+    @classmethod
+    def of_step(cls, task: Task, step: Step) -> Self:
+        return cls(
+            **dict(Board.of(task, answer_of(task, step.answer))), trajectory=step.index, steps=step.steps, score=step.score
+        )
+
+
+class PrunedEvent(BaseModel):
+    """A trajectory that `guidance` ended; sent with `stream_steps`."""
+
+    trajectory: int
+    steps: int
 
 
 class TrajectoryEvent(Board):

@@ -12,10 +12,14 @@ from server import logs
 from server.api import observe
 from server.api.admission import Ticket
 from server.api.problems import ProblemError
-from server.api.schemas import SamplingRequest, SolveResponse
+from server.api.schemas import Board, PrunedEvent, SamplingRequest, SolveResponse, StartEvent
 from server.api.service import LoadedModel, Service, choose
+from server.engine.messages import Step
 from server.solving import Collector, Outcome
 from server.supervisor import EngineUnavailableError, Job
+
+Shown = Outcome | Step | PrunedEvent
+"""What a client may see of the trajectories: those that end and count, and if it watches them also those on their way."""
 
 
 class _TimeOverError(Exception):
@@ -57,24 +61,38 @@ class Solve:
             self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
         )
 
-    async def run(self, ticket: Ticket) -> AsyncGenerator[Outcome | SolveResponse]:
+    def started(self) -> StartEvent:
+        """What was understood of it."""
+        return StartEvent(
+            model=self.model.name,
+            task=self.model.task.name,
+            puzzle=Board.of(self.model.task, self.puzzle),
+            seed=self.seed,
+            num_trajectories=self.request.num_trajectories,
+            max_steps=self.request.max_steps,
+        )
+
+    async def run(self, ticket: Ticket) -> AsyncGenerator[Shown | SolveResponse]:
         """Run it: each trajectory that counts as it ends, then the result. Frees its slots however it ends.
 
         Raises ProblemError where the time is over before any trajectory has ended.
         """
         request, metrics, name = self.request, self.service.metrics, self.model.name
         collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop)
-        job = self.service.engines.open(lambda number: request.submit(number, name, self.puzzle, self.seed))
+        job = self.service.engines.open(
+            lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
+        )
         seconds = ticket.deadline - time.monotonic()
         time_over = asyncio.get_running_loop().call_later(seconds, self.service.engines.end, job, _TimeOverError())
         with metrics.active.labels(name).track_inprogress():
             try:
-                async with aclosing(self._outcomes(job, ticket, collector)) as outcomes:
-                    async for outcome in outcomes:
-                        metrics.on_outcome(name, outcome)
+                async with aclosing(self._shown(job, ticket, collector)) as items:
+                    async for item in items:
+                        if isinstance(item, Outcome):
+                            metrics.on_outcome(name, item)
                         # Until the next is asked for, the reader waits for its client.
-                        job.max_results = job.results.qsize() + self.service.settings.max_unread
-                        yield outcome
+                        job.max_results = job.unread + self.service.settings.max_unread
+                        yield item
                         job.max_results = math.inf
             except (asyncio.CancelledError, GeneratorExit):
                 metrics.cancelled.labels(name).inc()
@@ -89,18 +107,23 @@ class Solve:
         compute = time.monotonic() - job.submitted_at - queue
         yield SolveResponse.of(name, collector, self.seed, request, queue, compute)
 
-    async def _outcomes(self, job: Job, ticket: Ticket, collector: Collector) -> AsyncGenerator[Outcome]:
-        """The outcomes that count, as the trajectories end: until enough is known, or the time is over."""
+    async def _shown(self, job: Job, ticket: Ticket, collector: Collector) -> AsyncGenerator[Shown]:
+        """The outcomes that count, as the trajectories end, and what is watched: until enough is known, or the time is over."""
         metrics, name = self.service.metrics, self.model.name
         first = True
         try:
             async with aclosing(self.service.engines.trajectories(job)) as trajectories:
                 async for trajectory in trajectories:
+                    if isinstance(trajectory, Step):
+                        yield trajectory
+                        continue
                     ticket.sent()
                     if first and not trajectory.pruned:
                         metrics.first_candidate.labels(name).observe(time.monotonic() - job.submitted_at)
                         metrics.queue_time.labels(name).observe(job.queue_seconds or 0.0)
                         first = False
+                    if trajectory.pruned and self.request.stream_steps:
+                        yield PrunedEvent(trajectory=trajectory.index, steps=trajectory.steps)
                     for outcome in collector.add(trajectory):
                         yield outcome
                     if collector.done:

@@ -33,6 +33,7 @@ from server.engine.messages import (
     Ping,
     Pong,
     Ready,
+    Step,
     Stepping,
     StepReport,
     Submit,
@@ -42,7 +43,7 @@ from server.engine.messages import (
     Unload,
     frame,
 )
-from server.engine.runner import Runner
+from server.engine.runner import Observed, Runner
 from server.engine.scheduler import Observation, Scheduler
 from server.engine.slots import Start
 from server.settings import DeviceError, EngineSettings, model_name
@@ -59,6 +60,7 @@ class Lane:
     num_slots: int
     submitted: dict[int, tuple[Submit, float]] = field(default_factory=dict)
     suspects: set[int] = field(default_factory=set)
+    watched: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pool = self.runner.pool(self.num_slots)
@@ -72,6 +74,8 @@ class Lane:
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
+        if message.watch_every:
+            self.watched[message.request] = message.watch_every
 
     def cancel(self, request: int) -> None:
         """Free what the request holds; nothing more is reported of it."""
@@ -128,10 +132,19 @@ class Lane:
                 finished.append(Trajectory(request, index, steps, scores[row] if finite else 0.0, answer, pruned))
                 if not self.scheduler.holds(request):
                     self._forget(request)
+            shows = self._watch(rows, observed) if self.watched else []
             self.pool.release([slot for slot, *_ in ended])
-            return StepReport(self.name, finished, started, len(rows), lap(), self.stats())
+            return StepReport(self.name, finished, started, len(rows), lap(), self.stats(), steps=shows)
 
         return finish
+
+    def _watch(self, rows: Mapping[int, int], observed: Observed) -> list[Step]:
+        """What the trajectories that go on show, of requests that watch."""
+        return [
+            Step(request, index, steps, float(observed.score[rows[slot]]), observed.answer[rows[slot]].tobytes())
+            for slot, request, index, steps in self.scheduler.trajectories
+            if (every := self.watched.get(request)) and steps % every == 0
+        ]
 
     def _end(self, requests: Set[int], error: RuntimeError, lap: Callable[[], float]) -> StepReport:
         """End the requests of a step that the memory did not hold. Raises any other error again."""
@@ -160,6 +173,7 @@ class Lane:
     def _forget(self, request: int) -> None:
         self.submitted.pop(request, None)
         self.suspects.discard(request)
+        self.watched.pop(request, None)
 
 
 def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[str, Lane]:

@@ -15,6 +15,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     """Run trajectories first_trajectory .. num_trajectories - 1 of a request.
 
     `suspect`: it may be what an engine died of. While the engine has such a request, it says what it steps: see Stepping.
+    `watch_every`: so often, in steps, its running trajectories are reported too; 0 is never.
     """
 
     request: int
@@ -27,6 +28,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     first_trajectory: int = 0
     prune: Prune | None = None
     suspect: bool = False
+    watch_every: int = 0
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
@@ -65,6 +67,16 @@ class Trajectory(msgspec.Struct, frozen=True, array_like=True):
     pruned: bool = False
 
 
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A trajectory that goes on: what decoding and scoring it gives after so many steps."""
+
+    request: int
+    index: int
+    steps: int
+    score: float
+    answer: bytes
+
+
 class LaneStats(msgspec.Struct, frozen=True, array_like=True):
     """One model's load after a step."""
 
@@ -82,7 +94,7 @@ class Stepping(msgspec.Struct, tag=True, frozen=True):
 class StepReport(msgspec.Struct, tag=True, frozen=True):
     """What one supervision step of one model brought. `started`: request -> seconds it waited for its first slot.
 
-    `out_of_memory`: requests that end here, since the device's memory did not hold the step.
+    `out_of_memory`: requests that end here, since the device's memory did not hold the step. `steps`: of requests that watch.
     """
 
     model: str
@@ -92,6 +104,7 @@ class StepReport(msgspec.Struct, tag=True, frozen=True):
     seconds: float
     stats: LaneStats
     out_of_memory: list[int] = []
+    steps: list[Step] = []
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):

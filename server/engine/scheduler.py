@@ -73,6 +73,11 @@ class Scheduler:
         """The requests with trajectories in slots."""
         return {running.request.id for running in self._running.values()}
 
+    @property
+    def trajectories(self) -> Iterator[tuple[int, int, int, int]]:
+        """(slot, request, trajectory, steps made) of each that runs."""
+        return ((slot, running.request.id, running.index, running.steps) for slot, running in self._running.items())
+
     def holds(self, request: int) -> bool:
         """Whether the request has trajectories running or waiting."""
         return request in self._requests

@@ -244,6 +244,43 @@ def test_a_checkpoint_of_a_task_without_an_empty_input_cannot_say_that_it_genera
         read_models([tmp_path])
 
 
+def test_a_watched_stream_shows_each_trajectory_after_each_step_and_changes_no_answer(client: httpx.Client) -> None:
+    options: dict[str, Any] = {"num_trajectories": 12, "guidance": GUIDANCE}
+    watched = events(client, "application/x-ndjson", stream_steps=True, **options)
+    (first, start), *between, (last, result) = watched
+    plain = events(client, "application/x-ndjson", **options)
+    assert (first, last) == ("start", "result")
+    assert start == {
+        "model": "nqueens-8",
+        "task": "nqueens-8",
+        "puzzle": result["puzzle"],
+        "seed": 5,
+        "num_trajectories": 12,
+        "max_steps": 16,
+    }
+    assert [event for event in between if event[0] == "trajectory"] == plain[:-1]
+    assert untimed(result) == untimed(plain[-1][1])
+    ends = {data["trajectory"]: data["steps"] for name, data in between if name in ("trajectory", "pruned")}
+    assert sorted(ends) == [*range(12)]
+    assert sum(name == "pruned" for name, _ in between) == result["pruned"] > 0
+    for index, end in ends.items():
+        own = [(name, data) for name, data in between if data["trajectory"] == index]
+        assert [(name, data["steps"]) for name, data in own[:-1]] == [("step", step) for step in range(1, end)]
+        for _, data in own[:-1]:
+            assert 0 <= data["score"] <= 1
+            assert len(data["text"].split("\n")) == 8
+
+
+def test_steps_are_shown_in_streams_alone(client: httpx.Client) -> None:
+    response = client.post("/v1/solve", json=REQUEST | {"stream_steps": True})
+    assert response.status_code == 422
+    assert "stream_steps needs stream: true" in response.json()["detail"]
+
+
+def untimed(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if not name.endswith("_ms")}
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 @pytest.mark.parametrize("stop", ["all", "first_valid"])
 def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx.Client, accept: str, stop: str) -> None:

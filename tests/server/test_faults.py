@@ -79,9 +79,13 @@ def stream(client: httpx.Client, body: Body, received: list[Event] | None = None
 
 
 def ordered(events: list[Event]) -> list[Event]:
-    """A stream's events, the trajectories in the order of their index."""
-    *trajectories, (last, result) = events
-    return [*sorted(trajectories, key=lambda event: event[1]["trajectory"]), (last, untimed(result))]
+    """A stream's events, the trajectories in the order of their index, and what they show on their way in that of the steps."""
+    *between, (last, result) = events
+
+    def place(event: Event) -> tuple[int, int]:
+        return event[1].get("trajectory", -1), event[1].get("steps", 0)
+
+    return [*sorted(between, key=place), (last, untimed(result))]
 
 
 def statuses(client: httpx.Client) -> dict[str, str]:
@@ -168,6 +172,7 @@ def test_streams_send_each_event_once_and_the_same_however_often_engines_die(che
         queens(0, num_trajectories=300),
         queens(1, num_trajectories=300, temperature=2, stop=1.0),
         queens(2, num_trajectories=300, temperature=2, max_steps=3),
+        queens(3, num_trajectories=100, stream_steps=True),
     ]
     with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(len(bodies)) as clients:
         undisturbed = [ordered(stream(client, body)) for body in bodies]
@@ -320,7 +325,9 @@ def test_a_model_whose_file_is_corrupted_before_a_reload_leaves_the_rotation(
         assert isinstance(cut_off, list)
         assert {name for name, _ in cut_off[:-1]} <= {"trajectory"}
         assert cut_off[-1][0] == "error"
-        detail = "corrupted is out of rotation: its files have changed since they were loaded first, or can't be read any more; "
+        detail = (
+            "corrupted is out of rotation: its files have changed since they were loaded first, or can't be read any more; "
+        )
         assert cut_off[-1][1]["detail"].startswith(detail)
         assert cut_off[-1][1]["detail"] == waiting == refused(client, sudoku("corrupted"))
         assert str(tmp_path) not in cut_off[-1][1]["detail"]

@@ -1,13 +1,15 @@
 """What a request still needs of a new engine, after the death of one."""
 
+import asyncio
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.messages import Submit, Trajectory
+from server.engine.messages import Step, Submit, Trajectory
 from server.engine.pruning import Prune
-from server.supervisor import Job
+from server.supervisor import MAX_UNREAD_STEPS, Job
 
 SUBMIT = Submit(0, "nqueens-8", bytes(64), num_trajectories=4, max_steps=16, seed=1, temperature=1.0)
 PRUNED = msgspec.structs.replace(SUBMIT, prune=Prune(0.5, (2, 4)))
@@ -52,6 +54,43 @@ def test_however_often_engines_die_each_trajectory_is_delivered_once(
     assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
     assert job.complete
     assert job.unfinished() is None
+
+
+def show(job: Job, index: int, *steps: int) -> None:
+    for step in steps:
+        job.show(Step(0, index, step, 0.5, bytes(64)))
+
+
+def read_all(job: Job) -> list[tuple[int, int]]:
+    """What waits for the reader: trajectory and step of each thing."""
+
+    async def read() -> list[tuple[int, int]]:
+        results = [await job.read() for _ in range(job.results.qsize())]
+        return [(result.index, result.steps) for result in results]
+
+    return asyncio.run(read())
+
+
+def test_a_step_is_shown_once_though_another_engine_makes_it_again() -> None:
+    job = Job(SUBMIT)
+    show(job, 0, 1, 2)
+    accept(job, 1)
+    show(job, 0, 1, 2, 3)
+    show(job, 1, 1, 2)
+    accept(job, 0, 1)
+    show(job, 0, 4)
+    assert read_all(job) == [(0, 1), (0, 2), (1, 3), (0, 3), (0, 3)]
+
+
+def test_a_slow_reader_misses_steps_but_no_trajectory() -> None:
+    job = Job(SUBMIT)
+    show(job, 0, *range(1, 2 * MAX_UNREAD_STEPS))
+    accept(job, 1, 2)
+    assert job.unread == 2
+    seen = read_all(job)
+    assert seen == [(0, step) for step in range(1, MAX_UNREAD_STEPS + 1)] + [(1, 3), (2, 3)]
+    show(job, 0, 2 * MAX_UNREAD_STEPS)
+    assert read_all(job) == [(0, 2 * MAX_UNREAD_STEPS)], "what is shown later comes through again"
 
 
 def test_deaths_are_forgotten_when_a_request_comes_further() -> None:
