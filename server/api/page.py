@@ -1,4 +1,4 @@
-"""The playground at `/`: a few fixed files. It is open to all; what it asks the API for may need a key, which it then asks for."""
+"""The playground at `/`: a few fixed files, open to all. Where the API needs a key, the page asks for it."""
 
 from pathlib import Path
 

@@ -33,10 +33,16 @@ function puzzle() {
 
 const spelled = (example) => (typeof example === "string" ? example : JSON.stringify(example));
 
+/** What a task is called: by the begin of its title, and its name where others begin so too. */
+function label(task) {
+  const [title] = task.title.split(":");
+  return tasks.some((other) => other !== task && other.title.split(":")[0] === title) ? `${title}, ${task.name}` : title;
+}
+
 function showMode() {
   const kept = field.task.value;
   const able = tasks.filter((task) => task[mode()]);
-  field.task.replaceChildren(...able.map((task) => new Option(task.title.split(":")[0], task.name)));
+  field.task.replaceChildren(...able.map((task) => new Option(label(task), task.name)));
   if (able.some((task) => task.name === kept)) field.task.value = kept;
   form.dataset.mode = mode();
   $("k-label").textContent = mode() === "solve" ? "Trajectories" : "Boards";
@@ -53,8 +59,9 @@ function showTask(before) {
   $("examples").replaceChildren(...task.examples.map((example, i) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = spelled(example).replace(/\s+/g, " ");
+    button.textContent = i + 1;
     button.title = task.formats[i];
+    button.ariaLabel = `Example ${i + 1}: ${task.formats[i]}`;
     button.addEventListener("click", () => {
       fillPuzzle(spelled(example));
       $("spelling").textContent = `${task.formats[i][0].toUpperCase()}${task.formats[i].slice(1)}.`;
@@ -144,7 +151,6 @@ async function run() {
   $("halt").disabled = false;
   $("run").ariaBusy = "true";
   say(`Running ${field.k.value} ${mode() === "solve" ? "trajectories" : "boards"}.`);
-  if (NARROW.matches) $("run").scrollIntoView();
   const quiet = watchEngine();
   try {
     for await (const { event, data } of events(`v1/${mode()}`, body, mine.signal)) {
@@ -154,6 +160,7 @@ async function run() {
         $("copy").disabled = false;
       }
       trajectories.take(event, data);
+      if (event === "start" && NARROW.matches) $("run").scrollIntoView();
     }
     const { valid, wrong } = trajectories.counts;
     say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct} of them distinct.`);
@@ -220,9 +227,9 @@ async function copyLink() {
     await navigator.clipboard.writeText(location.href);
     $("copy").textContent = "Copied";
   } catch {
-    $("copy").textContent = "Copy it from the address bar";
+    $("copy").textContent = "It is in the address bar";
   }
-  setTimeout(() => ($("copy").textContent = "Copy link to this run"), 2000);
+  setTimeout(() => ($("copy").textContent = "Copy link"), 2000);
 }
 
 // --- from the start

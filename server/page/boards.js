@@ -20,7 +20,7 @@ const kind = (task) => task.split("-")[0];
  * board `before` as fresh. Without an answer, the puzzle alone.
  */
 export function draw(canvas, size, colors, task, puzzle, answer = puzzle, before = answer) {
-  if (canvas.width !== size) canvas.width = canvas.height = size;
+  if (canvas.width !== size || canvas.height !== size) canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, size, size);
   context.lineWidth = Math.max(1, size / 160);
@@ -40,7 +40,7 @@ function queens(context, size, colors, puzzle, answer, before) {
   }
   for (const [row, column] of standing) {
     const color = attacked([row, column]) ? colors.wrong : puzzle[row][column] ? colors.ink : colors.accent;
-    crown(context, color, (column + 0.5) * cell, (row + 0.5) * cell, cell * 0.36);
+    crown(context, color, (column + 0.5) * cell, (row + 0.5) * cell, cell * 0.4);
   }
   frame(context, colors, size);
 }

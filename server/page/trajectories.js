@@ -20,7 +20,7 @@ class Card {
     this.element = $("card").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.element.querySelector(selector);
     this.parts = {
-      badge: part(".badge"), name: part(".name"), canvas: part("canvas"), line: part("polyline"), depth: part(".depth"), score: part(".score"),
+      badge: part(".badge"), name: part(".name"), canvas: part("canvas"), line: part("polyline"), area: part("polygon"), depth: part(".depth"), score: part(".score"),
     };
   }
 
@@ -38,21 +38,29 @@ class Card {
   }
 
   paint(run, size, colors) {
-    const { badge, name, canvas, line, depth, score } = this.parts;
+    const { badge, name, canvas, line, area, depth, score } = this.parts;
     this.element.dataset.state = this.state;
     this.element.dataset.trajectory = this.index;
-    badge.textContent = LABELS[this.state];
+    badge.textContent = this.state === "running" && !this.steps ? "waiting" : LABELS[this.state];
     name.textContent = this.same === null ? `#${this.index}` : `#${this.index} = #${this.same}`;
     draw(canvas, size, colors, run.task, run.puzzle, this.grid ?? run.puzzle, this.state === "running" ? this.before ?? undefined : undefined);
     canvas.ariaLabel = this.state === "running" ? `Board of trajectory ${this.index}, at work` : this.text;
-    line.setAttribute("points", this.line.map(([step, value]) => `${(100 * step) / run.depth},${1 + (1 - value) * (LINE_HEIGHT - 2)}`).join(" "));
+    const points = this.points(run.depth);
+    line.setAttribute("points", points.join(" "));
+    area.setAttribute("points", points.length ? [...points, `${points.at(-1)[0]},${LINE_HEIGHT}`, `0,${LINE_HEIGHT}`].join(" ") : "");
     depth.textContent = this.ended(run.depth);
     score.textContent = this.score === null ? "" : this.score.toFixed(2);
   }
 
+  /** The LPRM's value after each step, which is as wide as its share of the depth; the first from the left edge on. */
+  points(depth) {
+    const points = this.line.map(([step, value]) => [(100 * step) / depth, 1 + (1 - value) * (LINE_HEIGHT - 2)]);
+    return points.length ? [[0, points[0][1]], ...points] : [];
+  }
+
   ended(depth) {
     if (this.state === "valid" || this.state === "wrong") return this.steps < depth ? `halted at ${this.steps}` : `all ${this.steps} steps`;
-    return this.steps ? `step ${this.steps}` : this.state === "running" ? "waiting" : "";
+    return this.steps ? `step ${this.steps}` : "";
   }
 }
 
@@ -77,6 +85,7 @@ export class Trajectories {
     this.size = 160;
     this.colors = palette();
     $("cards").replaceChildren();
+    $("note").textContent = "";
     this.sizes = new ResizeObserver(() => this.refit());
     this.scheme = () => this.refit();
     dark.addEventListener("change", this.scheme);
@@ -105,13 +114,14 @@ export class Trajectories {
     dark.removeEventListener("change", this.scheme);
   }
 
-  start({ puzzle, num_trajectories: count, max_steps: depth }) {
+  start({ model, seed, puzzle, num_trajectories: count, max_steps: depth }) {
     Object.assign(this, { puzzle: puzzle.grid, count, depth });
     this.cards = Array.from({ length: Math.min(count, MOST_CARDS) }, (_, index) => new Card(index));
     this.ranking = [...this.cards];
     $("cards").replaceChildren(...this.cards.map((card) => card.element));
     if (this.cards.length) this.sizes.observe(this.cards[0].parts.canvas);
-    $("note").textContent = count > MOST_CARDS ? `Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
+    const most = count > MOST_CARDS ? ` Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
+    $("note").textContent = `Answered by ${model} with seed ${seed}.${most}`;
   }
 
   step(data) {
@@ -144,7 +154,10 @@ export class Trajectories {
     this.ended.add(trajectory);
     this.countSteps(data);
     this.counts.pruned++;
-    if (this.cards[trajectory]) this.move(this.cards[trajectory], "pruned");
+    const card = this.cards[trajectory];
+    if (!card) return;
+    card.steps = data.steps;
+    this.move(card, "pruned");
   }
 
   complete(result) {
