@@ -41,7 +41,7 @@ class Card {
     const { badge, name, canvas, line, area, depth, score } = this.parts;
     this.element.dataset.state = this.state;
     this.element.dataset.trajectory = this.index;
-    badge.textContent = this.state === "running" && !this.steps ? "waiting" : LABELS[this.state];
+    badge.textContent = this.state === "running" && !this.steps && run.count <= MOST_CARDS ? "waiting" : LABELS[this.state];
     name.textContent = this.same === null ? `#${this.index}` : `#${this.index} = #${this.same}`;
     draw(canvas, size, colors, run.task, run.puzzle, this.grid ?? run.puzzle, this.state === "running" ? this.before ?? undefined : undefined);
     canvas.ariaLabel = this.state === "running" ? `Board of trajectory ${this.index}, at work` : this.text;

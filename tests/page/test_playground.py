@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromiu
 
 SOLVING = [folder.name for folder in bundled_models() if not folder.name.endswith("-generator")]
 
+AT_WORK = "#run[aria-busy=true] .card[data-state=running]"
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -108,11 +110,11 @@ def test_every_spelling_is_an_example_to_click_that_runs(page: Page) -> None:
 
 
 def test_candidates_arrive_before_the_result_and_are_ranked(page: Page) -> None:
-    fill(page, task="nqueens-8", k=60, seed=1)
+    fill(page, task="sudoku-6x6", k=64, seed=1)
     page.click("#go")
-    page.wait_for_function("document.querySelector('.card[data-state=running] polyline[points*=\" \"]')")
-    page.wait_for_function("document.querySelector('.card[data-state=valid]') && !document.getElementById('halt').disabled")
-    assert int(page.inner_text("#finished")) < 60
+    page.wait_for_selector(f"{AT_WORK} polyline[points*=' ']")  # a line has begun
+    page.wait_for_selector(".card[data-state=valid]")
+    assert int(page.inner_text("#finished")) < 64
     wait_until_ended(page)
     cards = ranking(page)
     assert cards == sorted(cards, key=lambda card: (card[0] != "valid", -card[1]))
@@ -122,10 +124,10 @@ def test_candidates_arrive_before_the_result_and_are_ranked(page: Page) -> None:
 
 
 def test_pruned_trajectories_are_marked_and_an_early_stop_leaves_the_rest(page: Page) -> None:
-    run(page, task="nqueens-8", k=20, seed=1, guidance="prune")
+    run(page, task="sudoku-4x4", k=12, seed=1, guidance="prune")
     assert page.locator(".card[data-state=pruned] .badge", has_text="pruned").count() > 0
     assert "pruned" in page.inner_text("#counts")
-    run(page, guidance="none", stop="first_valid", k=60)
+    run(page, guidance="none", stop="first_valid", k=40)
     assert page.locator(".card .badge", has_text="not needed").count() > 0
     assert page.locator(".card[data-state=valid]").count() == 1
 
@@ -133,7 +135,7 @@ def test_pruned_trajectories_are_marked_and_an_early_stop_leaves_the_rest(page: 
 def test_a_run_can_be_stopped(page: Page, server: RunningServer) -> None:
     fill(page, task="nqueens-8", k=2000)
     page.click("#go")
-    page.wait_for_selector(".card[data-state=running] .depth:not(:empty)")
+    page.wait_for_selector(AT_WORK)
     page.click("#halt")
     expect(page.locator("#news")).to_have_text("Stopped.")
     wait_until_ended(page)
@@ -199,9 +201,10 @@ def test_the_keyboard_reaches_everything_runs_and_stops(page: Page) -> None:
             break
     assert {"solve", "task", "puzzle", "random", "k", "depth", "temperature", "seed", "guidance", "stop", "go"} <= set(reached)
     page.focus("#k")
-    page.keyboard.type("000")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("20000")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".card[data-state=running] .depth:not(:empty)")
+    page.wait_for_selector(AT_WORK)
     page.keyboard.press("Escape")
     expect(page.locator("#news")).to_have_text("Stopped.")
     page.focus("#puzzle")
@@ -214,9 +217,9 @@ def test_the_keyboard_reaches_everything_runs_and_stops(page: Page) -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"puzzle": "a1 a2"}, "attacks the queen on row 8, column 1 along a column; move or remove one of them. Correct it"),
+        ({"puzzle": "a1 a2"}, "attacks the queen on row 7, column 1 along a column; move or remove one of them. Correct it"),
         ({"puzzle": "[[1, 2"}, "Correct it and run again."),
-        ({"puzzle": ""}, "a board is one of"),
+        ({"puzzle": ""}, "the board has 0 squares; write 8 rows of 8, 64 in all. Correct it"),
         ({"k": 1_000_000}, "this server allows 100000 at most. Correct it and run again."),
     ],
 )
@@ -246,14 +249,15 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
         body = {"task": "nqueens-8", "puzzle": "a1", "num_trajectories": 100_000, "stream": True}
         headers = {"authorization": "Bearer secret"}
         with httpx.stream("POST", f"{server.url}/v1/solve", json=body, headers=headers) as other:
-            next(other.iter_lines())
+            lines = other.iter_lines()
+            next(lines)
             run(page)
             expect(page.locator("#alert")).to_contain_text("1 streams are open, as many as may be. Run again in ")
 
 
 def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoint: Path) -> None:
-    with serving("--model", str(checkpoint)) as server, opened(browser, link(server.url, k=64)) as page:
-        page.wait_for_selector(".card[data-state=running] .depth:not(:empty)")
+    with serving("--model", str(checkpoint)) as server, opened(browser, link(server.url, k=32)) as page:
+        page.wait_for_selector(AT_WORK)
         old = server.engine()
         old.kill()
         old.wait()
@@ -268,10 +272,10 @@ def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoi
         new.resume()
         wait_until_ended(page)
         assert page.inner_text("#alert") == ""
-        assert page.inner_text("#finished") == "64"
+        assert page.inner_text("#finished") == "32"
         fill(page, k=5000)
         page.click("#go")
-        page.wait_for_selector(".card[data-state=running] .depth:not(:empty)")
+        page.wait_for_selector(AT_WORK)
         os.kill(server.process.pid, signal.SIGKILL)
         expect(page.locator("#alert")).to_contain_text("The connection to the server was lost. See that the server runs")
 
