@@ -376,6 +376,9 @@ class Supervisor:
                     log.error("%s can't be loaded again: %s", model, reason)
                     if model in self._rotation.folders:
                         self._retire(model, "its files have changed since they were loaded first, or can't be read any more")
+                if message.threads:  # the next engine takes what this one has measured
+                    fixed = {"threads": message.threads, "slots": message.slots}
+                    self._settings = self._settings.model_copy(update=fixed)
                 if self._failure is None:
                     self.ready = True
                     for model, fingerprint in message.models.items():

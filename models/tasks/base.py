@@ -123,3 +123,9 @@ class Task(ABC):
     def test_sets(self) -> dict[str, Tokens]:
         """Held-out puzzles by the name of the set; the first is `held_out`."""
         return {"held-out": self.held_out}
+
+    def held_out_puzzle(self, rng: np.random.Generator) -> Tokens:
+        """One of the held-out puzzles [N]: of a random test set a random one."""
+        sets = [*self.test_sets.values()]
+        puzzle: Tokens = rng.choice(sets[rng.integers(len(sets))])
+        return puzzle

@@ -18,12 +18,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server import __version__
-from server.api import admin, problems, routes
+from server.api import admin, headers, problems, routes
 from server.api.access import authenticate, require_admin
 from server.api.admission import Admission
-from server.api.headers import SecurityHeaders
 from server.api.keys import Keys
 from server.api.observe import QUIET, REQUEST_ID, Observe
+from server.api.page import page
 from server.api.problems import ProblemError
 from server.api.protocol import MAX_HEAD_BYTES, Protocol
 from server.api.schemas import GenerateRequest, SolveRequest
@@ -76,8 +76,10 @@ def create_app(service: Service) -> ASGIApp:
         app.include_router(routes.v1)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
+    app.include_router(page)
     _declare_limits(app, service.settings)
-    return Observe(SecurityHeaders(app, docs="/docs"), service.metrics)
+    secured = headers.SecurityHeaders(app, {"/": headers.PAGE, "/docs": headers.DOCS})
+    return Observe(secured, service.metrics)
 
 
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:

@@ -1,8 +1,18 @@
 """Headers by which a browser trusts an answer with nothing: it is data, and not to be kept, framed or guessed at."""
 
+from collections.abc import Mapping
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SWAGGER = "https://cdn.jsdelivr.net"
+
+# FastAPI's page loads Swagger UI, and starts it by a script within the page.
+DOCS = (
+    f"; script-src 'unsafe-inline' {_SWAGGER}; style-src 'unsafe-inline' {_SWAGGER}"
+    "; img-src data: https://fastapi.tiangolo.com; connect-src 'self'"
+)
+# The playground is made of files of this server, and asks nobody else.
+PAGE = "; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
 def _headers(policy: str) -> list[tuple[bytes, bytes]]:
@@ -14,19 +24,14 @@ def _headers(policy: str) -> list[tuple[bytes, bytes]]:
 
 
 SECURITY = _headers("")
-# FastAPI's page loads Swagger UI, and starts it by a script within the page.
-_DOCS = _headers(
-    f"; script-src 'unsafe-inline' {_SWAGGER}; style-src 'unsafe-inline' {_SWAGGER}"
-    "; img-src data: https://fastapi.tiangolo.com; connect-src 'self'"
-)
 
 
 class SecurityHeaders:
-    """Adds them to every answer of an app; the page at `docs` may run its scripts."""
+    """Adds them to every answer of an app; the pages at the paths of `policies` may do what theirs add."""
 
-    def __init__(self, app: ASGIApp, docs: str) -> None:
+    def __init__(self, app: ASGIApp, policies: Mapping[str, str]) -> None:
         self.app = app
-        self.docs = docs
+        self._headers = {path: _headers(policy) for path, policy in policies.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,7 +40,7 @@ class SecurityHeaders:
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                security = _DOCS if scope["path"] == self.docs else SECURITY
+                security = self._headers.get(scope["path"], SECURITY)
                 message = {**message, "headers": [*message.get("headers", []), *security]}
             await send(message)
 

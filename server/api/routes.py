@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -16,6 +17,9 @@ from models.tasks import TASKS, Task
 from server.api.admission import Ticket
 from server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from server.api.schemas import (
+    DEFAULT_TASK,
+    Board,
+    DrawnPuzzle,
     GenerateRequest,
     ModelInfo,
     PrunedEvent,
@@ -25,6 +29,7 @@ from server.api.schemas import (
     StepEvent,
     TaskInfo,
     TrajectoryEvent,
+    chosen,
 )
 from server.api.service import Service
 from server.api.solve import Shown, Solve
@@ -173,6 +178,25 @@ async def tasks(request: Request) -> list[TaskInfo]:
         )
         for task in TASKS.values()
     ]
+
+
+@v1.get(
+    "/tasks/{name}/puzzle",
+    summary="A puzzle to try",
+    responses={status: DOCUMENTED[status] for status in (404, 422)},
+)
+def puzzle(
+    name: Annotated[str, Path(description="a name from GET /v1/tasks", examples=[DEFAULT_TASK.name])],
+    seed: Annotated[
+        int | None, Query(ge=0, lt=2**63, description="the same seed gives the same puzzle; chosen and returned when absent")
+    ] = None,
+) -> DrawnPuzzle:
+    """One of the held-out puzzles that the models are measured on: no training has seen it, nor a symmetric image of it."""
+    # Not a coroutine, so that it runs in a thread: a task finds its test sets when it is first asked, for up to a second.
+    if name not in TASKS:
+        raise ProblemError(404, f"there is no task {name!r}; tasks: {', '.join(TASKS)}", "name")
+    task, seed = TASKS[name], chosen(seed)
+    return DrawnPuzzle(task=name, seed=seed, puzzle=Board.of(task, task.held_out_puzzle(np.random.default_rng(seed))))
 
 
 class Health(BaseModel):

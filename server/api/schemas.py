@@ -22,6 +22,11 @@ WATCHED_CLOSELY = 256
 """So many trajectories of a request are shown after each step; of more, each is shown less often."""
 
 
+def chosen(seed: int | None) -> int:
+    """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
+    return secrets.randbits(53) if seed is None else seed
+
+
 class Pruning(BaseModel):
     """At each checkpoint step, end the trajectories that rank below the best share of those with an index up to theirs."""
 
@@ -74,8 +79,8 @@ class Options(BaseModel):
     )
 
     def chosen_seed(self) -> int:
-        """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
-        return secrets.randbits(53) if self.seed is None else self.seed
+        """The seed, or a random one."""
+        return chosen(self.seed)
 
     def submit(self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False) -> Submit:
         """The engine's order for these options; `watch`: to show the trajectories on their way, too."""
@@ -193,6 +198,14 @@ class Board(BaseModel):
     @classmethod
     def of(cls, task: Task, tokens: Tokens) -> Self:
         return cls(text=task.text(tokens), grid=task.grid(tokens))
+
+
+class DrawnPuzzle(BaseModel):
+    """A puzzle of a task's test sets."""
+
+    task: str
+    seed: int
+    puzzle: Board
 
 
 class StartEvent(BaseModel):

@@ -19,7 +19,9 @@ import torch
 
 from models.checkpoint import fingerprint, load_checkpoint
 from models.config import CheckpointError
+from models.gram import GRAM
 from server import logs
+from server.engine.calibration import calibrate
 from server.engine.device import memory_bytes, num_devices, resolve
 from server.engine.graphs import GraphRunner
 from server.engine.messages import (
@@ -223,24 +225,26 @@ def laps() -> Callable[[], float]:
 class Engine:
     """All models of one device. Works without a process of its own too: `gram solve` and `gram eval` drive it so."""
 
-    def __init__(self, settings: EngineSettings, known: Mapping[str, str] | None = None, number: int = 0) -> None:
+    def __init__(
+        self, settings: EngineSettings, known: Mapping[str, str] | None = None, number: int = 0, *, calibrated: bool = False
+    ) -> None:
         """Loads the models on the device of this number. Raises CheckpointError, or DeviceError for a device that is not there
         or too small.
 
         `known`: the fingerprints of models that an engine before this one served. Where the files of one are no longer those,
         it is left out and `missing` says why: what it would answer now is not what its requests were promised.
+        `calibrated`: on a CPU, measure which threads and slots suit it, where the settings leave that open.
         """
         known = known or {}
         torch.set_num_threads(1)  # a tile is one thread's; see runner.py
         place = self.placement = resolve(settings, number)
-        self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
-        runners: dict[str, Runner] = {}
+        models: dict[str, GRAM] = {}
         self.fingerprints: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         for folder in settings.model:
             name = model_name(folder)
             try:
-                runner, loaded = self._read(folder)
+                model, loaded = self._read(folder)
                 if known.get(name, loaded) != loaded:
                     raise CheckpointError(f"{folder}: its files are not those that were served before")
             except (CheckpointError, OSError) as error:
@@ -248,7 +252,12 @@ class Engine:
                     raise
                 self.missing[name] = str(error)
                 continue
-            runners[name], self.fingerprints[name] = runner, loaded
+            models[name], self.fingerprints[name] = model, loaded
+        if calibrated and place.device.type == "cpu" and models:
+            first = next(iter(models.values()))
+            place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
+        self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
+        runners = {name: self._runner(model) for name, model in models.items()}
         self.lanes = _lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
@@ -299,8 +308,8 @@ class Engine:
         """Take a model more, with as many slots as the others have."""
         name = model_name(folder)
         try:
-            runner, loaded = self._read(folder)
-            (lane,) = _lanes({name: runner}, self.placement.slots, fewer=False).values()
+            model, loaded = self._read(folder)
+            (lane,) = _lanes({name: self._runner(model)}, self.placement.slots, fewer=False).values()
             lane.warm_up()
         except (CheckpointError, DeviceError, OSError, RuntimeError) as error:
             return NotLoaded(name, str(error))
@@ -313,13 +322,15 @@ class Engine:
         if self.placement.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _read(self, folder: Path) -> tuple[Runner, str]:
-        """What runs the checkpoint, and its fingerprint. Raises CheckpointError, OSError."""
-        place = self.placement
-        model = load_checkpoint(folder, place.device, place.dtype)
-        loaded = fingerprint(folder)  # after the load: what was loaded was no older
-        on_gpu = place.device.type == "cuda"
-        return GraphRunner(model, place.device) if on_gpu else Runner(model, place.device, self._threads), loaded
+    def _read(self, folder: Path) -> tuple[GRAM, str]:
+        """The checkpoint's model and its fingerprint. Raises CheckpointError, OSError."""
+        model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
+        return model, fingerprint(folder)  # after the load: what was loaded was no older
+
+    def _runner(self, model: GRAM) -> Runner:
+        """What runs it on this device."""
+        device = self.placement.device
+        return GraphRunner(model, device) if device.type == "cuda" else Runner(model, device, self._threads)
 
 
 def serve(channel: socket.socket, engine: Engine) -> None:
@@ -377,16 +388,22 @@ def main() -> None:
     channel = socket.socket(fileno=options.fd)
     try:
         settings = EngineSettings.model_validate_json(options.settings)
-        engine = Engine(settings, options.known, options.number)
+        engine = Engine(settings, options.known, options.number, calibrated=True)
         engine.warm_up()
     except Exception as error:
         send(channel, Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
     place = engine.placement
-    send(
-        channel,
-        Ready(engine.fingerprints, engine.missing, place.where, num_devices(place.device), str(place.dtype), place.slots),
+    ready = Ready(
+        models=engine.fingerprints,
+        missing=engine.missing,
+        device=place.where,
+        devices=num_devices(place.device),
+        dtype=str(place.dtype),
+        slots=place.slots,
+        threads=place.threads if place.device.type == "cpu" else None,
     )
+    send(channel, ready)
     try:
         serve(channel, engine)
     except ConnectionError:

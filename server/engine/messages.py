@@ -111,7 +111,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     """The engine has loaded its models and made a step of each.
 
     `models`: name -> fingerprint of its files; `missing`: name -> why it could not be loaded again; `devices`: how many of its
-    kind there are, each for an engine.
+    kind there are, each for an engine; `threads`: those that compute, of a CPU.
     """
 
     models: dict[str, str]
@@ -120,6 +120,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     devices: int
     dtype: str
     slots: int
+    threads: int | None
 
 
 class Loaded(msgspec.Struct, tag=True, frozen=True):

@@ -1,0 +1,110 @@
+"""The playground in a real browser: does it stay responsive while 200 trajectories run? And its pictures for the README."""
+
+import argparse
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import numpy as np
+from playwright.sync_api import Browser, Page
+
+from models.tasks import TASKS
+from tests.page.support import DESKTOP, PHONE, chromium, opened, wait_until_ended
+from tests.support import RunningServer, serving
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+_KEYS_EVERY_MS = 100
+
+# The gaps between frames, and how old a key's event is when the page comes to it (both by the browser's clock).
+_WATCH = """() => {
+  window.gaps = []; window.delays = [];
+  let last = performance.now();
+  const frame = (now) => { gaps.push(now - last); last = now; requestAnimationFrame(frame); };
+  requestAnimationFrame(frame);
+  addEventListener("keydown", (event) => delays.push(performance.now() - event.timeStamp), true);
+}"""
+
+
+def address(server: RunningServer, task: str, puzzle: str, **options: object) -> str:
+    """The link to a run."""
+    values: dict[str, object] = {
+        "mode": "solve",
+        "task": task,
+        "puzzle": puzzle,
+        "k": 20,
+        "depth": 16,
+        "temperature": 1,
+        "seed": 1,
+    }
+    return f"{server.url}/#{urlencode(values | {'guidance': 'none', 'stop': 'all'} | options, quote_via=quote)}"
+
+
+def type_for(page: Page, milliseconds: float) -> None:
+    """Type into the page, a key at a time, while the run goes on but no longer than so."""
+    for _ in range(round(milliseconds / _KEYS_EVERY_MS)):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(_KEYS_EVERY_MS)
+        if page.get_attribute("#run", "aria-busy") == "false":
+            return
+
+
+def measure(browser: Browser, server: RunningServer, task: str, count: int, seconds: float) -> str:
+    """A row of the table: frame gaps and input delays while so many trajectories run."""
+    puzzle = TASKS[task].text(TASKS[task].held_out[0])
+    with opened(browser, f"{server.url}/") as page:
+        page.wait_for_selector("#fields:enabled")
+        page.goto(address(server, task, puzzle, k=count))  # another fragment alone: the page follows it without loading
+        page.wait_for_selector(f".card:nth-child({min(count, 256)})")
+        page.focus("#puzzle")
+        page.evaluate(_WATCH)
+        type_for(page, seconds * 1000)
+        gaps, delays = np.array(page.evaluate("gaps")), np.array(page.evaluate("delays"))
+        finished, steps = page.inner_text("#finished"), page.inner_text("#steps")
+        page.keyboard.press("Escape")
+        wait_until_ended(page)
+    figures = [f"{np.percentile(values, q):.0f}" for values in (gaps, delays) for q in (50, 95, 100)]
+    return f"| {task} | {count} | {finished} of them, {steps} steps | {len(gaps)} | " + " | ".join(figures) + " |"
+
+
+def picture(
+    browser: Browser, name: str, url: str, *, phone: bool = False, dark: bool = False, until: str | None = None
+) -> None:
+    """Keep what a run looks like at its end, or as soon as the page has what `until` selects."""
+    size, scale = (PHONE, 2) if phone else (DESKTOP, 1)
+    with opened(browser, url, size, "dark" if dark else "light", scale) as page:
+        page.wait_for_selector(until) if until else wait_until_ended(page, 120)
+        page.wait_for_timeout(400)  # cards glide to their places
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def pictures(browser: Browser, server: RunningServer) -> None:
+    """The README's."""
+    queens, graph = (TASKS[name].text(TASKS[name].held_out[index]) for name, index in (("nqueens-8", 0), ("coloring-10", 12)))
+    sudoku = TASKS["sudoku-9x9"].text(TASKS["sudoku-9x9"].test_sets["hard"][0])
+    picture(browser, "page-queens-light", address(server, "nqueens-8", queens))
+    some = "#run[aria-busy=true] .card[data-state=valid] + .card[data-state=valid]"
+    picture(browser, "page-sudoku-dark", address(server, "sudoku-9x9", sudoku, temperature=2), dark=True, until=some)
+    picture(browser, "page-colouring-phone-light", address(server, "coloring-10", graph), phone=True)
+    picture(browser, "page-generate-phone-dark", address(server, "sudoku-9x9", "", mode="generate"), phone=True, dark=True)
+
+
+def main() -> None:
+    """Measure, or make the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--pictures", action="store_true", help="write the README's pictures, and measure nothing")
+    parser.add_argument("--count", type=int, default=200, help="live trajectories")
+    parser.add_argument("--seconds", type=float, default=30, help="for each task at most")
+    options = parser.parse_args()
+    with serving() as server, chromium() as browser:
+        if options.pictures:
+            pictures(browser, server)
+            return
+        print("| task | trajectories | ended in the time | frames | frame gap, ms: median | p95 | longest ", end="")
+        print("| input delay, ms: median | p95 | longest |")
+        print("| --- " * 10 + "|")
+        for task in ("nqueens-8", "sudoku-9x9", "coloring-10"):
+            print(measure(browser, server, task, options.count, options.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The playground at `/`: a few fixed files, open to all. Where the API needs a key, the page asks for it."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+from server.api.problems import ProblemError
+
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_FILES = {path.name: path for path in (Path(__file__).parents[1] / "page").iterdir() if path.suffix in _TYPES}
+
+page = APIRouter(include_in_schema=False)
+"""What is for people, not for programs."""
+
+
+@page.get("/")
+async def index() -> Response:
+    """The page itself."""
+    return await file("index.html")
+
+
+@page.get("/page/{name}")
+async def file(name: str) -> Response:
+    """A file of the page, of those that were there when the server started: a name is looked up and never made a path."""
+    if name not in _FILES:
+        raise ProblemError(404, f"the page has no file {name!r}; it is at /")
+    path = _FILES[name]
+    return Response(path.read_bytes(), media_type=_TYPES[path.suffix])

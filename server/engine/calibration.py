@@ -1,0 +1,69 @@
+"""How many threads and slots suit a CPU: a moment's measurement when a server's engine starts.
+
+A rule (device.py) knows neither whether two CPUs share the units that multiply, nor how much of a step is not arithmetic.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from models.gram import GRAM
+from server.engine.device import Placement
+from server.engine.runner import Runner
+from server.engine.slots import SlotPool, Start
+
+_SECONDS = 1.0
+"""That all of it may take, after the first turn of each candidate."""
+
+_TURNS = 5
+
+_CLEARLY_FASTER = 0.9
+"""A candidate takes the rule's place if its time for a row is less than this share: a machine's noise is to change nothing."""
+
+_TILES_PER_THREAD = (2, 4)
+
+
+def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Placement:
+    """The rule's placement, or one with other `threads` or `slots`, where these may change and that is clearly faster."""
+    candidates = [*_candidates(rule, threads=threads, slots=slots)]
+    with ExitStack() as stack:
+        steps = []
+        for candidate in candidates:
+            workers = stack.enter_context(ThreadPoolExecutor(candidate.threads)) if candidate.threads > 1 else None
+            runner = Runner(model, candidate.device, workers)
+            steps.append((runner, _full(runner, candidate.slots)))
+        best = [math.inf] * len(candidates)
+        begin = time.perf_counter()
+        # In turn, and the fastest counts: what else the machine does meanwhile only ever makes a step slower.
+        for turn in range(_TURNS):
+            for i, (runner, pool) in enumerate(steps):
+                if turn and time.perf_counter() - begin > _SECONDS:
+                    break
+                start = time.perf_counter()
+                runner.step(pool)
+                best[i] = min(best[i], (time.perf_counter() - start) / candidates[i].slots)
+    fastest = min(range(len(candidates)), key=best.__getitem__)
+    return candidates[fastest] if best[fastest] < _CLEARLY_FASTER * best[0] else rule
+
+
+def _candidates(rule: Placement, *, threads: bool, slots: bool) -> Iterator[Placement]:
+    """The rule first."""
+    yield rule
+    for count in dict.fromkeys([rule.threads, max(1, rule.threads // 2)] if threads else [rule.threads]):
+        for tiles in _TILES_PER_THREAD:
+            candidate = replace(rule, threads=count, slots=Runner.tile * tiles * count if slots else rule.slots)
+            if candidate != rule:
+                yield candidate
+
+
+def _full(runner: Runner, slots: int) -> SlotPool:
+    """A pool whose slots all hold a trajectory that does not end."""
+    pool = runner.pool(slots)
+    puzzle = np.zeros(runner.model.config.seq_len, np.uint8).tobytes()
+    pool.place([Start(slot, puzzle, 0, slot, 1.0) for slot in range(slots)])
+    return pool

@@ -1,0 +1,243 @@
+// The trajectories of a run as cards: what the stream says of them is noted at once and painted once a frame.
+
+import { draw, palette } from "./boards.js";
+
+const MOST_CARDS = 256;
+const MOST_MOVING = 64; // cards that glide to their place in the ranking; with more they jump
+const PAINT_MS = 8; // of a frame, for cards; the others are painted in the next
+const LINE_HEIGHT = 28; // of the drawing of the LPRM's line, as in index.html
+
+const LABELS = {
+  running: "running", valid: "valid", wrong: "wrong", pruned: "pruned", dropped: "dropped", spare: "not needed", stopped: "stopped",
+};
+const $ = (id) => document.getElementById(id);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+class Card {
+  constructor(index) {
+    Object.assign(this, { index, state: "running", steps: 0, score: null, grid: null, before: null, text: "", same: null, line: [] });
+    this.element = $("card").content.firstElementChild.cloneNode(true);
+    const part = (selector) => this.element.querySelector(selector);
+    this.parts = {
+      badge: part(".badge"), name: part(".name"), canvas: part("canvas"), line: part("polyline"), area: part("polygon"), depth: part(".depth"), score: part(".score"),
+    };
+  }
+
+  /** What a step or the end brought. After an engine's restart steps come again, and take the place of what was. */
+  see({ grid, text, steps, score }) {
+    this.before = this.grid ?? grid;
+    Object.assign(this, { grid, text, steps, score });
+    this.line = [...this.line.filter(([step]) => step < steps), [steps, score]];
+  }
+
+  /** The ranking: valid, then wrong, each by score; then those at work, then those that gave no answer. */
+  get rank() {
+    const group = { valid: 0, wrong: 1, running: 2 }[this.state] ?? 3;
+    return [group, group < 2 ? -this.score : 0, this.index];
+  }
+
+  paint(run, size, colors) {
+    const { badge, name, canvas, line, area, depth, score } = this.parts;
+    this.element.dataset.state = this.state;
+    this.element.dataset.trajectory = this.index;
+    badge.textContent = this.state === "running" && !this.steps && run.count <= MOST_CARDS ? "waiting" : LABELS[this.state];
+    name.textContent = this.same === null ? `#${this.index}` : `#${this.index} = #${this.same}`;
+    draw(canvas, size, colors, run.task, run.puzzle, this.grid ?? run.puzzle, this.state === "running" ? this.before ?? undefined : undefined);
+    canvas.ariaLabel = this.state === "running" ? `Board of trajectory ${this.index}, at work` : this.text;
+    const points = this.points(run.depth);
+    line.setAttribute("points", points.join(" "));
+    area.setAttribute("points", points.length ? [...points, `${points.at(-1)[0]},${LINE_HEIGHT}`, `0,${LINE_HEIGHT}`].join(" ") : "");
+    depth.textContent = this.ended(run.depth);
+    score.textContent = this.score === null ? "" : this.score.toFixed(2);
+  }
+
+  /** The LPRM's value after each step, which is as wide as its share of the depth; the first from the left edge on. */
+  points(depth) {
+    const points = this.line.map(([step, value]) => [(100 * step) / depth, 1 + (1 - value) * (LINE_HEIGHT - 2)]);
+    return points.length ? [[0, points[0][1]], ...points] : [];
+  }
+
+  ended(depth) {
+    if (this.state === "valid" || this.state === "wrong") return this.steps < depth ? `halted at ${this.steps}` : `all ${this.steps} steps`;
+    return this.steps ? `step ${this.steps}` : "";
+  }
+}
+
+const before = (a, b) => {
+  const [x, y] = [a.rank, b.rank];
+  const at = x.findIndex((value, i) => value !== y[i]);
+  return at >= 0 && x[at] < y[at];
+};
+
+/** A run on the page. */
+export class Trajectories {
+  constructor(task, count, depth) {
+    Object.assign(this, { task, count, depth, puzzle: null, cards: [], seen: new Map(), steps: new Map(), ended: new Set() });
+    this.counts = { valid: 0, wrong: 0, pruned: 0 };
+    this.distinct = 0;
+    this.total = 0;
+    this.begin = performance.now();
+    this.end = null;
+    this.result = null;
+    this.dirty = new Set();
+    this.moving = new Set();
+    this.size = 160;
+    this.colors = palette();
+    $("cards").replaceChildren();
+    $("note").textContent = "";
+    this.sizes = new ResizeObserver(() => this.refit());
+    this.scheme = () => this.refit();
+    dark.addEventListener("change", this.scheme);
+    this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  /** Take an event of the stream. */
+  take(event, data) {
+    if (event === "start") this.start(data);
+    if (event === "step" && !this.ended.has(data.trajectory)) this.step(data);
+    if (event === "trajectory") this.finish(data);
+    if (event === "pruned") this.prune(data);
+    if (event === "result") this.complete(data);
+  }
+
+  /** No more will come: those that have not ended are what `state` says. */
+  close(state) {
+    this.end ??= performance.now();
+    for (const card of this.cards) if (card.state === "running") this.move(card, state);
+  }
+
+  /** The page is for another run. */
+  discard() {
+    cancelAnimationFrame(this.frame);
+    this.sizes.disconnect();
+    dark.removeEventListener("change", this.scheme);
+  }
+
+  start({ model, seed, puzzle, num_trajectories: count, max_steps: depth }) {
+    Object.assign(this, { puzzle: puzzle.grid, count, depth });
+    this.cards = Array.from({ length: Math.min(count, MOST_CARDS) }, (_, index) => new Card(index));
+    this.ranking = [...this.cards];
+    $("cards").replaceChildren(...this.cards.map((card) => card.element));
+    if (this.cards.length) this.sizes.observe(this.cards[0].parts.canvas);
+    const most = count > MOST_CARDS ? ` Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
+    $("note").textContent = `Answered by ${model} with seed ${seed}.${most}`;
+  }
+
+  step(data) {
+    this.countSteps(data);
+    const card = this.cards[data.trajectory];
+    if (!card) return;
+    card.see(data);
+    this.dirty.add(card);
+  }
+
+  finish(data) {
+    if (this.ended.has(data.trajectory)) return;
+    this.ended.add(data.trajectory);
+    this.countSteps(data);
+    const state = data.valid ? "valid" : "wrong";
+    this.counts[state]++;
+    const first = this.seen.get(data.text);
+    if (first === undefined) this.seen.set(data.text, data.trajectory);
+    if (data.valid && first === undefined) this.distinct++;
+    const card = this.cards[data.trajectory];
+    if (!card) return;
+    card.see(data);
+    card.same = first ?? null;
+    this.move(card, state);
+  }
+
+  prune(data) {
+    const { trajectory } = data;
+    if (this.ended.has(trajectory)) return;
+    this.ended.add(trajectory);
+    this.countSteps(data);
+    this.counts.pruned++;
+    const card = this.cards[trajectory];
+    if (!card) return;
+    card.steps = data.steps;
+    this.move(card, "pruned");
+  }
+
+  complete(result) {
+    this.result = result;
+    for (const index of result.dropped) if (this.cards[index]) this.move(this.cards[index], "dropped");
+    this.close(result.complete ? "spare" : "stopped");
+  }
+
+  countSteps({ trajectory, steps }) {
+    this.total += steps - (this.steps.get(trajectory) ?? 0);
+    this.steps.set(trajectory, steps);
+  }
+
+  move(card, state) {
+    card.state = state;
+    this.dirty.add(card);
+    this.moving.add(card);
+  }
+
+  refit() {
+    const width = this.cards[0]?.parts.canvas.clientWidth;
+    if (width) this.size = Math.round(width * Math.min(devicePixelRatio, 2));
+    this.colors = palette();
+    for (const card of this.cards) this.dirty.add(card);
+    if (this.end) requestAnimationFrame(() => this.paint());
+  }
+
+  paint() {
+    const until = performance.now() + PAINT_MS;
+    for (const card of this.dirty) {
+      if (performance.now() > until) break;
+      this.dirty.delete(card);
+      if (this.puzzle) card.paint(this, this.size, this.colors);
+    }
+    if (this.moving.size) this.reorder();
+    this.summarise();
+    if (!this.end || this.dirty.size) this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  /** Take the cards whose state has changed out of the list, and put each in before the first that it ranks above. */
+  reorder() {
+    const glide = this.cards.length <= MOST_MOVING && !calm.matches;
+    const from = glide && this.cards.map((card) => card.element.getBoundingClientRect());
+    this.ranking = this.ranking.filter((card) => !this.moving.has(card));
+    for (const card of this.moving) {
+      const at = this.ranking.findIndex((other) => before(card, other));
+      const place = at < 0 ? this.ranking.length : at;
+      this.ranking.splice(place, 0, card);
+    }
+    for (let i = this.ranking.length - 1; i >= 0; i--) {
+      const [card, next] = [this.ranking[i], this.ranking[i + 1]];
+      if (this.moving.has(card)) $("cards").insertBefore(card.element, next?.element ?? null);
+    }
+    this.moving.clear();
+    if (!glide) return;
+    this.cards.forEach((card, i) => {
+      const to = card.element.getBoundingClientRect();
+      const [x, y] = [from[i].left - to.left, from[i].top - to.top];
+      if (x || y) card.element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
+    });
+  }
+
+  summarise() {
+    const { valid, wrong, pruned } = this.counts;
+    const ended = valid + wrong + pruned;
+    const rest = this.count - ended;
+    write("distinct", this.distinct);
+    write("finished", ended);
+    write("of", ` of ${this.count}`);
+    write("steps", this.result?.steps_run ?? this.total);
+    write("seconds", (((this.end ?? performance.now()) - this.begin) / 1000).toFixed(1));
+    const shares = { valid, wrong, pruned, running: rest };
+    for (const part of $("bar").children) part.style.flexGrow = shares[part.dataset.state];
+    const words = [`${valid} valid`, `${wrong} wrong`];
+    if (pruned) words.push(`${pruned} pruned`);
+    if (rest) words.push(this.end ? `${rest} not finished` : `${rest} at work`);
+    write("counts", words.join(", "));
+  }
+}
+
+function write(id, value) {
+  if ($(id).textContent !== String(value)) $(id).textContent = value;
+}
