@@ -90,6 +90,8 @@ class Writer(ABC):
     """A format: a line of output for each of input."""
 
     head = ""
+    start: str
+    """What every file begins with."""
 
     @abstractmethod
     def row(self, line: Line, answer: Answer) -> str:
@@ -102,6 +104,8 @@ class Writer(ABC):
 
 class Ndjson(Writer):
     """A JSON object: "line", then the fields of the response (but the times); or "line" and "error"."""
+
+    start = '{"line":'
 
     def row(self, line: Line, answer: Answer) -> str:
         fields = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude=_TIMES)
@@ -128,7 +132,7 @@ class Csv(Writer):
         "seed",
         "error",
     )
-    head = ",".join(columns) + "\n"
+    head = start = ",".join(columns) + "\n"
 
     def row(self, line: Line, answer: Answer) -> str:
         cells: dict[str, object] = {"line": line.number, "puzzle": line.text}
@@ -165,17 +169,26 @@ class Output:
         if format is None:
             raise BatchError(f"{path}: which format? End its name in {', '.join(ENDINGS)}, or say it with --format")
         self._writer = WRITERS[format]
-        written = self._written(path) if path and path.exists() else []
-        numbers = [number for number, _ in written]
-        if numbers != [line.number for line in lines[: len(numbers)]]:
-            raise BatchError(f"{path} has other lines than the input; name another file with --output")
+        try:
+            written, end = self._written(path.read_bytes()) if path and path.exists() else ([], 0)
+            numbers = [number for number, _ in written]
+            if numbers != [line.number for line in lines[: len(numbers)]]:
+                raise ValueError("other lines than the input's")
+            self._file = path.open("a", encoding="utf-8", newline="") if path else sys.stdout
+        except OSError as error:
+            raise BatchError(f"{path}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise BatchError(
+                f"{path} has something else than answers to this input; name another file with --output"
+            ) from error
+        if path:
+            os.truncate(path, end)
+        if not end:
+            self._file.write(self._writer.head)
         self.failed = sum(failed for _, failed in written)
         self.waiting = deque(lines[len(numbers) :])
         self._ready: dict[int, Answer] = {}
-        self._file = path.open("a", encoding="utf-8", newline="") if path else sys.stdout
         self._bar = tqdm(total=len(lines), initial=len(numbers), unit="puzzle", disable=None)
-        if not written and not (path and path.stat().st_size):
-            self._file.write(self._writer.head)
 
     def __enter__(self) -> Self:
         return self
@@ -195,20 +208,14 @@ class Output:
             self.failed += isinstance(ready, str)
             self._bar.update()
 
-    def _written(self, path: Path) -> list[tuple[int, bool]]:
-        """What a run before this wrote: lines, and whether they are errors. A line that it has not ended is cut off."""
-        whole = path.read_bytes()
-        kept = whole[: whole.rfind(b"\n") + 1]
-        try:
-            head, rows = kept[: len(self._writer.head)].decode(), kept[len(self._writer.head) :].decode().split("\n")[:-1]
-            if kept and head != self._writer.head:
-                raise ValueError(head)
-            written = [self._writer.read(row) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
-            raise BatchError(f"{path} is not what this command writes; name another file with --output") from error
-        if len(kept) < len(whole):
-            os.truncate(path, len(kept))
-        return written
+    def _written(self, content: bytes) -> tuple[list[tuple[int, bool]], int]:
+        """What a run before this wrote: the lines, whether they are errors, and where the last that is whole ends."""
+        start = self._writer.start.encode()
+        if not (content.startswith(start) or start.startswith(content)):
+            raise ValueError("another start")
+        end = content.rfind(b"\n") + 1
+        rows = content[:end].decode().removeprefix(self._writer.head).split("\n")[:-1]
+        return [self._writer.read(row) for row in rows], end
 
 
 def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -> None:

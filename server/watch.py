@@ -69,7 +69,8 @@ class View:
         """How far it is."""
         states = [row.state for row in self.rows.values()]
         counts = [(f"{states.count(state)} {state}", style) for state, style in _STYLES.items() if state in states]
-        title = Text(f"{self.start.model}, seed {self.start.seed}, {self.start.num_trajectories} trajectories: ")
+        known = f"{self.start.model}, seed {self.start.seed}, {self.start.num_trajectories} trajectories: "
+        title = Text(known, no_wrap=True, overflow="ellipsis")
         for text, style in counts:
             title.append(f"{text}, ", style)
         return title.append(f"{self.distinct_valid} distinct valid answers", "bold")
