@@ -164,9 +164,10 @@ async function run() {
     }
     const { valid, wrong } = trajectories.counts;
     say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct} of them distinct.`);
-    if (!trajectories.result.complete) refuse("The time for a request was over before all trajectories had ended. Run fewer, or fewer steps.");
+    if (!trajectories.result.complete) refuse("The time was over before all trajectories had ended. Run fewer, or fewer steps.");
   } catch (error) {
     trajectories.close("stopped");
+    if (running !== mine) return; // another run has taken its place
     if (error.name === "AbortError") say("Stopped.");
     else fail(error);
   } finally {
@@ -244,6 +245,7 @@ async function load() {
     fail(error);
     return;
   }
+  $("entry").hidden = true;
   $("fields").disabled = false;
   showMode();
   follow();

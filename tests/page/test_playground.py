@@ -112,7 +112,7 @@ def test_every_spelling_is_an_example_to_click_that_runs(page: Page) -> None:
 def test_candidates_arrive_before_the_result_and_are_ranked(page: Page) -> None:
     fill(page, task="sudoku-6x6", k=64, seed=1)
     page.click("#go")
-    page.wait_for_selector(f"{AT_WORK} polyline[points*=' ']")  # a line has begun
+    page.wait_for_selector(f"{AT_WORK} polyline[points*=' ']", state="attached")  # a line has begun
     page.wait_for_selector(".card[data-state=valid]")
     assert int(page.inner_text("#finished")) < 64
     wait_until_ended(page)
@@ -143,6 +143,16 @@ def test_a_run_can_be_stopped(page: Page, server: RunningServer) -> None:
     assert page.locator(".card[data-state=stopped]").count() > 0
     assert "first 256 are shown" in page.inner_text("#note")
     assert page.locator(".card").count() == 256
+
+
+def test_a_new_run_takes_the_place_of_one_that_goes_on(page: Page) -> None:
+    fill(page, task="sudoku-4x4", k=2000)
+    page.click("#go")
+    page.wait_for_selector(AT_WORK)
+    run(page, k=3)
+    assert page.inner_text("#news").startswith("Ended: ")
+    assert page.inner_text("#finished") == "3"
+    assert page.locator(".card").count() == 3
 
 
 def test_the_link_gives_the_same_boards_again(page: Page) -> None:
