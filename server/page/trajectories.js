@@ -19,8 +19,16 @@ class Card {
     this.steps = 0;
     this.line = []; // [steps, score] after each step
     this.element = $("card").content.firstElementChild.cloneNode(true);
-    const names = { badge: ".badge", name: ".name", canvas: "canvas", line: "polyline", area: "polygon", depth: ".depth", score: ".score" };
-    this.parts = Object.fromEntries(Object.entries(names).map(([name, part]) => [name, this.element.querySelector(part)]));
+    const part = (selector) => this.element.querySelector(selector);
+    this.parts = {
+      badge: part(".badge"),
+      name: part(".name"),
+      canvas: part("canvas"),
+      line: part("polyline"),
+      area: part("polygon"),
+      depth: part(".depth"),
+      score: part(".score"),
+    };
   }
 
   /** What a step or the end brought. */
