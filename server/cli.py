@@ -1,16 +1,15 @@
 """The `gram` command. Heavy imports stand in the commands that need them, so that `--help` answers at once."""
 
-import contextlib
-import itertools
+import asyncio
 import json
 import os
 import shlex
 import sys
-import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import httpx
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
 
@@ -18,12 +17,26 @@ from models.config import ZOO, CheckpointError, describe, read_config
 from models.tasks import TASKS, PuzzleError
 from server import logs
 from server.api.keys import LABEL, Key, KeysError, digest, new_key
-from server.api.schemas import GenerateOptions, GenerateRequest, Options, SamplingRequest, SolveRequest, SolveResponse
-from server.api.service import choose, read_models
+from server.api.schemas import (
+    Event,
+    GenerateOptions,
+    GenerateRequest,
+    Options,
+    SamplingRequest,
+    SolveRequest,
+    SolveResponse,
+    StartEvent,
+)
+from server.api.service import LoadedModel, choose, read_models
+from server.batch import ENDINGS, BatchError, Format, Line, Output, read_lines, solve_here, solve_there, spelled
+from server.client import Client, GramError
+from server.drawing import draw
 from server.settings import Device, DeviceError, EngineSettings, ServerSettings, bundled_models, model_name
 
-_LINE_LENGTH = 120
-"""Of the drawings in a terminal."""
+if TYPE_CHECKING:
+    from server.engine.loop import Engine
+
+_Calls = tuple[Callable[..., SolveResponse], Callable[..., AbstractContextManager[Iterator[Event]]]]
 
 
 class CommandError(Exception):
@@ -56,80 +69,135 @@ class Sampling(Options, EngineSettings):
     url: str | None = Field(None, description="a running server; without it the model runs in this process")
     api_key: str | None = Field(None, description="a key of that server, where it asks for one; rather in GRAM_API_KEY")
     json_output: bool = Field(False, alias="json", description="print the response as JSON")
+    watch: bool = Field(False, description="show the trajectories on their way, where standard output is a terminal")
 
     def cli_cmd(self) -> None:
-        response = self._remote() if self.url else self._local()
+        watch = self.watch and sys.stdout.isatty()
+        response: Event
+        with closing(self._there(watch) if self.url else self._here(watch)) as events:
+            if watch:
+                from server.watch import show
+
+                response = show(events)
+            else:
+                (response,) = events
+        assert isinstance(response, SolveResponse), "the last event is the result"
         print(response.model_dump_json(indent=2) if self.json_output else draw(response))
 
     def _given(self) -> dict[str, object]:
         """What the request has beside the task and the options."""
         return {}
 
-    def _request(self, task: str) -> SamplingRequest:
-        options = self.model_dump(include=set(Options.model_fields), by_alias=True)
-        return self.request_type.model_validate({"task": task, **self._given(), **options})
+    def _calls(self, client: Client) -> _Calls:
+        """How a server is asked: for the answer alone, or also for what comes before it."""
+        raise NotImplementedError
 
-    def _remote(self) -> SolveResponse:
-        request = self._request(self.task or next(iter(TASKS)))
-        try:
-            headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-            body = request.model_dump(by_alias=True)
-            response = httpx.post(f"{self.url}/v1/{request.ability}", json=body, headers=headers, timeout=None)
-        except httpx.HTTPError as error:
-            raise CommandError(f"{self.url} does not answer: {error}") from error
-        if response.is_error:
-            raise CommandError(f"{self.url} answered {response.status_code}: {response.json()['detail']}")
-        return SolveResponse.model_validate_json(response.content)
+    def _request(self, task: str) -> dict[str, object]:
+        return {"task": task, **self._given(), **self.model_dump(include=set(Options.model_fields), by_alias=True)}
 
-    def _local(self) -> SolveResponse:
+    def _there(self, watch: bool) -> Generator[Event]:
+        """The answer of a server, and to `watch` what comes before it."""
+        request = self._request(self._task_there)
+        with Client(self.url or "", api_key=self.api_key, timeout=None) as client:
+            ask, stream = self._calls(client)
+            if watch:
+                with stream(**request, stream_steps=True) as events:
+                    yield from events
+            else:
+                yield ask(**request)
+
+    def _here(self, watch: bool) -> Generator[Event]:
+        """The same of an engine in this process."""
+        model = self._model()
+        puzzle = self.request_type.model_validate(self._request(model.task.name)).input(model.task)
+        seed = self.chosen_seed()
+        engine = self._engine(model)
+
+        from server.local import solve
+
+        if watch:
+            yield StartEvent.of(model.name, model.task, puzzle, seed, self)
+        for _, event in solve(engine, model.task, [(0, puzzle, seed)], self, watch=watch):
+            yield event
+
+    @property
+    def _task_there(self) -> str:
+        return self.task or next(iter(TASKS))
+
+    def _model(self) -> LoadedModel:
+        """What answers in this process."""
         ability = self.request_type.ability
         able = [model for model in read_models(self.model).values() if ability in model.config.abilities]
         chosen = choose(able, self.task)
         if chosen is None:
             names = ", ".join(model.name for model in able) or "none"
             raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that {ability}: {names}")
-        puzzle = self._request(chosen.task.name).input(chosen.task)
+        return chosen
 
+    def _engine(self, model: LoadedModel) -> "Engine":
         from server.engine.loop import Engine
-        from server.local import run
-        from server.solving import Collector
 
-        engine = Engine(self.for_checkpoint(chosen.folder))
-        collector = Collector(chosen.task, puzzle, self.num_trajectories, self.stop)
-        seed = self.chosen_seed()
-        begin = time.monotonic()
-        for trajectory in run(engine, [self.submit(0, chosen.name, puzzle, seed)], in_flight=1):
-            collector.add(trajectory)
-            if collector.done:
-                break
-        return SolveResponse.of(chosen.name, collector, seed, self, 0.0, time.monotonic() - begin)
+        return Engine(self.for_checkpoint(model.folder))
 
 
 class Solve(Sampling):
-    """Solve a puzzle here, or on a server with --url, and draw the answers."""
+    """Solve a puzzle, or a file of them, here or on a server with --url.
+
+    A file has a puzzle a line, in any spelling that fits one: a text, or JSON (a text, a list, an object; also
+    {"puzzle": ...}). Line n gets the seed + n - 1. Each is answered by a line of NDJSON (its number as "line", and the
+    response without its times), or a row of CSV (the best answer alone), in the order of the input. A wrong puzzle is
+    answered by its error; the exit code is then 1. A run that was cut off goes on where its --output ends.
+    """
 
     request_type = SolveRequest
 
-    puzzle: CliPositionalArg[str] = Field(
-        description="in any spelling that GET /v1/tasks lists; lists and objects as JSON; - reads it from standard input"
+    puzzle: CliPositionalArg[str | None] = Field(
+        None, description="in any spelling that GET /v1/tasks lists; lists and objects as JSON; - reads it from standard input"
     )
+    input: Path | None = Field(None, description="many puzzles: a file with one a line; - reads them from standard input")
+    output: Path | None = Field(
+        None, description=f"of --input: where the answers go, in a format by its ending: {', '.join(ENDINGS)}"
+    )
+    format: Format | None = Field(None, description="of --input: whatever the ending; on standard output ndjson by default")
+
+    def cli_cmd(self) -> None:
+        if (self.puzzle is None) == (self.input is None):
+            raise CommandError("name a puzzle, or with --input a file of them")
+        if self.input is None:
+            if self.output or self.format:
+                raise CommandError("--output and --format are of --input; for one puzzle there is --json")
+            super().cli_cmd()
+        else:
+            if self.watch or self.json_output:
+                raise CommandError("--watch and --json are of one puzzle; --input has --format")
+            self._solve_all(read_lines(self.input))
+
+    def _solve_all(self, lines: list[Line]) -> None:
+        with Output(lines, self.output, self.format) as output:
+            if not output.waiting:
+                pass
+            elif self.url:
+                asyncio.run(solve_there(output, self.url, self.api_key, self._task_there, self))
+            else:
+                model = self._model()
+                solve_here(output, self._engine(model), model.task, self)
+        if output.failed:
+            raise CommandError(f"{output.failed} of {len(lines)} puzzles have no answer; their lines say why")
 
     def _given(self) -> dict[str, object]:
-        return {"puzzle": self._read_puzzle()}
+        return {"puzzle": spelled(sys.stdin.read() if self.puzzle == "-" else self.puzzle or "")}
 
-    def _read_puzzle(self) -> object:
-        text = sys.stdin.read() if self.puzzle == "-" else self.puzzle
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(text)
-            if isinstance(value, (list, dict)):
-                return value
-        return text
+    def _calls(self, client: Client) -> _Calls:
+        return client.solve, client.solve_stream
 
 
 class Generate(GenerateOptions, Sampling):
     """Make new boards here, or on a server with --url, and draw them."""
 
     request_type = GenerateRequest
+
+    def _calls(self, client: Client) -> _Calls:
+        return client.generate, client.generate_stream
 
 
 class Train(BaseModel):
@@ -261,38 +329,12 @@ class Gram(BaseModel):
         CliApp.run_subcommand(self)
 
 
-def _spaced(row: str) -> str:
-    """A row of a board with its symbols apart; a line of a graph, which has words, as it is."""
-    return row if " " in row else " ".join(row)
-
-
-def draw(response: SolveResponse) -> str:
-    """The puzzle and the answers side by side, for a terminal."""
-    boards = [("puzzle", response.puzzle.text)]
-    for candidate in response.candidates:
-        mark = "valid" if candidate.valid else "WRONG"
-        boards.append((f"{mark} {candidate.score:.3f} x{candidate.votes}", candidate.text))
-    columns = [[title, *map(_spaced, text.split("\n"))] for title, text in boards]
-    width = max(len(line) for column in columns for line in column) + 3
-    per_line = max(1, _LINE_LENGTH // width)
-    lines = []
-    for start in range(0, len(columns), per_line):
-        group = columns[start : start + per_line]
-        lines += ["".join(line.ljust(width) for line in row).rstrip() for row in itertools.zip_longest(*group, fillvalue="")]
-        lines.append("")
-    lines.append(
-        f"{response.distinct_valid} distinct valid answers from {response.trajectories} trajectories, "
-        f"{response.steps_run} steps in {response.compute_ms / 1e3:.2f} s, seed {response.seed}"
-    )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run the command line; errors end in a message and exit code 2 (1 where the work itself failed)."""
     sys.argv[0] = "gram"  # however it was started, help speaks of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, CheckpointError, DeviceError, KeysError, PuzzleError) as error:
+    except (CommandError, BatchError, CheckpointError, DeviceError, GramError, KeysError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

@@ -1,34 +1,72 @@
 """The engine in this process, without HTTP: what `gram solve` and `gram eval` use."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-from models.tasks import Tokens
-from server.api.schemas import Options
+from models.tasks import Task, Tokens
+from server.api.schemas import Event, Options, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
 from server.engine.loop import Engine
-from server.engine.messages import Submit, Trajectory
+from server.engine.messages import Cancel, StepReport, Submit, Trajectory
+from server.solving import Collector
 
 _IN_FLIGHT = 64
 """Puzzles that are sampled side by side."""
 
 
-def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[Trajectory]:
-    """Run the requests to their ends, at most `in_flight` of them in the engine; yields trajectories as they finish."""
+def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[StepReport]:
+    """Run the requests to their ends, at most `in_flight` of them in the engine; yields what each step brought.
+
+    Whoever has enough of a request cancels it.
+    """
     waiting = iter(requests)
-    open_trajectories: dict[int, int] = {}
     while True:
-        while len(open_trajectories) < in_flight and (request := next(waiting, None)):
-            open_trajectories[request.request] = request.num_trajectories
+        while sum(len(lane.submitted) for lane in engine.lanes.values()) < in_flight and (request := next(waiting, None)):
             engine.handle(request)
-        if not open_trajectories:
+        if engine.idle:
             return
-        for report in engine.step():
-            for trajectory in report.finished:
-                open_trajectories[trajectory.request] -= 1
-                if not open_trajectories[trajectory.request]:
-                    del open_trajectories[trajectory.request]
-                yield trajectory
+        yield from engine.step()
+
+
+def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[Trajectory]:
+    """The same; yields trajectories as they finish."""
+    for report in steps(engine, requests, in_flight=in_flight):
+        yield from report.finished
+
+
+def solve(
+    engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int]], options: Options, *, watch: bool = False
+) -> Iterator[tuple[int, Event]]:
+    """Solve puzzles, each a number, what the model is given [N] and a seed, with the engine's only model.
+
+    Yields each one's number with its answer when it is known; to `watch`, also with the events of a stream before it.
+    """
+    (model,) = engine.lanes
+    open_: dict[int, tuple[Collector, int, float]] = {}
+
+    def submits() -> Iterator[Submit]:
+        for number, puzzle, seed in puzzles:
+            open_[number] = Collector(task, puzzle, options.num_trajectories, options.stop), seed, time.monotonic()
+            yield options.submit(number, model, puzzle, seed, watch=watch)
+
+    for report in steps(engine, submits(), in_flight=_IN_FLIGHT):
+        for step in report.steps:
+            yield step.request, StepEvent.of_step(task, step)
+        for ended in report.finished:
+            number = ended.request
+            if number not in open_:
+                continue  # enough was known before
+            collector, seed, begun = open_[number]
+            if watch and ended.pruned:
+                yield number, PrunedEvent(trajectory=ended.index, steps=ended.steps)
+            for outcome in collector.add(ended):
+                if watch:
+                    yield number, TrajectoryEvent.of_outcome(task, outcome)
+            if collector.done:
+                del open_[number]
+                engine.handle(Cancel(number))
+                yield number, SolveResponse.of(model, collector, seed, options, 0.0, time.monotonic() - begun)
 
 
 def sample(engine: Engine, puzzles: Tokens, options: Options, title: str) -> list[list[Trajectory]]:

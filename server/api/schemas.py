@@ -218,6 +218,17 @@ class StartEvent(BaseModel):
     num_trajectories: int
     max_steps: int
 
+    @classmethod
+    def of(cls, model: str, task: Task, puzzle: Tokens, seed: int, options: Options) -> Self:
+        return cls(
+            model=model,
+            task=task.name,
+            puzzle=Board.of(task, puzzle),
+            seed=seed,
+            num_trajectories=options.num_trajectories,
+            max_steps=options.max_steps,
+        )
+
 
 class StepEvent(Board):
     """A trajectory on its way: what it would answer after so many steps, and the reward model's value of it."""
@@ -309,6 +320,10 @@ class SolveResponse(BaseModel):
             queue_ms=round(queue * 1e3, 3),
             compute_ms=round(compute * 1e3, 3),
         )
+
+
+Event = StartEvent | StepEvent | PrunedEvent | TrajectoryEvent | SolveResponse
+"""What a stream brings. The SolveResponse is the last."""
 
 
 class ModelInfo(BaseModel):

@@ -12,7 +12,7 @@ from server import logs
 from server.api import observe
 from server.api.admission import Ticket
 from server.api.problems import ProblemError
-from server.api.schemas import Board, PrunedEvent, SamplingRequest, SolveResponse, StartEvent
+from server.api.schemas import PrunedEvent, SamplingRequest, SolveResponse, StartEvent
 from server.api.service import LoadedModel, Service, choose
 from server.engine.messages import Step
 from server.solving import Collector, Outcome
@@ -63,14 +63,7 @@ class Solve:
 
     def started(self) -> StartEvent:
         """What was understood of it."""
-        return StartEvent(
-            model=self.model.name,
-            task=self.model.task.name,
-            puzzle=Board.of(self.model.task, self.puzzle),
-            seed=self.seed,
-            num_trajectories=self.request.num_trajectories,
-            max_steps=self.request.max_steps,
-        )
+        return StartEvent.of(self.model.name, self.model.task, self.puzzle, self.seed, self.request)
 
     async def run(self, ticket: Ticket) -> AsyncGenerator[Shown | SolveResponse]:
         """Run it: each trajectory that counts as it ends, then the result. Frees its slots however it ends.

@@ -168,6 +168,7 @@ async function run() {
   } catch (error) {
     trajectories.close("stopped");
     if (running !== mine) return; // another run has taken its place
+    $("summary").hidden = !trajectories.puzzle; // nothing has begun
     if (error.name === "AbortError") say("Stopped.");
     else fail(error);
   } finally {
@@ -209,8 +210,12 @@ function watchEngine() {
 // --- what the page says
 
 const say = (news) => ($("news").textContent = news);
-const refuse = (text) => ($("alert").textContent = text);
-const clearRefusal = () => refuse("");
+const clearRefusal = () => ($("alert").textContent = "");
+
+function refuse(text) {
+  $("alert").textContent = text;
+  if (NARROW.matches) $("alert").scrollIntoView({ block: "nearest" }); // it is below the form
+}
 
 function fail(error) {
   if (error instanceof Refusal && error.problem.status === 401) askKey(error);

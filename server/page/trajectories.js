@@ -133,7 +133,7 @@ export class Trajectories {
     $("cards").replaceChildren(...this.cards.map((card) => card.element));
     if (this.cards.length) this.sizes.observe(this.cards[0].parts.canvas);
     const most = count > MOST_CARDS ? ` Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
-    $("note").textContent = `Answered by ${model} with seed ${seed}.${most}`;
+    $("note").textContent = `Model ${model}, seed ${seed}.${most}`;
   }
 
   step(data) {

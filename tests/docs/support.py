@@ -1,0 +1,78 @@
+"""The blocks of the documents, and a place where their commands are carried out."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
+"""Where the documents' server is."""
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_SHIMS = {"gram": "-m server.cli", "python": "", "pytest": "-m pytest"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document, and the paragraph before it."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """Of a shell's block: its commands, each on one line."""
+        lines = self.code.replace("\\\n", " ").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a document."""
+    text = page.read_text()
+    found = []
+    for fence in _FENCE.finditer(text):
+        before = text[: fence.start()].rstrip().rpartition("\n\n")[2]
+        found.append(Block(page, text.count("\n", 0, fence.start()) + 1, fence[1], fence[2], before))
+    return found
+
+
+def inline_code(page: Path) -> list[str]:
+    """The code in a document's text, outside of its blocks."""
+    return _INLINE.findall(_FENCE.sub("", page.read_text()))
+
+
+class Workplace:
+    """A folder where commands of the documents find `.venv/bin`, and the code to run."""
+
+    def __init__(self, folder: Path, code: Path, **environment: str) -> None:
+        """`code`: where the packages are."""
+        self.folder = folder
+        programs = folder / ".venv" / "bin"
+        programs.mkdir(parents=True)
+        for name, arguments in _SHIMS.items():
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+            (programs / name).chmod(0o755)
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(code), **environment}
+
+    def run(self, command: str, server: str = "http://localhost:8000") -> str:
+        """What the command prints; it must succeed. `server` is asked in the place of the documents' one."""
+        told = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", ADDRESS.sub(server.removeprefix("http://"), command)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert told.returncode == 0, f"{command}\n{told.stdout}\n{told.stderr}"
+        return told.stdout

@@ -1,0 +1,121 @@
+"""docs/adding-a-task.md, followed to the letter in a copy of the packages: a task is written, trained, measured and served."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docs.support import ROOT, Block, Workplace, blocks
+from tests.support import READY_SECONDS, free_port
+
+PAGE = ROOT / "docs" / "adding-a-task.md"
+GIVEN = {(0, 0): 1, (3, 3): 2}
+
+
+def named(block: Block) -> str:
+    """The file that the sentence before a block ends with."""
+    match = re.search(r"`([\w./-]+)`:$", block.before)
+    assert match, f"{block}: the paragraph before it names no file"
+    return match[1]
+
+
+def apply(change: str, text: str) -> str:
+    """Make the changes of a diff, each at the one place where its lines stand."""
+    for hunk in re.split(r"^@@.*\n", change, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +"))
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def background(command: str, place: Workplace, url: str) -> Iterator[None]:
+    """A server, as the page starts it, from the time on when it can answer."""
+    process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not answers(url):
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def is_right(square: list[list[int]]) -> bool:
+    lines = [*square, *map(list, zip(*square, strict=True))]
+    return all(sorted(line) == [1, 2, 3, 4] for line in lines) and all(square[r][c] == n for (r, c), n in GIVEN.items())
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """What a reader has before the first step: the packages, without weights."""
+    for package in ("models", "server", "kernels"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("zoo", "baselines", "__pycache__"))
+    for folder in ("docs", "tests/models/tasks", "models/zoo/latin-4"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks the server with curl")
+def test_a_reader_who_follows_the_page_gets_a_right_answer_of_the_new_task(copy: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    place = Workplace(copy, code=copy, GRAM_PORT=str(port))
+    printed: dict[str, str] = {}
+    steps = blocks(PAGE)
+    serve = next(i for i, block in enumerate(steps) if "gram serve" in block.code)
+
+    def follow(block: Block) -> None:
+        match block.language:
+            case "python" | "toml":
+                (copy / named(block)).write_text(block.code)
+            case "diff":
+                changed = copy / named(block)
+                changed.write_text(apply(block.code, changed.read_text()))
+            case "bash":
+                printed[block.code.split()[1]] = place.run(block.code, url)
+            case _:
+                pytest.fail(f"{block}: nothing is done with a block of {block.language!r}")
+
+    for block in steps[:serve]:
+        follow(block)
+    with background(steps[serve].code, place, url):
+        for block in steps[serve + 1 :]:
+            follow(block)
+
+    assert '`"latin-4"`' in (copy / "docs" / "api.md").read_text()
+    assert re.search(r"^\| +20 held-out \|", printed["eval"], re.MULTILINE)
+    answer = json.loads(printed["-s"])
+    assert answer["distinct_valid"] > 0
+    for candidate in answer["candidates"]:
+        assert candidate["valid"] == is_right(candidate["grid"])
+    assert "valid" in printed["solve"]
+
+
+@pytest.mark.parametrize("block", [block for block in blocks(PAGE) if block.language == "python"], ids=str)
+def test_its_code_keeps_the_rules_of_the_house(block: Block) -> None:
+    for rule in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *rule, "--no-cache", "--stdin-filename", named(block), "-"]
+        told = subprocess.run(command, cwd=ROOT, input=block.code, text=True, capture_output=True)
+        assert told.returncode == 0, told.stdout + told.stderr

@@ -1,0 +1,190 @@
+"""The words of the documents' commands: subcommands, flags, modules, files and environment variables, which must exist."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+from pydantic_settings import CliApp
+
+from models.training.config import load_training_config
+from server.cli import Gram
+from tests.docs.support import ROOT
+
+PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "pytest", "curl", "docker", "kubectl"}
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
+_FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"."}
+_HELPS = """
+import contextlib, io, json, runpy, sys
+modules, told = sys.argv[1:], {}
+for module in modules:
+    sys.argv = [module, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    told[module] = out.getvalue()
+json.dump(told, sys.stdout)
+"""
+
+
+def simple_commands(line: str) -> list[list[str]]:
+    """The words of each command of a shell's line, without comments and redirections."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    words = iter(lexer)
+    for word in words:
+        if set(word) <= set("<>"):
+            next(words, None)
+        elif set(word) <= set("&|;"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [command for command in commands if command]
+
+
+def program(words: list[str]) -> str:
+    """Which of the programs a command is of; of a path its last part, and without variables that are set before it."""
+    return next((Path(word).name for word in words if "=" not in word.partition("/")[0]), "")
+
+
+def check(words: list[str]) -> None:
+    """Everything that a command names must exist. `...` and words in capitals stand for something else."""
+    words = [word for word in words if word != "..."]
+    while words and "=" in words[0].partition("/")[0]:
+        check_variable(words.pop(0).partition("=")[0])
+    arguments = words[1:]
+    match program(words):
+        case "gram":
+            _check_flags(arguments, _gram_flags(arguments[0]) if arguments else set())
+        case "python" | "python3" if arguments[:1] == ["-m"]:
+            if len(arguments) > 1:
+                _check_module(arguments[1], arguments[2:])
+        case "torchrun":
+            check(arguments[next(i for i, word in enumerate(arguments) if Path(word).name == "gram") :])
+        case "pip":
+            _check_install(arguments)
+        case "docker":
+            _check_compose(arguments)
+        case "kubectl":
+            assert (ROOT / arguments[arguments.index("-k") + 1] / "kustomization.yaml").exists()
+        case "pytest" | "curl":
+            pass
+        case unknown:
+            raise AssertionError(f"{unknown!r} is none of {sorted(PROGRAMS)}")
+    for word in arguments:
+        check_path(word)
+
+
+def check_path(word: str) -> None:
+    """A path in the repository must lead somewhere, and a recipe must be one."""
+    if (
+        re.fullmatch(r"[\w.-]+/[\w./-]*", word)
+        and word.partition("/")[0] in _FOLDERS
+        and not word.startswith((".venv", ".git/"))
+    ):
+        assert (ROOT / word).exists(), f"there is no {word}"
+        if Path(word).name == "train.toml":
+            load_training_config(ROOT / word)
+
+
+def check_variable(name: str) -> None:
+    """An environment variable of the project's must be read somewhere, or be a setting."""
+    setting = f"--{name.removeprefix('GRAM_').lower().replace('_', '-')}"
+    assert not name.startswith("GRAM_") or name in _variables_read() or setting in all_flags(), f"nothing reads {name}"
+
+
+def check_flag(flag: str) -> None:
+    """Some command must know it."""
+    assert flag in all_flags() | _foreign_flags(), f"no command knows {flag}"
+
+
+@cache
+def all_flags() -> frozenset[str]:
+    """Those of all subcommands, and of the commands that the repository has beside them."""
+    flags = set().union(*(_gram_flags(subcommand) for subcommand in _subcommands()))
+    return frozenset(flags.union(*(_FLAG.findall(told) for told in _module_helps().values())))
+
+
+@cache
+def _variables_read() -> set[str]:
+    """Those of the project's that the code names."""
+    paths = [path for package in ("kernels", "server") for path in (ROOT / package).rglob("*.py")]
+    return {name for path in paths for name in re.findall(r"GRAM_\w+", path.read_text())}
+
+
+def _check_flags(words: list[str], known: set[str]) -> None:
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known, f"{word} is not known here: {sorted(known)}"
+
+
+def _check_module(module: str, arguments: list[str]) -> None:
+    spec = importlib.util.find_spec(module)
+    assert spec, f"there is no module {module}"
+    assert spec.origin
+    if Path(spec.origin).is_relative_to(ROOT):
+        assert module in _module_helps(), f"{module} is no command"
+        _check_flags(arguments, {*_FLAG.findall(_module_helps()[module])})
+
+
+def _check_install(arguments: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for word in arguments:
+        if wanted := re.fullmatch(r"\.\[(.*)\]", word):
+            assert {*wanted[1].split(",")} <= extras.keys(), f"there is no extra of the name: {word}"
+
+
+def _check_compose(arguments: list[str]) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    profiles = {profile for service in services.values() for profile in service.get("profiles", [])}
+    for flag, profile in pairwise(arguments):
+        assert flag != "--profile" or profile in profiles, f"there is no profile {profile}"
+
+
+def _foreign_flags() -> set[str]:
+    """Docker's, where the documents speak of a profile."""
+    return {"--profile"}
+
+
+@cache
+def _gram_help(*arguments: str) -> str:
+    with redirect_stdout(StringIO()) as told, suppress(SystemExit):
+        CliApp.run(Gram, cli_args=[*arguments, "--help"], cli_settings_source=None)
+    return told.getvalue()
+
+
+@cache
+def _subcommands() -> list[str]:
+    listed = re.search(r"\{([\w,]+)\}", _gram_help())
+    assert listed
+    return listed[1].split(",")
+
+
+@cache
+def _gram_flags(subcommand: str) -> set[str]:
+    if subcommand.startswith("-"):
+        return {*_FLAG.findall(_gram_help())}
+    assert subcommand in _subcommands(), f"gram has no {subcommand}"
+    return {*_FLAG.findall(_gram_help(subcommand))}
+
+
+@cache
+def _module_helps() -> dict[str, str]:
+    """What each module that is a command says to --help, all in one process: most import torch."""
+    paths = [path for package in ("benchmarks", "models", "server") for path in (ROOT / package).rglob("*.py")]
+    mains = [path for path in paths if 'if __name__ == "__main__"' in path.read_text()]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(mains)]
+    command = [sys.executable, "-W", "ignore", "-c", _HELPS, *modules]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    helps: dict[str, str] = json.loads(told.stdout)
+    return helps
