@@ -18,8 +18,8 @@ from server.solving import Candidate, Collector, Outcome, Select, answer_of
 DEFAULT_TASK = next(iter(TASKS.values()))
 Score = Annotated[float, Field(ge=0, le=1)]
 
-WATCHED_CLOSELY = 256
-"""So many trajectories of a request are shown after each step; of more, each is shown less often."""
+WATCHED = 256
+"""So many trajectories of a request, the first ones, are shown on their way."""
 
 
 def chosen(seed: int | None) -> int:
@@ -93,7 +93,7 @@ class Options(BaseModel):
             seed=seed,
             temperature=self.temperature,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
-            watch_every=-(-self.num_trajectories // WATCHED_CLOSELY) if watch else 0,
+            watch=WATCHED if watch else 0,
         )
 
 
@@ -126,8 +126,8 @@ class SamplingRequest(Options, ABC):
     )
     stream_steps: bool = Field(
         False,
-        description="of a stream: send the trajectories on their way too, each after every step (where they are more than "
-        f"{WATCHED_CLOSELY}, after every second, third, ...), as far as the client reads fast enough",
+        description=f"of a stream: send the first {WATCHED} trajectories on their way too, after every step, as far as the "
+        "client reads fast enough",
     )
 
     @abstractmethod

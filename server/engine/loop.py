@@ -76,8 +76,8 @@ class Lane:
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
-        if message.watch_every:
-            self.watched[message.request] = message.watch_every
+        if message.watch:
+            self.watched[message.request] = message.watch
 
     def cancel(self, request: int) -> None:
         """Free what the request holds; nothing more is reported of it."""
@@ -145,7 +145,7 @@ class Lane:
         return [
             Step(request, index, steps, float(observed.score[rows[slot]]), observed.answer[rows[slot]].tobytes())
             for slot, request, index, steps in self.scheduler.trajectories
-            if (every := self.watched.get(request)) and steps % every == 0
+            if index < self.watched.get(request, 0)
         ]
 
     def _end(self, requests: Set[int], error: RuntimeError, lap: Callable[[], float]) -> StepReport:

@@ -15,7 +15,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     """Run trajectories first_trajectory .. num_trajectories - 1 of a request.
 
     `suspect`: it may be what an engine died of. While the engine has such a request, it says what it steps: see Stepping.
-    `watch_every`: so often, in steps, its running trajectories are reported too; 0 is never.
+    `watch`: so many of its trajectories, the first ones, are reported after each step too.
     """
 
     request: int
@@ -28,7 +28,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     first_trajectory: int = 0
     prune: Prune | None = None
     suspect: bool = False
-    watch_every: int = 0
+    watch: int = 0
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
