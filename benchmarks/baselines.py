@@ -10,7 +10,7 @@ from models.markdown import table
 from models.tasks import TASKS
 from models.training.config import load_training_config
 from server.engine.loop import Engine
-from server.evaluation import draw_without_halting
+from server.evaluation import draw_without_halting, spread
 from server.settings import EngineSettings
 
 BASELINES = ZOO.parent / "baselines"
@@ -47,8 +47,9 @@ def measure(folder: Path, samples: int, limit: int | None) -> tuple[int, list[Ev
     evaluations = []
     for name, test_set in task.test_sets.items():
         conditions = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0)
-        drawn = draw_without_halting(lane, task, conditions, test_set[:limit], count)[_DEPTH]
-        evaluations.append(evaluate(judge(task, conditions, test_set[:limit], drawn)))
+        puzzles = spread(test_set, limit)
+        drawn = draw_without_halting(lane, task, conditions, puzzles, count)[_DEPTH]
+        evaluations.append(evaluate(judge(task, conditions, puzzles, drawn)))
     return sum(p.numel() for p in lane.runner.model.parameters()), evaluations
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=_TASKS, help="default: all")
     parser.add_argument("--samples", type=int, default=20, help="trajectories per puzzle; default: %(default)s")
-    parser.add_argument("--puzzles", type=int, help="only the first of each test set; default: all")
+    parser.add_argument("--puzzles", type=int, help="so many of each test set, evenly through it; default: all")
     arguments = parser.parse_args()
     rows = []
     for task in arguments.tasks:

@@ -1,6 +1,7 @@
 """Requests that schemathesis makes up from the OpenAPI document: is there one that the server answers against the document?"""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=5000, help="made-up cases at most for each of the two calls with a body")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    schemathesis = shutil.which("schemathesis")
+    # Also where its environment is not the shell's.
+    schemathesis = shutil.which(
+        "schemathesis", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    )
     if schemathesis is None:
         sys.exit("schemathesis is not installed: pip install -e '.[fuzz]'")
     key = new_key()

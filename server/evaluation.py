@@ -53,12 +53,17 @@ def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[
             evaluations.append(evaluate(judged))
             curves.by_samples += evaluate_widths(judged)
             curves.by_trait += evaluate_traits(task, puzzles, judged)
-        # Evenly through the set, which may be in the order of difficulty.
-        puzzles = puzzles[np.linspace(0, len(puzzles), min(options.grid_puzzles, len(puzzles)), endpoint=False, dtype=int)]
+        puzzles = spread(puzzles, options.grid_puzzles)
         conditions = Conditions(name, 1.0, options.grid_depth or task.evaluation_depth, options.seed)
         for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
             curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
     return evaluations, curves
+
+
+def spread(puzzles: Tokens, count: int | None) -> Tokens:
+    """So many of the puzzles [n, N], or all, evenly through a set that may be in the order of difficulty."""
+    count = len(puzzles) if count is None else min(count, len(puzzles))
+    return puzzles[np.linspace(0, len(puzzles), count, endpoint=False, dtype=int)]
 
 
 def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Generation]:

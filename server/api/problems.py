@@ -31,7 +31,6 @@ _CAUSES: dict[int, Cause] = {
     500: "internal",
     503: "no_engine",
     504: "deadline",
-    507: "out_of_memory",
 }
 """What a status means where the error does not say: any other that its request is invalid."""
 

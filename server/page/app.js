@@ -164,9 +164,11 @@ async function run() {
     }
     const { valid, wrong } = trajectories.counts;
     say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct} of them distinct.`);
-    if (!trajectories.result.complete) refuse("The time for a request was over before all trajectories had ended. Run fewer, or fewer steps.");
+    if (!trajectories.result.complete) refuse("The time was over before all trajectories had ended. Run fewer, or fewer steps.");
   } catch (error) {
     trajectories.close("stopped");
+    if (running !== mine) return; // another run has taken its place
+    $("summary").hidden = !trajectories.puzzle; // nothing has begun
     if (error.name === "AbortError") say("Stopped.");
     else fail(error);
   } finally {
@@ -208,8 +210,12 @@ function watchEngine() {
 // --- what the page says
 
 const say = (news) => ($("news").textContent = news);
-const refuse = (text) => ($("alert").textContent = text);
-const clearRefusal = () => refuse("");
+const clearRefusal = () => ($("alert").textContent = "");
+
+function refuse(text) {
+  $("alert").textContent = text;
+  if (NARROW.matches) $("alert").scrollIntoView({ block: "nearest" }); // it is below the form
+}
 
 function fail(error) {
   if (error instanceof Refusal && error.problem.status === 401) askKey(error);
@@ -244,6 +250,7 @@ async function load() {
     fail(error);
     return;
   }
+  $("entry").hidden = true;
   $("fields").disabled = false;
   showMode();
   follow();

@@ -32,7 +32,8 @@ const DRAWERS = { nqueens: queens, sudoku, coloring: graph };
 function queens(context, size, colors, puzzle, answer, before) {
   const cell = size / answer.length;
   const standing = squares(answer).filter(([row, column]) => answer[row][column]);
-  const attacked = ([r, c]) => standing.some(([s, d]) => (r !== s || c !== d) && (r === s || c === d || Math.abs(r - s) === Math.abs(c - d)));
+  const line = (r, c, s, d) => r === s || c === d || Math.abs(r - s) === Math.abs(c - d);
+  const attacked = ([r, c]) => standing.some(([s, d]) => (r !== s || c !== d) && line(r, c, s, d));
   for (const [row, column] of squares(answer)) {
     const ground = background(colors, puzzle[row][column], answer[row][column] !== before[row][column]);
     const color = ground ?? ((row + column) % 2 ? colors.square : colors.surface);
@@ -52,8 +53,8 @@ function sudoku(context, size, colors, puzzle, answer, before) {
   const cell = size / count;
   const box = (r, c) => Math.floor(r / rows) * rows + Math.floor(c / columns);
   const filled = squares(answer).filter(([r, c]) => answer[r][c]);
-  const repeated = ([r, c]) =>
-    filled.some(([s, d]) => (r !== s || c !== d) && answer[r][c] === answer[s][d] && (r === s || c === d || box(r, c) === box(s, d)));
+  const unit = (r, c, s, d) => r === s || c === d || box(r, c) === box(s, d);
+  const twice = ([r, c]) => filled.some(([s, d]) => answer[r][c] === answer[s][d] && (r !== s || c !== d) && unit(r, c, s, d));
   for (const [row, column] of squares(answer)) {
     const ground = background(colors, puzzle[row][column], answer[row][column] !== before[row][column]);
     fill(context, ground ?? colors.surface, column * cell, row * cell, cell, cell);
@@ -66,8 +67,9 @@ function sudoku(context, size, colors, puzzle, answer, before) {
   for (let i = rows; i < count; i += rows) rule(context, colors.frame, 2, [0, i * cell], [size, i * cell]);
   for (const [row, column] of filled) {
     const given = puzzle[row][column];
-    const color = repeated([row, column]) ? colors.wrong : given ? colors.ink : colors.accent;
-    text(context, colors, color, answer[row][column], (column + 0.5) * cell, (row + 0.5) * cell, cell * 0.62, given ? 650 : 450);
+    const color = twice([row, column]) ? colors.wrong : given ? colors.ink : colors.accent;
+    const [x, y] = [(column + 0.5) * cell, (row + 0.5) * cell];
+    text(context, colors, color, answer[row][column], x, y, cell * 0.62, given ? 650 : 450);
   }
   frame(context, colors, size);
 }
@@ -161,7 +163,7 @@ function crown(context, color, x, y, r) {
   for (const [dx, dy] of [points[0], points[2], points[4]]) disc(context, color, x + dx * r, y + dy * r, r * 0.17);
 }
 
-/** A typed puzzle's grid, for the drawing beside it; null where this is no spelling that it knows: the server knows them all. */
+/** A typed puzzle's grid, for the drawing beside it; null where it can't read this spelling: the server reads them all. */
 export function read(task, puzzle) {
   const size = parseInt(task.split("-")[1], 10);
   const grid = { nqueens: readQueens, sudoku: readRows, coloring: readGraph }[kind(task)]?.(puzzle, size);
@@ -171,8 +173,11 @@ export function read(task, puzzle) {
 const blank = (size) => Array.from({ length: size }, () => Array(size).fill(0));
 
 function readRows(puzzle, size, symbol = (s) => parseInt(s, 10) || 0) {
-  if (Array.isArray(puzzle) && puzzle.every(Array.isArray)) return puzzle.length === size ? puzzle.map((row) => row.map(symbol)) : null;
-  const symbols = [puzzle].flat().join("\n").split(/\n/).filter((line) => /[^\s\-+=|]/.test(line)).join("").replace(/[\s|,;/]/g, "");
+  if (Array.isArray(puzzle) && puzzle.every(Array.isArray)) {
+    return puzzle.length === size ? puzzle.map((row) => row.map(symbol)) : null;
+  }
+  const lines = [puzzle].flat().join("\n").split("\n");
+  const symbols = lines.filter((line) => /[^\s\-+=|]/.test(line)).join("").replace(/[\s|,;/]/g, ""); // without rulers
   if (symbols.length !== size * size) return null;
   return blank(size).map((row, i) => row.map((_, j) => symbol(symbols[i * size + j])));
 }

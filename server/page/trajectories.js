@@ -7,28 +7,34 @@ const MOST_MOVING = 64; // cards that glide to their place in the ranking; with 
 const PAINT_MS = 8; // of a frame, for cards; the others are painted in the next
 const LINE_HEIGHT = 28; // of the drawing of the LPRM's line, as in index.html
 
-const LABELS = {
-  running: "running", valid: "valid", wrong: "wrong", pruned: "pruned", dropped: "dropped", spare: "not needed", stopped: "stopped",
-};
+const OTHER_LABELS = { spare: "not needed" }; // the other states are called what they are
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 class Card {
   constructor(index) {
-    Object.assign(this, { index, state: "running", steps: 0, score: null, grid: null, before: null, text: "", same: null, line: [] });
+    this.index = index;
+    this.state = "running";
+    this.steps = 0;
+    this.line = []; // [steps, score] after each step
     this.element = $("card").content.firstElementChild.cloneNode(true);
     const part = (selector) => this.element.querySelector(selector);
     this.parts = {
-      badge: part(".badge"), name: part(".name"), canvas: part("canvas"), line: part("polyline"), area: part("polygon"), depth: part(".depth"), score: part(".score"),
+      badge: part(".badge"),
+      name: part(".name"),
+      canvas: part("canvas"),
+      line: part("polyline"),
+      area: part("polygon"),
+      depth: part(".depth"),
+      score: part(".score"),
     };
   }
 
-  /** What a step or the end brought. After an engine's restart steps come again, and take the place of what was. */
+  /** What a step or the end brought. */
   see({ grid, text, steps, score }) {
-    this.before = this.grid ?? grid;
-    Object.assign(this, { grid, text, steps, score });
-    this.line = [...this.line.filter(([step]) => step < steps), [steps, score]];
+    Object.assign(this, { before: this.grid, grid, text, steps, score });
+    this.line.push([steps, score]);
   }
 
   /** The ranking: valid, then wrong, each by score; then those at work, then those that gave no answer. */
@@ -39,17 +45,19 @@ class Card {
 
   paint(run, size, colors) {
     const { badge, name, canvas, line, area, depth, score } = this.parts;
+    const running = this.state === "running";
+    const waiting = running && !this.steps && run.count <= MOST_CARDS; // of more, not every step is shown
     this.element.dataset.state = this.state;
     this.element.dataset.trajectory = this.index;
-    badge.textContent = this.state === "running" && !this.steps && run.count <= MOST_CARDS ? "waiting" : LABELS[this.state];
-    name.textContent = this.same === null ? `#${this.index}` : `#${this.index} = #${this.same}`;
-    draw(canvas, size, colors, run.task, run.puzzle, this.grid ?? run.puzzle, this.state === "running" ? this.before ?? undefined : undefined);
-    canvas.ariaLabel = this.state === "running" ? `Board of trajectory ${this.index}, at work` : this.text;
+    badge.textContent = waiting ? "waiting" : (OTHER_LABELS[this.state] ?? this.state);
+    name.textContent = this.same === undefined ? `#${this.index}` : `#${this.index} = #${this.same}`;
+    draw(canvas, size, colors, run.task, run.puzzle, this.grid, running ? this.before : undefined);
+    canvas.ariaLabel = running ? `Board of trajectory ${this.index}, at work` : this.text;
     const points = this.points(run.depth);
     line.setAttribute("points", points.join(" "));
-    area.setAttribute("points", points.length ? [...points, `${points.at(-1)[0]},${LINE_HEIGHT}`, `0,${LINE_HEIGHT}`].join(" ") : "");
-    depth.textContent = this.ended(run.depth);
-    score.textContent = this.score === null ? "" : this.score.toFixed(2);
+    area.setAttribute("points", points.length ? [...points, [points.at(-1)[0], LINE_HEIGHT], [0, LINE_HEIGHT]].join(" ") : "");
+    depth.textContent = this.progress(run.depth);
+    score.textContent = this.score?.toFixed(2) ?? "";
   }
 
   /** The LPRM's value after each step, which is as wide as its share of the depth; the first from the left edge on. */
@@ -58,12 +66,13 @@ class Card {
     return points.length ? [[0, points[0][1]], ...points] : [];
   }
 
-  ended(depth) {
-    if (this.state === "valid" || this.state === "wrong") return this.steps < depth ? `halted at ${this.steps}` : `all ${this.steps} steps`;
-    return this.steps ? `step ${this.steps}` : "";
+  progress(depth) {
+    if (this.state !== "valid" && this.state !== "wrong") return this.steps ? `step ${this.steps}` : "";
+    return this.steps < depth ? `halted at ${this.steps}` : `all ${this.steps} steps`;
   }
 }
 
+/** Whether one card stands before another. */
 const before = (a, b) => {
   const [x, y] = [a.rank, b.rank];
   const at = x.findIndex((value, i) => value !== y[i]);
@@ -73,15 +82,18 @@ const before = (a, b) => {
 /** A run on the page. */
 export class Trajectories {
   constructor(task, count, depth) {
-    Object.assign(this, { task, count, depth, puzzle: null, cards: [], seen: new Map(), steps: new Map(), ended: new Set() });
+    Object.assign(this, { task, count, depth, puzzle: null, result: null });
+    this.cards = [];
+    this.ranking = []; // the cards in their order on the page
+    this.dirty = new Set(); // cards to paint
+    this.moving = new Set(); // cards to rank anew
+    this.steps = new Map(); // of each trajectory
+    this.total = 0; // steps of all
+    this.seen = new Map(); // the first trajectory that gave an answer, by the answer's text
     this.counts = { valid: 0, wrong: 0, pruned: 0 };
     this.distinct = 0;
-    this.total = 0;
     this.begin = performance.now();
     this.end = null;
-    this.result = null;
-    this.dirty = new Set();
-    this.moving = new Set();
     this.size = 160;
     this.colors = palette();
     $("cards").replaceChildren();
@@ -95,7 +107,7 @@ export class Trajectories {
   /** Take an event of the stream. */
   take(event, data) {
     if (event === "start") this.start(data);
-    if (event === "step" && !this.ended.has(data.trajectory)) this.step(data);
+    if (event === "step") this.step(data);
     if (event === "trajectory") this.finish(data);
     if (event === "pruned") this.prune(data);
     if (event === "result") this.complete(data);
@@ -121,7 +133,7 @@ export class Trajectories {
     $("cards").replaceChildren(...this.cards.map((card) => card.element));
     if (this.cards.length) this.sizes.observe(this.cards[0].parts.canvas);
     const most = count > MOST_CARDS ? ` Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
-    $("note").textContent = `Answered by ${model} with seed ${seed}.${most}`;
+    $("note").textContent = `Model ${model}, seed ${seed}.${most}`;
   }
 
   step(data) {
@@ -133,8 +145,6 @@ export class Trajectories {
   }
 
   finish(data) {
-    if (this.ended.has(data.trajectory)) return;
-    this.ended.add(data.trajectory);
     this.countSteps(data);
     const state = data.valid ? "valid" : "wrong";
     this.counts[state]++;
@@ -144,17 +154,14 @@ export class Trajectories {
     const card = this.cards[data.trajectory];
     if (!card) return;
     card.see(data);
-    card.same = first ?? null;
+    card.same = first;
     this.move(card, state);
   }
 
   prune(data) {
-    const { trajectory } = data;
-    if (this.ended.has(trajectory)) return;
-    this.ended.add(trajectory);
     this.countSteps(data);
     this.counts.pruned++;
-    const card = this.cards[trajectory];
+    const card = this.cards[data.trajectory];
     if (!card) return;
     card.steps = data.steps;
     this.move(card, "pruned");
@@ -204,8 +211,7 @@ export class Trajectories {
     this.ranking = this.ranking.filter((card) => !this.moving.has(card));
     for (const card of this.moving) {
       const at = this.ranking.findIndex((other) => before(card, other));
-      const place = at < 0 ? this.ranking.length : at;
-      this.ranking.splice(place, 0, card);
+      this.ranking.splice(at < 0 ? this.ranking.length : at, 0, card);
     }
     for (let i = this.ranking.length - 1; i >= 0; i--) {
       const [card, next] = [this.ranking[i], this.ranking[i + 1]];
@@ -216,7 +222,9 @@ export class Trajectories {
     this.cards.forEach((card, i) => {
       const to = card.element.getBoundingClientRect();
       const [x, y] = [from[i].left - to.left, from[i].top - to.top];
-      if (x || y) card.element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
+      if (!x && !y) return;
+      const path = [{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }];
+      card.element.animate(path, { duration: 250, easing: "ease-out" });
     });
   }
 

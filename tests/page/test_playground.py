@@ -110,11 +110,11 @@ def test_every_spelling_is_an_example_to_click_that_runs(page: Page) -> None:
 
 
 def test_candidates_arrive_before_the_result_and_are_ranked(page: Page) -> None:
-    fill(page, task="sudoku-6x6", k=64, seed=1)
+    fill(page, task="nqueens-8", puzzle="d5", k=40, depth=4, seed=1)
     page.click("#go")
-    page.wait_for_selector(f"{AT_WORK} polyline[points*=' ']")  # a line has begun
+    page.wait_for_selector(f"{AT_WORK} polyline[points*=' ']", state="attached")  # a line has begun
     page.wait_for_selector(".card[data-state=valid]")
-    assert int(page.inner_text("#finished")) < 64
+    assert int(page.inner_text("#finished")) < 40
     wait_until_ended(page)
     cards = ranking(page)
     assert cards == sorted(cards, key=lambda card: (card[0] != "valid", -card[1]))
@@ -124,7 +124,7 @@ def test_candidates_arrive_before_the_result_and_are_ranked(page: Page) -> None:
 
 
 def test_pruned_trajectories_are_marked_and_an_early_stop_leaves_the_rest(page: Page) -> None:
-    run(page, task="sudoku-4x4", k=12, seed=1, guidance="prune")
+    run(page, task="sudoku-4x4", k=12, depth=4, seed=1, guidance="prune")
     assert page.locator(".card[data-state=pruned] .badge", has_text="pruned").count() > 0
     assert "pruned" in page.inner_text("#counts")
     run(page, guidance="none", stop="first_valid", k=40)
@@ -143,6 +143,16 @@ def test_a_run_can_be_stopped(page: Page, server: RunningServer) -> None:
     assert page.locator(".card[data-state=stopped]").count() > 0
     assert "first 256 are shown" in page.inner_text("#note")
     assert page.locator(".card").count() == 256
+
+
+def test_a_new_run_takes_the_place_of_one_that_goes_on(page: Page) -> None:
+    fill(page, task="sudoku-4x4", k=2000)
+    page.click("#go")
+    page.wait_for_selector(AT_WORK)
+    run(page, k=3)
+    assert page.inner_text("#news").startswith("Ended: ")
+    assert page.inner_text("#finished") == "3"
+    assert page.locator(".card").count() == 3
 
 
 def test_the_link_gives_the_same_boards_again(page: Page) -> None:
@@ -248,7 +258,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
         assert page.inner_text("#alert") == ""
         body = {"task": "nqueens-8", "puzzle": "a1", "num_trajectories": 100_000, "stream": True}
         headers = {"authorization": "Bearer secret"}
-        with httpx.stream("POST", f"{server.url}/v1/solve", json=body, headers=headers) as other:
+        with httpx.stream("POST", f"{server.url}/v1/solve", json=body, headers=headers, timeout=120) as other:
             lines = other.iter_lines()
             next(lines)
             run(page)
@@ -256,7 +266,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
 
 
 def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoint: Path) -> None:
-    with serving("--model", str(checkpoint)) as server, opened(browser, link(server.url, k=32)) as page:
+    with serving("--model", str(checkpoint)) as server, opened(browser, link(server.url, k=32, depth=6)) as page:
         page.wait_for_selector(AT_WORK)
         old = server.engine()
         old.kill()
@@ -308,9 +318,10 @@ PALETTE_CONTRAST = f"""([one, other]) => {{
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_the_contrast_of_wcag_aa(browser: Browser, server: RunningServer, scheme: Any) -> None:
-    with opened(browser, link(server.url, k=20, guidance="prune"), scheme=scheme) as page:
-        wait_until_ended(page)
-        run(page, task="nqueens-10", k=20, depth=1)  # some are wrong
+    with opened(browser, server.url, scheme=scheme) as page:
+        run(page, task="nqueens-10", k=16, depth=3, seed=1, guidance="prune")
+        states = {state for state, _ in ranking(page)}
+        assert {"wrong", "pruned"} <= states
         texts = page.locator(
             "h1, header p, a, label, .modes span, select, input, textarea, button:enabled, .hint, kbd, dt, dd, small, #counts, "
             ".badge, .name, .depth, .score"
@@ -322,6 +333,8 @@ def test_text_has_the_contrast_of_wcag_aa(browser: Browser, server: RunningServe
             for ground in ("surface", "square", "given", "fresh"):
                 if (ink, ground) != ("accent", "given"):
                     assert page.evaluate(PALETTE_CONTRAST, [ink, ground]) >= 4.5, (ink, ground)
+        for ink in ("valid", "wrong", "accent"):  # a card's state
+            assert page.evaluate(PALETTE_CONTRAST, [ink, "surface"]) >= 4.5, ink
         for vertex in ("vertex-1", "vertex-2", "vertex-3"):
             assert page.evaluate(PALETTE_CONTRAST, ["on-vertex", vertex]) >= 4.5
         for ground in ("surface", "ground"):  # borders of fields
