@@ -338,6 +338,9 @@ def main() -> None:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")
+    except BrokenPipeError:  # whoever reads, head say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain of it at its end
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

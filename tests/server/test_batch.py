@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,16 @@ def test_the_command_answers_a_file_or_standard_input(puzzles: Path, tmp_path: P
     well = gram("solve", "--input", "-", "--format", "csv", "--url", server.url, *SMALL, stdin="g7\r\n\r\nb8")
     assert (well.returncode, well.stderr) == (0, "")
     assert [row["line"] for row in csv.DictReader(io.StringIO(well.stdout))] == ["1", "3"]
+
+
+def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningServer) -> None:
+    command = [sys.executable, "-m", "server.cli", "solve", "--input", str(puzzles), "--url", server.url, *SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(
