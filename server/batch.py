@@ -7,6 +7,7 @@ import asyncio
 import csv
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 Format = Literal["ndjson", "csv"]
 ENDINGS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv"}
 
-_IN_FLIGHT = 64
-"""Puzzles that a server is asked at a time."""
+_MAX_IN_FLIGHT, _TRAJECTORIES = 64, 512
+"""Puzzles that a server is asked at a time, but no more than bring so many trajectories, which fill a GPU's slots twice."""
 _MAX_RETRIES = 20
 """For each puzzle: about two minutes, in which a server may restart or be busy with others."""
 _OF_THE_PUZZLE = {"too_large", "deadline", "out_of_memory"}
@@ -239,7 +240,7 @@ async def solve_there(output: Output, url: str, api_key: str | None, task: str, 
     body = options.model_dump(include=set(Options.model_fields))
     async with AsyncClient(url, api_key=api_key, timeout=None) as client:
         await client.models()  # with few retries: a wrong address is soon known
-    free = asyncio.Semaphore(_IN_FLIGHT)
+    free = asyncio.Semaphore(min(_MAX_IN_FLIGHT, 1 + math.ceil(_TRAJECTORIES / options.num_trajectories)))
 
     async def solve(line: Line) -> None:
         try:

@@ -1,5 +1,6 @@
 """The engine in this process, without HTTP: what `gram solve` and `gram eval` use."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +13,7 @@ from server.engine.messages import Cancel, StepReport, Submit, Trajectory
 from server.solving import Collector
 
 _IN_FLIGHT = 64
-"""Puzzles that are sampled side by side."""
+"""Puzzles that an evaluation samples side by side."""
 
 
 def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[StepReport]:
@@ -50,7 +51,9 @@ def solve(
             open_[number] = Collector(task, puzzle, options.num_trajectories, options.stop), seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 
-    for report in steps(engine, submits(), in_flight=_IN_FLIGHT):
+    # They take turns, so more at a time than fill the slots, with as many in wait, would only end later, and all together.
+    in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
+    for report in steps(engine, submits(), in_flight=in_flight):
         for step in report.steps:
             yield step.request, StepEvent.of_step(task, step)
         for ended in report.finished:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,24 @@ def test_the_command_answers_a_file_or_standard_input(puzzles: Path, tmp_path: P
     well = gram("solve", "--input", "-", "--format", "csv", "--url", server.url, *SMALL, stdin="g7\r\n\r\nb8")
     assert (well.returncode, well.stderr) == (0, "")
     assert [row["line"] for row in csv.DictReader(io.StringIO(well.stdout))] == ["1", "3"]
+
+
+def test_ctrl_c_ends_the_run_which_goes_on_where_it_was(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "puzzles.txt").write_text("g7\n" * 200)
+    whole, some = tmp_path / "whole.csv", tmp_path / "some.csv"
+    arguments = ("solve", "--input", str(tmp_path / "puzzles.txt"), "--url", server.url, *SMALL, "--output")
+    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments, str(some)]) as process:
+        while not some.exists() or some.read_bytes().count(b"\n") < 2:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    server.wait_until("gram_active_requests", 0)
+    before = some.read_bytes()
+    assert before.count(b"\n") < 201
+    for output in (some, whole):
+        assert gram(*arguments, str(output)).returncode == 0
+    assert some.read_bytes() == whole.read_bytes()
+    assert whole.read_bytes().startswith(before)
 
 
 def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningServer) -> None:
