@@ -1,12 +1,13 @@
 """Requests and responses, as the OpenAPI document shows them."""
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
@@ -18,6 +19,8 @@ from server.solving import Candidate, Collector, Outcome, Select, answer_of
 DEFAULT_TASK = next(iter(TASKS.values()))
 Score = Annotated[float, Field(ge=0, le=1)]
 
+_NUMBER = re.compile(r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
+
 WATCHED = 256
 """So many trajectories of a request, the first ones, are shown on their way."""
 
@@ -27,13 +30,19 @@ def chosen(seed: int | None) -> int:
     return secrets.randbits(53) if seed is None else seed
 
 
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("write a number")
+    return value
+
+
 class Pruning(BaseModel):
     """At each checkpoint step, end the trajectories that rank below the best share of those with an index up to theirs."""
 
     model_config = ConfigDict(extra="forbid")
 
     keep: float = Field(0.5, gt=0, lt=1, description="the share that goes on, rounded up")
-    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    steps: tuple[Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)], ...] = Field(
         (2, 4, 8), min_length=1, max_length=8, description="the checkpoint steps; those from max_steps on have no effect"
     )
 
@@ -129,6 +138,14 @@ class SamplingRequest(Options, ABC):
         description=f"of a stream: send the first {WATCHED} trajectories on their way too, after every step, as far as the "
         "client reads fast enough",
     )
+
+    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object) -> object:
+        """To pydantic true is a 1 and "5" a 5, which a command line needs; in JSON they are something else."""
+        if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+            raise ValueError("write a number, without quotes")
+        return value
 
     @abstractmethod
     def input(self, task: Task) -> Tokens:
