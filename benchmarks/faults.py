@@ -175,10 +175,14 @@ async def drop(client: httpx.AsyncClient, body: Body, seconds: float, tally: Tal
 
 async def until_ready(client: httpx.AsyncClient, server: RunningServer, restarts: int) -> None:
     """Wait for the engine that replaces the one before."""
-    while (await client.get("/health/ready")).status_code != 200 or await metric(
-        server, "gram_engine_restarts_total"
-    ) < restarts:
+    # The restart first: asked before, the server may yet be ready by the engine that is dead.
+    while await metric(server, "gram_engine_restarts_total") < restarts or not await ready(client):
         await asyncio.sleep(0.05)
+
+
+async def ready(client: httpx.AsyncClient) -> bool:
+    """Whether an engine can answer."""
+    return (await client.get("/health/ready")).status_code == 200
 
 
 async def metric(server: RunningServer, name: str) -> float:

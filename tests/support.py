@@ -47,6 +47,11 @@ class RunningServer:
         raise TimeoutError(f"{condition} is {self.gauge(condition)}, not {value}")
 
 
+def interruptible() -> None:
+    """For a child before it runs: Ctrl-C reaches it, though a parent in the background ignores that, and hands it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def free_port() -> int:
     """A port of the loopback that nobody listens on."""
     with socket.socket() as probe:

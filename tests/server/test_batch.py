@@ -20,7 +20,7 @@ from server.batch import WRITERS, Answer, BatchError, Csv, Line, Output, read_li
 from server.client import GramError
 from server.engine.loop import Engine
 from tests.server.test_cli import gram
-from tests.support import RunningServer, make_engine, serving
+from tests.support import RunningServer, interruptible, make_engine, serving
 
 TASK = TASKS["nqueens-8"]
 OPTIONS = Options(num_trajectories=2, max_steps=2, seed=7)
@@ -232,7 +232,8 @@ def test_ctrl_c_ends_the_run_which_goes_on_where_it_was(server: RunningServer, t
     (tmp_path / "puzzles.txt").write_text("g7\n" * 200)
     whole, some = tmp_path / "whole.csv", tmp_path / "some.csv"
     arguments = ("solve", "--input", str(tmp_path / "puzzles.txt"), "--url", server.url, *SMALL, "--output")
-    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments, str(some)]) as process:
+    command = [sys.executable, "-m", "server.cli", *arguments, str(some)]
+    with subprocess.Popen(command, preexec_fn=interruptible) as process:
         while not some.exists() or some.read_bytes().count(b"\n") < 2:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)

@@ -23,7 +23,7 @@ from server.api.schemas import Event, PrunedEvent, SolveResponse, StartEvent, St
 from server.client import Client
 from server.watch import View, show
 from tests.server.test_cli import gram
-from tests.support import RunningServer
+from tests.support import RunningServer, interruptible
 
 GUIDED: dict[str, Any] = {
     "task": "nqueens-8",
@@ -146,7 +146,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     command = [sys.executable, "-m", "server.cli", *arguments]
     environment = os.environ | {"TERM": "xterm-256color"}
-    process = subprocess.Popen(command, stdout=slave, stdin=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdout=slave, stdin=subprocess.DEVNULL, env=environment, preexec_fn=interruptible)
     os.close(slave)
     try:
         yield Terminal(process, master)
