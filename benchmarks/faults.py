@@ -38,7 +38,7 @@ _TIMEOUT_SECONDS = 5
 """engine_timeout_seconds of the server: its default would make the run a minute and a half longer."""
 
 _PAUSE_SECONDS = (2.0, 5.0)
-"""Between the recovery from a fault and the next fault."""
+"""From the time that every client has had an answer since the fault before, to the next fault."""
 
 _GAUGES = ("gram_active_requests", "gram_live_slots", "gram_queue_depth")
 
@@ -202,20 +202,29 @@ async def fault_run(server: RunningServer, weights: Path, exchanges: list[Exchan
     drops = iter(range(options.drops))
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
+        ended = [0] * options.clients
 
-        async def load() -> None:
+        async def load(number: int) -> None:
             while not over:
                 await one(client, next(waiting), tally, corrupted)
+                ended[number] += 1
+
+        async def until_all_come_further() -> None:
+            """Each client's request ends: one in whose steps three engines in a row die is ended on purpose."""
+            before = [*ended]
+            while any(now == then for now, then in zip(ended, before, strict=True)):
+                await asyncio.sleep(0.05)
 
         async def dropping(count: int) -> None:
             for _, number in zip(range(count), drops, strict=False):
                 body = {**dropped_body, "stream": number % 2 == 0}
                 await drop(client, body, rng.uniform(0.001, 0.1), tally)
 
-        clients = [asyncio.create_task(load()) for _ in range(options.clients)]
+        clients = [asyncio.create_task(load(number)) for number in range(options.clients)]
         each = -(-options.drops // max(1, len(faults)))
         for number, fault in enumerate(tqdm(faults, "faults", unit="fault")):
             leaving = asyncio.create_task(dropping(each))
+            await until_all_come_further()
             await asyncio.sleep(rng.uniform(*_PAUSE_SECONDS))
             if number == len(faults) // 2:
                 data = bytearray(weights.read_bytes())

@@ -36,7 +36,9 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
         for candidate in candidates:
             workers = stack.enter_context(ThreadPoolExecutor(candidate.threads)) if candidate.threads > 1 else None
             runner = Runner(model, candidate.device, workers)
-            steps.append((runner, _full(runner, candidate.slots)))
+            # Of many slots, which a flag may say, a part tells as much of the threads.
+            rows = min(candidate.slots, Runner.tile * max(_TILES_PER_THREAD) * candidate.threads)
+            steps.append((runner, _full(runner, rows)))
         best = [math.inf] * len(candidates)
         begin = time.perf_counter()
         # In turn, and the fastest counts: what else the machine does meanwhile only ever makes a step slower.
@@ -46,7 +48,7 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
                     break
                 start = time.perf_counter()
                 runner.step(pool)
-                best[i] = min(best[i], (time.perf_counter() - start) / candidates[i].slots)
+                best[i] = min(best[i], (time.perf_counter() - start) / pool.num_slots)
     fastest = min(range(len(candidates)), key=best.__getitem__)
     return candidates[fastest] if best[fastest] < _CLEARLY_FASTER * best[0] else rule
 
