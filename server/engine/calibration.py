@@ -31,6 +31,8 @@ _TILES_PER_THREAD = (2, 4)
 def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Placement:
     """The rule's placement, or one with other `threads` or `slots`, where these may change and that is clearly faster."""
     candidates = [*_candidates(rule, threads=threads, slots=slots)]
+    if len(candidates) == 1:
+        return rule
     with ExitStack() as stack:
         steps = []
         for candidate in candidates:
