@@ -1,8 +1,11 @@
 """The engine in this process, without HTTP: what `gram solve` and `gram eval` use."""
 
 import math
+import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from tqdm import tqdm
 
@@ -22,12 +25,37 @@ def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iter
     Whoever has enough of a request cancels it.
     """
     waiting = iter(requests)
-    while True:
-        while sum(len(lane.submitted) for lane in engine.lanes.values()) < in_flight and (request := next(waiting, None)):
-            engine.handle(request)
-        if engine.idle:
-            return
-        yield from engine.step()
+    with _interruptible() as interrupted:
+        while not interrupted():
+            while sum(len(lane.submitted) for lane in engine.lanes.values()) < in_flight and (request := next(waiting, None)):
+                engine.handle(request)
+            if engine.idle:
+                return
+            yield from engine.step()
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether there was a Ctrl-C whose KeyboardInterrupt was lost.
+
+    pydantic takes an isinstance() that raises for one that says no, and the signal may come just then.
+    """
+    pressed = False
+
+    def press(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(signum, frame)
+
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if default:  # a job in the background ignores it
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        if default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[Trajectory]:

@@ -141,8 +141,7 @@ def test_where_no_server_is_the_error_says_so(url: str) -> None:
 
 def test_leaving_the_context_of_a_stream_frees_its_slots(client: Client, server: RunningServer) -> None:
     with client.solve_stream("g7", stream_steps=True, **ENDLESS) as events:
-        assert isinstance(next(events), StartEvent)
-        assert isinstance(next(events), TrajectoryEvent)
+        assert any(isinstance(event, TrajectoryEvent) for event in events)
         assert server.gauge("gram_active_requests") == 1
     server.wait_until("gram_active_requests", 0)
 
