@@ -25,7 +25,7 @@ from server.engine.graphs import GraphRunner
 from server.engine.loop import Engine, Lane
 from server.engine.runner import HALT_THRESHOLD, Runner
 from server.engine.slots import SlotPool, Start
-from server.local import run
+from server.local import steps
 
 if TYPE_CHECKING:
     from server.cli import Bench
@@ -124,10 +124,10 @@ def measure(options: "Bench") -> BenchReport:
             kernels.append(_kernel(size, place, case, copy))
             bar.update()
         torch.set_num_threads(1)  # a tile is one thread's
-        steps = []
+        stepped = []
         for size, count in itertools.product(SIZES, slots):
             bar.set_description(f"step, {size}, {count} slots")
-            steps.append(_step(size, lane.runner, place, count, matmul))
+            stepped.append(_step(size, lane.runner, place, count, matmul))
             bar.update()
         bar.set_description("engine")
         served = _engine(engine, options.model[0])
@@ -141,7 +141,7 @@ def measure(options: "Bench") -> BenchReport:
         matmul_gflops=matmul / 1e9,
         copy_gbps=copy / 1e9,
         kernels=kernels,
-        step=steps,
+        step=stepped,
         engine=[served],
     )
 
@@ -227,15 +227,13 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
     (model,) = read_models([folder]).values()
     puzzles = next(iter(model.task.test_sets.values()))
     options = Options(num_trajectories=_TRAJECTORIES)
-    begin = time.monotonic()
-    end = begin + _ENGINE_SECONDS
     requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
-    steps = 0
-    for trajectory in run(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES):
-        if time.monotonic() > end:
+    made, seconds, begin = 0, 0.0, time.monotonic()
+    for report in steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES):
+        made, seconds = made + report.rows, time.monotonic() - begin
+        if seconds > _ENGINE_SECONDS:
             break
-        steps += trajectory.steps
-    rate = steps / _ENGINE_SECONDS
+    rate = made / seconds
     return EngineFigures(model=name, slots=lane.num_slots, trajectory_steps_per_s=rate, host_share=1 - rate / bare)
 
 

@@ -66,7 +66,7 @@ def serving(*flags: str, module: tuple[str, ...] = ("server.cli", "serve"), log:
     port = free_port()
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]
     with log.open("wb") if log else nullcontext() as stderr:
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=stderr)
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=stderr, preexec_fn=interruptible)
     server = RunningServer(f"http://127.0.0.1:{port}", process)
     try:
         deadline = time.monotonic() + READY_SECONDS

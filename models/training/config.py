@@ -78,7 +78,9 @@ class TrainingConfig(_Strict):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: Positive = 1.0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="of the activations: auto takes bfloat16 where the machine multiplies in it, else float32"
+    )
 
     @property
     def updates(self) -> int:

@@ -72,7 +72,7 @@ class Trainer:
         if config.batch_size % peers.count:
             raise ConfigError(f"batch_size {config.batch_size} can't be shared out among {peers.count} processes")
         torch.manual_seed(config.seed)
-        model = GRAM(config.model, dtype_of(config)).to(device)
+        model = GRAM(config.model, dtype_of(config, device)).to(device)
         rng = np.random.default_rng(config.seed)
         if not peers.first:  # the same weights, other pairs and noise
             torch.manual_seed(hash((config.seed, peers.rank)))
@@ -151,7 +151,7 @@ class Trainer:
 
     def averaged(self) -> GRAM:
         """A copy of the model with the averaged weights, in the dtype of training."""
-        model = GRAM(self.config.model, dtype_of(self.config)).to(self.model.initial_h.device)
+        model = GRAM(self.config.model, self.model.dtype).to(self.model.initial_h.device)
         model.load_state_dict(self.model.state_dict())
         model.load_state_dict(self.average, strict=False)  # the parameters alone: z_0 is not averaged
         return model.eval().requires_grad_(False)
@@ -190,7 +190,7 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Go on where the folder's resume file was written. Raises ConfigError if it belongs to another recipe.
 
-        Stages that it has not reached may have changed, and so may the heads' fit.
+        Stages that it has not reached may have changed, and so may the heads' fit and, on another machine, the dtype.
         """
         path = folder / RESUME_FILE
         with safe_open(path, framework="pt") as file:
@@ -216,7 +216,7 @@ class Trainer:
             name: self.peers.part(tensor) for name, tensor in tensors.items() if name.startswith(("carry.", "torch_", "numpy_"))
         }
         self.carry = Carry(
-            State(own["carry.h"].to(device), own["carry.l"].to(device)),
+            State(*(own[name].to(device, self.model.dtype) for name in ("carry.h", "carry.l"))),
             own["carry.puzzle"],
             own["carry.target"],
             own["carry.step"],
@@ -244,10 +244,13 @@ def _as_bytes(rng: np.random.Generator) -> Tensor:
 
 
 def _past(config: TrainingConfig, update: int) -> TrainingConfig:
-    """The part of a recipe that the updates so far were made by: no stage to come, nor what only the checkpoint's file says."""
+    """The part of a recipe that the updates so far were made by, and those to come must be.
+
+    No stage to come is part of it, nor what only the checkpoint's file says, nor the dtype, which may be the machine's choice.
+    """
     begins = np.cumsum([0] + [stage.updates for stage in config.stages[:-1]])
     stages = [stage for stage, begin in zip(config.stages, begins, strict=True) if begin < max(1, update)]
-    return config.model_copy(update={"stages": stages, "heads": HeadsStage(), "generates": False})
+    return config.model_copy(update={"stages": stages, "heads": HeadsStage(), "generates": False, "dtype": "auto"})
 
 
 def learning_rate(stage: Stage, position: int) -> float:

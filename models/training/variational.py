@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.gram import GRAM, Gaussian, State
+from models.precision import multiplies_bfloat16
 from models.tasks import Task
 from models.training.config import Stage, TrainingConfig
 
@@ -49,8 +50,10 @@ def start(model: GRAM, config: TrainingConfig, rows: int, rng: np.random.Generat
     return carry
 
 
-def dtype_of(config: TrainingConfig) -> torch.dtype:
+def dtype_of(config: TrainingConfig, device: torch.device) -> torch.dtype:
     """The dtype of the activations in training."""
+    if config.dtype == "auto":
+        return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from models.precision import multiplies_bfloat16
 from server.engine.runner import CPU_TILE
 from server.settings import Device, DeviceError, Dtype, EngineSettings
 
@@ -97,11 +98,7 @@ def _fault(device: torch.device) -> str | None:
 
 
 def _choose_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        # Emulated products are slower than those of float32.
-        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    has_bfloat16 = multiplies_bfloat16(device)
     if wanted == "bfloat16" and not has_bfloat16:
         _log.warning("this %s does not multiply in bfloat16: computing in float32", device.type)
     return torch.bfloat16 if has_bfloat16 and wanted != "float32" else torch.float32

@@ -20,7 +20,7 @@ from models.training.config import load_training_config
 from server.cli import Gram
 from tests.docs.support import ROOT
 
-PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "printf", "pytest", "curl", "docker", "kubectl"}
+PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "pip-audit", "printf", "pytest", "curl", "docker", "kubectl"}
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 _FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"."}
 _HELPS = """
@@ -76,7 +76,7 @@ def check(words: list[str]) -> None:
             _check_compose(arguments)
         case "kubectl":
             assert (ROOT / arguments[arguments.index("-k") + 1] / "kustomization.yaml").exists()
-        case "pytest" | "curl" | "printf":
+        case "pytest" | "curl" | "printf" | "pip-audit":
             pass
         case unknown:
             raise AssertionError(f"{unknown!r} is none of {sorted(PROGRAMS)}")

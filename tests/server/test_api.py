@@ -435,7 +435,7 @@ def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client
 
     def other(number: int) -> None:
         guidance = GUIDANCE if number % 3 else "none"
-        solve(client, seed=number, num_trajectories=1 + number % 7, puzzle=TASK.text(TASK.held_out[number]), guidance=guidance)
+        solve(client, seed=number, num_trajectories=1 + number % 3, puzzle=TASK.text(TASK.held_out[number]), guidance=guidance)
 
     with ThreadPoolExecutor(64) as crowd:
         others = [crowd.submit(other, number) for number in range(200)]
@@ -469,11 +469,11 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
     with serving() as server, httpx.Client(base_url=server.url, timeout=120) as client:
         puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out[:8]]
         guidance = ["none", GUIDANCE] * 4
-        options = [{"puzzle": p, "num_trajectories": 40, "guidance": g} for p, g in zip(puzzles, guidance, strict=True)]
+        options = [{"puzzle": p, "num_trajectories": 10, "guidance": g} for p, g in zip(puzzles, guidance, strict=True)]
         alone = [solve(client, **option)["candidates"] for option in options]
         streamed: list[tuple[str, dict[str, Any]]] = []
         streaming = threading.Thread(
-            target=lambda: streamed.extend(events(client, "application/x-ndjson", puzzle=puzzles[0], num_trajectories=400))
+            target=lambda: streamed.extend(events(client, "application/x-ndjson", puzzle=puzzles[0], num_trajectories=100))
         )
         with ThreadPoolExecutor(8) as clients:
             streaming.start()
@@ -482,7 +482,7 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
             os.kill(server.engine().pid, signal.SIGKILL)
             assert [answer.result()["candidates"] for answer in answers] == alone
         streaming.join()
-        assert sorted(data["trajectory"] for name, data in streamed if name == "trajectory") == list(range(400))
+        assert sorted(data["trajectory"] for name, data in streamed if name == "trajectory") == list(range(100))
         assert server.gauge("gram_engine_restarts_total") == 1
 
 
@@ -490,11 +490,11 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
 def test_a_stopped_server_finishes_what_runs_and_takes_its_engine_along(stop: signal.Signals, code: int) -> None:
     with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(1) as clients:
         engine = server.engine()
-        answer = clients.submit(solve, client, num_trajectories=200)
+        answer = clients.submit(solve, client, num_trajectories=60)
         while server.gauge("gram_active_requests") == 0:
             time.sleep(0.01)
         server.process.send_signal(stop)
-        assert answer.result()["trajectories"] == 200
+        assert answer.result()["trajectories"] == 60
         assert server.process.wait(30) == code
         engine.wait(5)
         assert not engine.is_running()

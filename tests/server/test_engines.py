@@ -116,7 +116,7 @@ def test_a_model_is_loaded_answers_and_is_unloaded(client: httpx.Client) -> None
 def test_unloading_waits_for_the_requests_that_run(client: httpx.Client, pair: RunningServer) -> None:
     until_loaded(client, "queens")
     with ThreadPoolExecutor(2) as threads:
-        long = body(0) | {"model": "queens", "num_trajectories": 1000}
+        long = body(0) | {"model": "queens", "num_trajectories": 200}
         running = threads.submit(client.post, "/v1/solve", json=long)
         pair.wait_until("gram_active_requests", 1)
         unloading = threads.submit(client.delete, "/v1/models/queens")
@@ -124,7 +124,7 @@ def test_unloading_waits_for_the_requests_that_run(client: httpx.Client, pair: R
             pass
         assert not unloading.done()
         assert ask(client, 0)["distinct_valid"] > 0  # the others go on meanwhile
-        assert running.result().json()["trajectories"] == 1000
+        assert running.result().json()["trajectories"] == 200
         assert unloading.result().status_code == 204
 
 

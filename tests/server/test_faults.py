@@ -131,15 +131,15 @@ def test_an_engine_that_is_stopped_is_replaced(checkpoint: Path, at_work: bool) 
         serving_models(checkpoint, flags=("--engine-timeout-seconds", "5")) as (server, client),
         ThreadPoolExecutor(1) as other,
     ):
-        alone = ask(client, queens(num_trajectories=200))
+        alone = ask(client, queens(num_trajectories=60))
         engine = server.engine()
         if at_work:
-            answer = other.submit(ask, client, queens(num_trajectories=200))
+            answer = other.submit(ask, client, queens(num_trajectories=60))
             while server.gauge("gram_live_slots") == 0:
                 time.sleep(0.01)
         engine.suspend()
         if not at_work:
-            answer = other.submit(ask, client, queens(num_trajectories=200))
+            answer = other.submit(ask, client, queens(num_trajectories=60))
         assert answer.result() == alone
         assert server.gauge("gram_engine_restarts_total") == 1
         assert not engine.is_running()
@@ -169,10 +169,10 @@ def test_it_is_ready_exactly_while_an_engine_can_answer(checkpoint: Path) -> Non
 
 def test_streams_send_each_event_once_and_the_same_however_often_engines_die(checkpoint: Path) -> None:
     bodies = [
-        queens(0, num_trajectories=300),
-        queens(1, num_trajectories=300, temperature=2, stop=1.0),
-        queens(2, num_trajectories=300, temperature=2, max_steps=3),
-        queens(3, num_trajectories=100, stream_steps=True),
+        queens(0, num_trajectories=80),
+        queens(1, num_trajectories=80, temperature=2, stop=1.0),
+        queens(2, num_trajectories=80, temperature=2, max_steps=3),
+        queens(3, num_trajectories=30, stream_steps=True),
     ]
     with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(len(bodies)) as clients:
         undisturbed = [ordered(stream(client, body)) for body in bodies]
@@ -192,7 +192,7 @@ def kill_at_random_moments(
         before = [len(events) for events in received]
         while any(len(r) == n and not s.done() for r, n, s in zip(received, before, streams, strict=True)):
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.5))
+        time.sleep(moments.uniform(0, 0.2))
         if all(answer.done() for answer in streams):
             return deaths
         server.engine().kill()
@@ -202,12 +202,12 @@ def kill_at_random_moments(
 
 
 def test_a_guided_stream_runs_again_from_its_beginning_and_sends_each_event_once(checkpoint: Path) -> None:
-    body = queens(1, num_trajectories=150, guidance={"prune": {"keep": 0.7, "steps": [2, 3]}})
+    body = queens(1, num_trajectories=60, guidance={"prune": {"keep": 0.7, "steps": [2, 3]}})
     with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(1) as clients:
         undisturbed = ordered(stream(client, body))
         received: list[Event] = []
         answer = clients.submit(stream, client, body, received)
-        for moment in (10, 30):
+        for moment in (5, 12):
             while len(received) < moment:
                 time.sleep(0.01)
             server.engine().kill()
@@ -221,7 +221,7 @@ def test_a_request_that_comes_no_further_between_three_deaths_ends_alone(checkpo
     with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(1) as clients:
         received: list[Event] = []
         answer = clients.submit(stream, client, body, received)
-        while len(received) < 500:
+        while len(received) < 250:
             time.sleep(0.01)
         for _ in range(3):
             server.engine().kill()
@@ -242,7 +242,7 @@ def test_a_model_whose_steps_kill_engines_leaves_the_rotation_and_the_others_go_
     ):
         alone = [ask(client, queens(number)) for number in range(4)]
         alone_sudoku = ask(client, sudoku("sudoku-4x4"))
-        long = clients.submit(stream, client, sudoku("sudoku-4x4", num_trajectories=500))
+        long = clients.submit(stream, client, sudoku("sudoku-4x4", num_trajectories=100))
         stopped = threading.Event()
 
         def go_on(number: int) -> int:
@@ -264,7 +264,7 @@ def test_a_model_whose_steps_kill_engines_leaves_the_rotation_and_the_others_go_
         wait_ready(client)
         stopped.set()
         assert all(other.result() for other in others)
-        assert len(long.result()) == 501
+        assert len(long.result()) == 101
         assert ask(client, sudoku("sudoku-4x4")) == alone_sudoku
         assert refused(client, body) == refused(client, body | {"stream": True}) == problem["detail"]
         assert statuses(client) == {"nqueens-8": "serving", "crashing": "out_of_rotation", "sudoku-4x4": "serving"}
@@ -308,13 +308,13 @@ def test_a_model_whose_file_is_corrupted_before_a_reload_leaves_the_rotation(
 ) -> None:
     folder = shutil.copytree(checkpoint.with_name("sudoku-4x4"), tmp_path / "corrupted")
     with serving_models(folder, checkpoint) as (server, client), ThreadPoolExecutor(3) as clients:
-        alone = ask(client, queens(num_trajectories=300))
+        alone = ask(client, queens(num_trajectories=60))
         weights = bytearray((folder / WEIGHTS_FILE).read_bytes())
         weights[-1] ^= 1
         open_requests = (
             clients.submit(stream, client, sudoku("corrupted", num_trajectories=10_000)),
             clients.submit(refused, client, sudoku("corrupted", num_trajectories=10_000)),
-            clients.submit(ask, client, queens(num_trajectories=300)),
+            clients.submit(ask, client, queens(num_trajectories=60)),
         )
         while server.gauge("gram_active_requests") < 3:
             time.sleep(0.01)

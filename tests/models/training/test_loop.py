@@ -173,6 +173,23 @@ def test_a_run_of_another_recipe_is_not_resumed(recipe: Recipe, tmp_path: Path, 
     assert other.update == 0
 
 
+def test_the_dtype_is_the_machines_and_a_run_goes_on_with_another(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    begun = Trainer.create(recipe(dtype="auto"))
+    assert begun.carry.state.h.dtype == torch.bfloat16
+    advance(begun, 1)
+    begun.save(tmp_path)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    resumed = Trainer.create(recipe(dtype="auto"))
+    resumed.resume(tmp_path)
+    assert resumed.carry.state.h.dtype == torch.float32
+    advance(resumed, 1)
+    assert resumed.update == 2
+
+
 def test_stages_to_come_may_change_and_those_begun_may_not(two_stages: TrainingConfig, tmp_path: Path) -> None:
     begun, to_come = two_stages.stages
     longer = to_come.model_copy(update={"updates": 9})
