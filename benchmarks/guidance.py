@@ -18,6 +18,7 @@ import numpy as np
 from models.config import read_config
 from models.markdown import table
 from models.tasks import TASKS, Task, Tokens
+from models.temperature import spelled
 from server.api.schemas import Guidance, Options, Pruning
 from server.engine.loop import Engine
 from server.engine.messages import Trajectory
@@ -137,7 +138,9 @@ def main() -> None:
         seed=arguments.seed,
     )
     points = measure(arguments.checkpoint, puzzles, options)
-    sampling = f"temperature {options.temperature:g}, at most {options.max_steps} steps a trajectory, seed {options.seed}"
+    sampling = (
+        f"temperature {spelled(options.temperature)}, at most {options.max_steps} steps a trajectory, seed {options.seed}"
+    )
     print(f"{model_name(arguments.checkpoint)}, {len(puzzles)} puzzles of {name!r}, {sampling}\n")
     print(curve_table(points), comparison_table(points), sep="\n\n")
     if arguments.json:

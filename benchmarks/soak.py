@@ -111,7 +111,9 @@ def main() -> None:
         for begin, end in pairwise(edges):
             part = [took for answered, took in latencies if begin < answered <= end]
             p50, p99 = np.percentile(part, [50, 99])
-            print(f"{begin / 60:.0f} to {end / 60:.0f} min: {len(part)} answers, p50 {p50:.2f} s, p99 {p99:.2f} s")
+            api, engine = memory[(memory[:, 0] > begin) & (memory[:, 0] <= end), 1:].mean(0)
+            times = f"{len(part)} answers, p50 {p50:.2f} s, p99 {p99:.2f} s"
+            print(f"{begin / 60:.0f} to {end / 60:.0f} min: {times}; RssAnon API {api:.1f} MiB, engine {engine:.1f} MiB")
         for gauge in _GAUGES:
             server.wait_until(gauge, 0)
             print(f"{gauge}: {server.gauge(gauge):g}")

@@ -66,14 +66,28 @@ def _turn(side: Callable[[int], object], calls: int, device: torch.device) -> fl
     return time.perf_counter() - begin
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The machine's ceiling for matrix products, in operations per second: 2 n^3 for two square matrices, the best n."""
-    rates = []
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine multiplies fastest: two square matrices, in operations per second (2 n^3)."""
+
+    multiply: Callable[[int], object]
+    operations: int
+    rate: float
+
+
+def ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
+    """The machine's ceiling for matrix products, with all of torch's threads: the best n."""
+    found = []
     for size in (4096, 8192, 16384) if device.type == "cuda" else (1024, 2048, 4096):
         pairs = [torch.randn(2, size, size, device=device, dtype=dtype) for _ in range(3)]
-        (once,) = seconds([lambda call, pairs=pairs: torch.mm(*pairs[call % 3])], device)  # type: ignore[misc]
-        rates.append(2 * size**3 / once)
-    return max(rates)
+        multiply = partial(_multiply, pairs)
+        (once,) = seconds([multiply], device)
+        found.append(Ceiling(multiply, 2 * size**3, 2 * size**3 / once))
+    return max(found, key=lambda each: each.rate)
+
+
+def _multiply(pairs: Sequence[Tensor], call: int) -> Tensor:
+    return torch.mm(*pairs[call % len(pairs)])
 
 
 def copy_rate(device: torch.device) -> float:

@@ -106,4 +106,5 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 def describe(error: ValidationError) -> str:
     """A validation error on one line: each bad key and what is wrong with it."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+    places = ([part for part in map(str, e["loc"]) if not part.startswith("<")] for e in error.errors())
+    return "; ".join(f"{'.'.join(place) or 'file'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True))

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import platform
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from server.local import steps
 if TYPE_CHECKING:
     from server.cli import Bench
 
-_ENGINE_SECONDS = 5.0
+_ENGINE_TURNS, _ENGINE_SECONDS = 5, 1.0
 _TRAJECTORIES = 20
 """Of each request to the engine."""
 
@@ -72,7 +73,7 @@ class StepFigures(BaseModel):
     dtype: str
     ms: float
     gflops: float = Field(description="10^9 operations of its matrix products per second")
-    share_of_matmul: float = Field(description="of the rate at which this machine multiplies large matrices")
+    share_of_matmul: float = Field(description="of the rate at which this machine multiplies large matrices in the same minute")
     trajectory_steps_per_s: float
 
 
@@ -115,7 +116,7 @@ def measure(options: "Bench") -> BenchReport:
     cases = [(size, case) for size in SIZES for case in _cases(size, place)]
     with tqdm(total=1 + len(cases) + len(SIZES) * len(slots) + 1, desc="ceilings", unit="part") as bar:
         torch.set_num_threads(place.threads)  # the ceilings are the whole machine's, and what is beside them likewise
-        matmul = bench.matmul_rate(place.device, place.dtype)
+        ceiling = bench.ceiling(place.device, place.dtype)
         copy = bench.copy_rate(place.device)
         bar.update()
         kernels = []
@@ -127,7 +128,7 @@ def measure(options: "Bench") -> BenchReport:
         stepped = []
         for size, count in itertools.product(SIZES, slots):
             bar.set_description(f"step, {size}, {count} slots")
-            stepped.append(_step(size, lane.runner, place, count, matmul))
+            stepped.append(_step(size, lane.runner, place, count, ceiling))
             bar.update()
         bar.set_description("engine")
         served = _engine(engine, options.model[0])
@@ -138,7 +139,7 @@ def measure(options: "Bench") -> BenchReport:
         torch=torch.__version__,
         dtype=_name(place.dtype),
         threads=place.threads,
-        matmul_gflops=matmul / 1e9,
+        matmul_gflops=ceiling.rate / 1e9,
         copy_gbps=copy / 1e9,
         kernels=kernels,
         step=stepped,
@@ -169,13 +170,19 @@ def _kernel(size: str, place: Placement, case: bench.Case, copy: float) -> Kerne
     )
 
 
-def _step(size: str, like: Runner, place: Placement, slots: int, matmul: float) -> StepFigures:
-    """A step of the engine's own kind of runner, over slots that are all live."""
+def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: bench.Ceiling) -> StepFigures:
+    """A step of the engine's own kind of runner, over slots that are all live, in turns with the ceiling's product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     _fill(pool, model.config, slots)
-    once = _bare_step(runner, pool)
+
+    def multiply(call: int) -> None:
+        torch.set_num_threads(place.threads)
+        ceiling.multiply(call)
+        torch.set_num_threads(1)
+
+    once, product = bench.seconds([lambda _: runner.step(pool), multiply], place.device)
     rate = slots * row_operations(model.config) / once
     return StepFigures(
         model=size,
@@ -183,7 +190,7 @@ def _step(size: str, like: Runner, place: Placement, slots: int, matmul: float) 
         dtype=_name(place.dtype),
         ms=once * 1e3,
         gflops=rate / 1e9,
-        share_of_matmul=rate / matmul,
+        share_of_matmul=rate * product / ceiling.operations,
         trajectory_steps_per_s=slots / once,
     )
 
@@ -218,23 +225,26 @@ def row_operations(config: ModelConfig) -> int:
 
 
 def _engine(engine: Engine, folder: Path) -> EngineFigures:
-    """Trajectory-steps per second while there is always more to do, beside those of the same slots stepped alone."""
+    """Trajectory-steps per second while there is always more to do, in turns with those of the same slots stepped alone."""
     ((name, lane),) = engine.lanes.items()
     pool = lane.runner.pool(lane.num_slots)
     _fill(pool, lane.runner.model.config, lane.num_slots)
-    bare = lane.num_slots / _bare_step(lane.runner, pool)
     engine.warm_up()
     (model,) = read_models([folder]).values()
     puzzles = next(iter(model.task.test_sets.values()))
     options = Options(num_trajectories=_TRAJECTORIES)
     requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
-    made, seconds, begin = 0, 0.0, time.monotonic()
-    for report in steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES):
-        made, seconds = made + report.rows, time.monotonic() - begin
-        if seconds > _ENGINE_SECONDS:
-            break
-    rate = made / seconds
-    return EngineFigures(model=name, slots=lane.num_slots, trajectory_steps_per_s=rate, host_share=1 - rate / bare)
+    stepping = steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)
+    rates, shares = [], []
+    for _ in range(_ENGINE_TURNS):
+        made, taken, begin = 0, 0.0, time.monotonic()
+        while taken < _ENGINE_SECONDS:
+            made += next(stepping).rows
+            taken = time.monotonic() - begin
+        rates.append(made / taken)
+        shares.append(1 - rates[-1] * _bare_step(lane.runner, pool) / lane.num_slots)
+    rate, share = statistics.median(rates), statistics.median(shares)
+    return EngineFigures(model=name, slots=lane.num_slots, trajectory_steps_per_s=rate, host_share=share)
 
 
 def _machine(place: Placement) -> str:

@@ -21,6 +21,7 @@ from server.api.schemas import (
     Event,
     GenerateOptions,
     GenerateRequest,
+    Heats,
     Options,
     SamplingRequest,
     SolveRequest,
@@ -241,9 +242,12 @@ class Eval(EngineSettings):
     all: bool = Field(False, description="measure all bundled checkpoints")
     samples: int = Field(20, ge=1, description="trajectories per puzzle")
     boards: int = Field(10_000, ge=1, description="trajectories from the empty input, of checkpoints that generate")
-    temperatures: list[float] = Field(
-        [1.0, 1.5, 2.0], min_length=1, description="each is evaluated over all held-out puzzles and boards"
+    temperatures: list[Heats] = Field(
+        [1.0, 1.5, 2.0],
+        min_length=1,
+        description="each is evaluated over all held-out puzzles and boards; a list in it is that of each supervision step",
     )
+    min_steps: int = Field(1, ge=1)
     max_steps: int = Field(16, ge=1)
     grid_puzzles: int = Field(50, ge=1, description="so many puzzles of each set are also run without halting")
     grid_depth: int | None = Field(

@@ -18,6 +18,7 @@ from models.evaluation import (
     evaluate_boards,
     evaluate_traits,
     evaluate_widths,
+    heat,
     judge,
 )
 from models.tasks import Task, Tokens
@@ -48,7 +49,7 @@ def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[
     for name, test_set in task.test_sets.items():
         puzzles = test_set[: options.limit]
         for temperature in options.temperatures:
-            conditions = Conditions(name, temperature, options.max_steps, options.seed)
+            conditions = Conditions(name, temperature, options.max_steps, options.seed, options.min_steps)
             judged = judge(task, conditions, puzzles, draw(engine, task, conditions, puzzles, options.samples))
             evaluations.append(evaluate(judged))
             curves.by_samples += evaluate_widths(judged)
@@ -71,7 +72,7 @@ def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Gen
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
     generations = []
     for temperature in options.temperatures:
-        conditions = Conditions("empty input", temperature, options.max_steps, options.seed)
+        conditions = Conditions("empty input", temperature, options.max_steps, options.seed, options.min_steps)
         (samples,) = draw(engine, task, conditions, task.blank[None], options.boards)
         generations.append(evaluate_boards(task, conditions, samples))
     return generations
@@ -80,9 +81,13 @@ def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Gen
 def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, count: int) -> list[list[Sample]]:
     """So many samples of each puzzle [n, N], in the order of their index."""
     sampling = Options(
-        num_trajectories=count, max_steps=conditions.max_steps, temperature=conditions.temperature, seed=conditions.seed
+        num_trajectories=count,
+        min_steps=conditions.min_steps,
+        max_steps=conditions.max_steps,
+        temperature=conditions.temperature,
+        seed=conditions.seed,
     )
-    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {conditions.temperature:g}")
+    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {heat(conditions)}")
     return [[_sample(task, ended.answer, ended.score, ended.steps) for ended in row] for row in drawn]
 
 

@@ -118,7 +118,8 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _place(location: tuple[str | int, ...]) -> str:
-    return ".".join(str(part) for part in location if part != "body") or "body"
+    parts = (str(part) for part in location if part != "body")
+    return ".".join(part for part in parts if not part.startswith("<")) or "body"  # <...>: which of two kinds it was taken for
 
 
 def _message(kind: str, message: str) -> str:

@@ -177,8 +177,8 @@ def _kind(schema: Schema) -> str:
         return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{json.dumps(schema['const'])}`"
-    if "anyOf" in schema:
-        return " or ".join(_kind(part) for part in schema["anyOf"])
+    if choice := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(_kind(part) for part in choice)
     match schema.get("type"):
         case "array":
             fewest, most = schema.get("minItems"), schema.get("maxItems")

@@ -7,10 +7,21 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
+from models.temperature import LONGEST
 from server.engine.messages import Step, Submit
 from server.engine.pruning import Prune
 from server.logs import request_id
@@ -34,6 +45,14 @@ def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("write a number")
     return value
+
+
+Heat = Annotated[float, Field(ge=0, le=10), BeforeValidator(_no_boolean)]
+Heats = Annotated[
+    Annotated[Heat, Tag("<number>")] | Annotated[list[Heat], Field(min_length=1, max_length=LONGEST), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<number>"),
+]
+"""The tags keep errors to the kind that was meant."""
 
 
 class Pruning(BaseModel):
@@ -75,7 +94,12 @@ class Options(BaseModel):
         lt=2**63,
         description="the same seed gives the same answer, whatever the load; chosen and returned when absent",
     )
-    temperature: float = Field(1.0, ge=0, le=10, description="scales sigma; above 1 finds more solutions, each less surely")
+    min_steps: int = Field(1, ge=1, description="supervision steps before which no trajectory halts")
+    temperature: Heats = Field(
+        1.0,
+        description="scales sigma; above 1 finds more solutions, each less surely. A list: that of each supervision step, its "
+        "last one also of those after it",
+    )
     select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
@@ -86,6 +110,12 @@ class Options(BaseModel):
     guidance: Literal["none"] | Guidance = Field(
         "none", description="give the slots of trajectories that the reward model ranks low at a step to those that wait"
     )
+
+    @model_validator(mode="after")
+    def _steps_in_order(self) -> Self:
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps {self.min_steps} is above max_steps {self.max_steps}; lower it")
+        return self
 
     def chosen_seed(self) -> int:
         """The seed, or a random one."""
@@ -101,6 +131,7 @@ class Options(BaseModel):
             max_steps=self.max_steps,
             seed=seed,
             temperature=self.temperature,
+            min_steps=self.min_steps,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
             watch=WATCHED if watch else 0,
         )
@@ -139,7 +170,9 @@ class SamplingRequest(Options, ABC):
         "client reads fast enough",
     )
 
-    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
+    @field_validator(
+        "num_trajectories", "max_steps", "min_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before"
+    )
     @classmethod
     def _numbers_are_numbers(cls, value: object) -> object:
         """To pydantic true is a 1 and "5" a 5, which a command line needs; in JSON they are something else."""

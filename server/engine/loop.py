@@ -72,7 +72,9 @@ class Lane:
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
-        self.scheduler.submit(message.request, message.first_trajectory, message.num_trajectories, message.prune)
+        self.scheduler.submit(
+            message.request, message.first_trajectory, message.num_trajectories, message.prune, message.min_steps
+        )
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
@@ -124,7 +126,7 @@ class Lane:
             observed = wait()
             rows = {slot: row for row, slot in enumerate(self.pool.slots)}
             scores = observed.score.tolist()
-            shown = dict(zip(rows, map(Observation, scores, observed.retires.tolist()), strict=True))
+            shown = dict(zip(rows, map(Observation, scores, observed.retires.tolist(), observed.finite.tolist()), strict=True))
             finished = []
             ended = self.scheduler.step(shown)
             for slot, request, index, steps, pruned in ended:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from models.temperature import Temperature
 from server.engine.pruning import Prune
 
 
@@ -24,8 +25,9 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     num_trajectories: int
     max_steps: int
     seed: int
-    temperature: float
+    temperature: Temperature
     first_trajectory: int = 0
+    min_steps: int = 1
     prune: Prune | None = None
     suspect: bool = False
     watch: int = 0

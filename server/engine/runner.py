@@ -87,7 +87,7 @@ class Runner:
             pool.seed[rows],
             pool.trajectory[rows],
             transition,
-            pool.temperature[rows],
+            pool.temperature(rows),
         )
         h.copy_(state.h)
         low.copy_(state.l)

@@ -16,6 +16,7 @@ class Request:
     next: int
     stop: int
     rungs: Rungs | None = None
+    min_steps: int = 1
     slots: set[int] = field(default_factory=set)
 
 
@@ -29,10 +30,11 @@ class Running:
 
 
 class Observation(NamedTuple):
-    """What a step showed of a trajectory: the LPRM's value, and whether it ends (see kernels.readout)."""
+    """What a step showed of a trajectory: the LPRM's value, whether it would end (see kernels.readout), and a sound state."""
 
     value: float
     retires: bool
+    finite: bool = True
 
 
 class Ended(NamedTuple):
@@ -82,15 +84,18 @@ class Scheduler:
         """Whether the request has trajectories running or waiting."""
         return request in self._requests
 
-    def submit(self, request: int, first: int, stop: int, prune: Prune | None = None) -> None:
-        """Queue trajectories first .. stop - 1 of a new request. One that is pruned starts with its trajectory 0."""
+    def submit(self, request: int, first: int, stop: int, prune: Prune | None = None, min_steps: int = 1) -> None:
+        """Queue trajectories first .. stop - 1 of a new request. One that is pruned starts with its trajectory 0.
+
+        None that is finite ends by itself before it has made `min_steps`.
+        """
         if request in self._requests:
             raise ValueError(f"request {request} is already here")
         if not first < stop:
             raise ValueError(f"request {request} has no trajectory to run")
         if prune and first:
             raise ValueError(f"request {request} is pruned, which takes the values of all its trajectories")
-        entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None)
+        entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None, min_steps)
         self._turns.append(entry)
         self.waiting += stop - first
 
@@ -128,9 +133,10 @@ class Scheduler:
         # So when a trajectory comes to a rung, each of a lower index has come to it before or has ended: what is pruned does
         # not depend on slots, load or time.
         for slot, running in list(self._running.items()):
-            value, retires = observed[slot]
+            value, retires, finite = observed[slot]
             running.steps += 1
             request = running.request
+            retires &= running.steps >= request.min_steps or not finite
             pruned = not retires and request.rungs is not None and not request.rungs.passes(running.steps, value)
             if not retires and not pruned:
                 continue

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels.readout import Readout
 from models.gram import GRAM, State
+from models.temperature import LONGEST, Temperature, by_step
 
 _FOREVER = 2**31
 """Steps that no trajectory makes."""
@@ -21,7 +22,7 @@ class Start(NamedTuple):
     puzzle: bytes
     seed: int
     trajectory: int
-    temperature: float
+    temperature: Temperature
     max_steps: int = _FOREVER
 
 
@@ -37,9 +38,9 @@ class SlotPool:
     """Memory for `num_slots` trajectories, allocated once; the live rows are a dense prefix of the tensors.
 
     A slot is a stable handle; the row behind it moves when a row before the last is released. Rows:
-    h, l, e_x [S, L, D]; temperature float32 [S]; keys int64 [S, 5], whose columns are puzzle (the row's place in e_x),
-    seed, trajectory, transition and last; report uint8 [S, ...], what the last step showed. S is num_slots rounded up to whole
-    tiles, so that the last tile has rows to run over.
+    h, l, e_x [S, L, D]; temperatures float32 [S, LONGEST], of the first steps; keys int64 [S, 5], whose columns are puzzle
+    (the row's place in e_x), seed, trajectory, transition and last; report uint8 [S, ...], what the last step showed. S is
+    num_slots rounded up to whole tiles, so that the last tile has rows to run over.
     Rows that are not live hold finite values, whose results nobody reads: a step runs over those of the last tile.
     """
 
@@ -51,7 +52,7 @@ class SlotPool:
         self._initial = model.initial_state(1)
         self.e_x = torch.zeros_like(self.state.h)
         self.keys = torch.zeros(rows, 5, dtype=torch.int64, device=device)
-        self.temperature = torch.ones(rows, device=device)
+        self.temperatures = torch.ones(rows, LONGEST, device=device)
         # A row's four numbers and its answer, up to a multiple of 4 bytes: in one tensor, so that one copy takes all of it.
         self.report = torch.zeros(rows, 16 + -(-model.config.seq_len // 4) * 4, dtype=torch.uint8, device=device)
         self._row_of: dict[int, int] = {}
@@ -91,6 +92,11 @@ class SlotPool:
         """The transitions after which each row's trajectory ends [S]."""
         return self.keys[:, 4]
 
+    def temperature(self, rows: slice) -> Tensor:
+        """That of the step which these rows make next [rows]."""
+        made = self.transition[rows] // self._model.config.transitions
+        return self.temperatures[rows].gather(1, made.clamp(max=LONGEST - 1)[:, None]).squeeze(1)
+
     def shown(self, report: Tensor) -> Readout:
         """The parts of `report`, or of a copy of it."""
         return Readout(report[:, :16].view(torch.float32), report[:, 16 : 16 + self._model.config.seq_len])
@@ -121,7 +127,7 @@ class SlotPool:
         self.live = rows.stop
         self.state.h[rows], self.state.l[rows] = self._initial
         self.keys[rows] = self._upload(keys)
-        self.temperature[rows] = self._upload([start.temperature for start in starts])
+        self.temperatures[rows] = self._upload([by_step(start.temperature) for start in starts])
 
     def release(self, slots: Collection[int]) -> None:
         """End the trajectories in these slots; the last live rows move into their places."""
@@ -143,7 +149,7 @@ class SlotPool:
             self._slot_of[hole] = slot
             self._row_of[slot] = hole
         del self._slot_of[self.live :]
-        tensors = (*self.state, self.keys, self.temperature)
+        tensors = (*self.state, self.keys, self.temperatures)
         if holes:
             to, source = self._upload([holes, moved])
             for tensor in tensors:

@@ -14,6 +14,7 @@ import torch
 
 from models.config import CheckpointError
 from models.tasks import TASKS
+from models.temperature import Temperature
 from server.engine import loop
 from server.engine.loop import Engine
 from server.engine.messages import (
@@ -46,7 +47,7 @@ def submit(
     trajectories: int,
     *,
     seed: int = 1,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     max_steps: int = 16,
     puzzle: int = 0,
     prune: Prune | None = None,
@@ -360,6 +361,35 @@ def test_without_temperature_all_trajectories_are_one(checkpoint: Path) -> None:
     engine = make_engine(checkpoint, 8)
     engine.handle(submit(0, 5, temperature=0.0))
     assert len({(t.steps, t.score, t.answer) for t in drain(engine)}) == 1
+
+
+def test_each_step_has_its_temperature(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 32)
+    temperatures: list[Temperature] = [2.0, [2.0], [2.0, 2.0, 2.0], [0.0, 2.0], [2.0, 0.0]]
+    for request, temperature in enumerate(temperatures):
+        engine.handle(submit(request, 6, temperature=temperature, max_steps=1))
+        engine.handle(submit(10 + request, 6, temperature=temperature, max_steps=3))
+    finished = drain(engine)
+    once, thrice = (
+        [[t.score for t in of_request(finished, first + request)] for request in range(len(temperatures))] for first in (0, 10)
+    )
+    assert once[0] == once[1] == once[2] == once[4]
+    assert len(set(once[3])) == 1, "without noise all are alike"
+    assert thrice[0] == thrice[1] == thrice[2]
+    assert len({*map(tuple, thrice)}) == 3
+    assert len(set(thrice[3])) > 1
+
+
+def test_no_trajectory_halts_before_its_least_steps(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 12))
+    engine.handle(msgspec.structs.replace(submit(1, 12), min_steps=6))
+    finished = drain(engine)
+    free, held = (of_request(finished, request) for request in range(2))
+    assert min(t.steps for t in free) < 6 <= min(t.steps for t in held)
+    late = [t for t in free if t.steps >= 6]
+    assert late == [msgspec.structs.replace(held[t.index], request=0) for t in late]
+    assert late
 
 
 def test_a_small_request_does_not_wait_for_a_large_one(checkpoint: Path) -> None:

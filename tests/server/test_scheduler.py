@@ -109,6 +109,16 @@ def test_a_trajectory_that_retires_ends_and_one_that_does_not_goes_on() -> None:
     assert scheduler.idle
 
 
+def test_none_halts_before_its_least_steps_but_one_whose_state_is_lost_ends() -> None:
+    scheduler = Scheduler(2)
+    scheduler.submit(7, 0, 2, min_steps=3)
+    (first, *_), (second, *_) = scheduler.admit()
+    halts, lost = Observation(0.5, retires=True), Observation(math.nan, retires=True, finite=False)
+    assert scheduler.step({first: halts, second: GOES_ON}) == []
+    assert scheduler.step({first: halts, second: lost}) == [Ended(second, 7, 1, 2, pruned=False)]
+    assert scheduler.step({first: halts}) == [Ended(first, 7, 0, 3, pruned=False)]
+
+
 Course = list[tuple[bool, float]]
 """What a trajectory shows at each of its steps: whether it halts, and its value."""
 

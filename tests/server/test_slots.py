@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.temperature import LONGEST, Temperature
 from server.engine.slots import SlotPool, Start
 from tests.server.support import tiny_model
 
@@ -31,7 +32,7 @@ def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
             del expected[slot]
         live = pool.live
         pool.state.h[live:] = 0.5  # a step has run over the rows of the last tile
-        pool.place([Start(slot, bytes([symbol] * 4), slot, count, 1.0 + slot) for slot, symbol in free.items()])
+        pool.place([Start(slot, bytes([symbol] * 4), slot, count, [1.0 + slot, 0.5]) for slot, symbol in free.items()])
         assert torch.equal(pool.state.h[live : pool.live], pool._model.initial_state(len(free)).h), "they start from z_0"
         pool.state.h[live : pool.live] = count
         expected |= {slot: (count, symbol) for slot, symbol in free.items()}
@@ -41,7 +42,7 @@ def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
             assert int(pool.seed[row]) == held
             assert int(pool.trajectory[row]) == trajectory
             assert int(pool.transition[row]) == 0
-            assert float(pool.temperature[row]) == 1.0 + held
+            assert pool.temperature(slice(row, row + 1)).tolist() == [1.0 + held]
             assert bool((pool.state.h[row] == trajectory).all())
             e_x = pool._model.encode(torch.full((1, 4), symbol))[0]
             assert torch.equal(pool.e_x[pool.puzzle[row]], e_x)
@@ -80,6 +81,28 @@ def test_the_last_transition_follows_from_the_steps_that_a_trajectory_may_make()
     without, five, many = pool.last[:3].tolist()
     assert five == 5 * pool._model.config.transitions
     assert without == many > 10**9
+
+
+def test_each_step_has_its_temperature_and_the_last_one_goes_on() -> None:
+    pool = make_pool(3)
+    long = [float(step) for step in range(LONGEST)]
+    given: list[Temperature] = [0.5, [3.0, 1.0], long]
+    pool.place([Start(slot, bytes(4), 0, slot, heat) for slot, heat in enumerate(given)])
+    seen = []
+    for _ in range(LONGEST + 2):
+        seen.append(pool.temperature(slice(0, 3)).tolist())
+        pool.keys[:, 3] += pool._model.config.transitions
+    assert [list(row) for row in zip(*seen, strict=True)] == [
+        [0.5] * (LONGEST + 2),
+        [3.0, *[1.0] * (LONGEST + 1)],
+        [*long, long[-1], long[-1]],
+    ]
+
+
+@pytest.mark.parametrize("heat", [[], [1.0] * (LONGEST + 1)])
+def test_so_many_temperatures_are_refused(heat: list[float]) -> None:
+    with pytest.raises(ValueError, match="temperatures"):
+        make_pool(1).place([Start(0, bytes(4), 0, 0, heat)])
 
 
 def test_the_report_has_room_for_each_row_s_numbers_and_answer() -> None:
