@@ -169,10 +169,10 @@ def test_it_is_ready_exactly_while_an_engine_can_answer(checkpoint: Path) -> Non
 
 def test_streams_send_each_event_once_and_the_same_however_often_engines_die(checkpoint: Path) -> None:
     bodies = [
-        queens(0, num_trajectories=80),
-        queens(1, num_trajectories=80, temperature=2, stop=1.0),
-        queens(2, num_trajectories=80, temperature=2, max_steps=3),
-        queens(3, num_trajectories=30, stream_steps=True),
+        queens(0, num_trajectories=300),
+        queens(1, num_trajectories=300, temperature=2, stop=1.0),
+        queens(2, num_trajectories=300, temperature=2, max_steps=3),
+        queens(3, num_trajectories=100, stream_steps=True),
     ]
     with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(len(bodies)) as clients:
         undisturbed = [ordered(stream(client, body)) for body in bodies]
@@ -192,7 +192,7 @@ def kill_at_random_moments(
         before = [len(events) for events in received]
         while any(len(r) == n and not s.done() for r, n, s in zip(received, before, streams, strict=True)):
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(moments.uniform(0, 0.5))
         if all(answer.done() for answer in streams):
             return deaths
         server.engine().kill()
