@@ -3,6 +3,7 @@
 Without torch, so that the API process can read it.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -106,5 +107,9 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 def describe(error: ValidationError) -> str:
     """A validation error on one line: each bad key and what is wrong with it."""
-    places = ([part for part in map(str, e["loc"]) if not part.startswith("<")] for e in error.errors())
-    return "; ".join(f"{'.'.join(place) or 'file'}: {e['msg']}" for place, e in zip(places, error.errors(), strict=True))
+    return "; ".join(f"{place(e['loc']) or 'file'}: {e['msg']}" for e in error.errors())
+
+
+def place(location: Iterable[str | int]) -> str:
+    """Where in the input a validation error is. A part in <> only says which kind of a union a value was taken for."""
+    return ".".join(part for part in map(str, location) if not part.startswith("<"))

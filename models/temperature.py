@@ -9,7 +9,7 @@ LONGEST = 8
 
 def by_step(temperature: Temperature) -> list[float]:
     """Those of steps 1 to LONGEST. Raises ValueError for none and for more."""
-    each = [temperature] if isinstance(temperature, float | int) else list(temperature)
+    each = _listed(temperature)
     if not 1 <= len(each) <= LONGEST:
         raise ValueError(f"{len(each)} temperatures: give 1 to {LONGEST}")
     return each + each[-1:] * (LONGEST - len(each))
@@ -17,5 +17,9 @@ def by_step(temperature: Temperature) -> list[float]:
 
 def spelled(temperature: Temperature, min_steps: int = 1) -> str:
     """For people: 1.5, or "3, 0" for 3 in the first step and 0 after it; where no trajectory may halt at once, that too."""
-    numbers = ", ".join(f"{each:g}" for each in ([temperature] if isinstance(temperature, float | int) else temperature))
+    numbers = ", ".join(f"{each:g}" for each in _listed(temperature))
     return numbers if min_steps == 1 else f"{numbers}; at least {min_steps} steps"
+
+
+def _listed(temperature: Temperature) -> list[float]:
+    return temperature if isinstance(temperature, list) else [temperature]

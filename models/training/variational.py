@@ -52,9 +52,8 @@ def start(model: GRAM, config: TrainingConfig, rows: int, rng: np.random.Generat
 
 def dtype_of(config: TrainingConfig, device: torch.device) -> torch.dtype:
     """The dtype of the activations in training."""
-    if config.dtype == "auto":
-        return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and multiplies_bfloat16(device))
+    return torch.bfloat16 if bfloat16 else torch.float32
 
 
 def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: TrainingConfig, rng: np.random.Generator) -> Losses:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models.config import place
 from server import logs
 from server.api.schemas import Cause, FieldProblem, Problem
 from server.supervisor import EngineUnavailableError, SlowClientError
@@ -118,8 +119,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _place(location: tuple[str | int, ...]) -> str:
-    parts = (str(part) for part in location if part != "body")
-    return ".".join(part for part in parts if not part.startswith("<")) or "body"  # <...>: which of two kinds it was taken for
+    return place(part for part in location if part != "body") or "body"
 
 
 def _message(kind: str, message: str) -> str:

@@ -79,13 +79,9 @@ def stream(client: httpx.Client, body: Body, received: list[Event] | None = None
 
 
 def ordered(events: list[Event]) -> list[Event]:
-    """A stream's events, the trajectories in the order of their index, and what they show on their way in that of the steps."""
+    """A stream's events, without those of steps, the trajectories in the order of their index."""
     *between, (last, result) = events
-
-    def place(event: Event) -> tuple[int, int]:
-        return event[1].get("trajectory", -1), event[1].get("steps", 0)
-
-    return [*sorted(between, key=place), (last, untimed(result))]
+    return [*sorted(between, key=lambda event: event[1].get("trajectory", -1)), (last, untimed(result))]
 
 
 def statuses(client: httpx.Client) -> dict[str, str]:
