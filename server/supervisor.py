@@ -47,9 +47,9 @@ from server.settings import EngineSettings, ServerSettings
 log = logging.getLogger("gram")
 
 MAX_DEATHS = 3
-"""Engines that die in a row, until: a model in whose steps they die, and which brings no answer between, leaves the rotation;
-a request in whose steps they die, and which comes no further between, ends; the service, without a sign of life between, gives
-up.
+"""Engines that die in a row, until: a model in whose steps they die, and which brings nothing between, leaves the rotation; a
+request in whose steps they die, and which brings its client nothing new between, ends; the service, without a sign of life
+between, gives up.
 """
 
 MAX_UNREAD_STEPS = 1000
@@ -94,7 +94,7 @@ class Job:
     sent: Submit | None = None
     """What the present engine was told."""
     deaths: int = 0
-    """Engines that died while they stepped it, or may have, since it last came further."""
+    """Engines that died while they stepped it, or may have, since its client last got something new."""
     _finished: set[int] = field(default_factory=set)
     _next: int = 0
     _shown: dict[int, int] = field(default_factory=dict)
@@ -125,13 +125,18 @@ class Job:
             self._unread_steps -= 1
         return result
 
-    def show(self, step: Step) -> None:
-        """Hand on what a trajectory shows on its way, unless an engine that died has already, or the reader is slow."""
+    def show(self, step: Step) -> bool:
+        """Hand on what a trajectory shows on its way, unless an engine that died has already, or the reader is slow.
+
+        Returns whether it did.
+        """
         if self._has(step.index) or step.steps <= self._shown.get(step.index, 0) or self._unread_steps >= MAX_UNREAD_STEPS:
-            return
+            return False
         self._shown[step.index] = step.steps
         self._unread_steps += 1
+        self.deaths = 0
         self.results.put_nowait(step)
+        return True
 
     def accept(self, trajectory: Trajectory) -> None:
         """Hand a trajectory on, unless an engine that died has already reported it."""
@@ -139,10 +144,10 @@ class Job:
             return
         self._shown.pop(trajectory.index, None)
         self._finished.add(trajectory.index)
+        self.deaths = 0
         while self._next in self._finished:
             self._finished.remove(self._next)
             self._next += 1
-            self.deaths = 0
         self.results.put_nowait(trajectory)
 
     def _has(self, index: int) -> bool:
@@ -348,15 +353,13 @@ class Supervisor:
                 for request, seconds in message.started.items():
                     if (job := self.jobs.get(request)) and job.queue_seconds is None:
                         job.queue_seconds = seconds
-                for step in message.steps:
-                    if job := self.jobs.get(step.request):
-                        job.show(step)
+                shown = [job.show(step) for step in message.steps if (job := self.jobs.get(step.request))]
                 for trajectory in message.finished:
                     if job := self.jobs.get(trajectory.request):
                         job.accept(trajectory)
                         if job.unread > job.max_results:
                             self.end(job, SlowClientError())
-                if message.finished:
+                if message.finished or any(shown):
                     del self._deaths[message.model]
                 for request in message.out_of_memory:
                     if job := self.jobs.get(request):

@@ -93,9 +93,16 @@ def test_a_slow_reader_misses_steps_but_no_trajectory() -> None:
     assert read_all(job) == [(0, 2 * MAX_UNREAD_STEPS)], "what is shown later comes through again"
 
 
-def test_deaths_are_forgotten_when_a_request_comes_further() -> None:
-    job = Job(SUBMIT, deaths=2)
+def test_deaths_are_forgotten_when_a_request_brings_something_new() -> None:
+    job = Job(SUBMIT)
     accept(job, 1, 3)
+    show(job, 2, 1)
+    job.deaths = 2
+    accept(job, 1, 3)
+    show(job, 2, 1)
     assert job.deaths == 2, "it may be its trajectory 0 that engines die of"
-    accept(job, 0)
+    show(job, 2, 2)
+    assert job.deaths == 0
+    job.deaths = 2
+    accept(job, 2)
     assert job.deaths == 0
