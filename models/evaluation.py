@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.tasks import Task, Tokens, cell_entropy
-from models.temperature import Temperature, spelled
+from models.temperature import Temperature
 
 WIDTHS = (1, 2, 5, 10, 20)
 """The numbers of trajectories per puzzle, K, at which curves are drawn."""
@@ -36,7 +36,6 @@ class Conditions:
     temperature: Temperature
     max_steps: int
     seed: int
-    min_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,6 @@ class Evaluation(BaseModel):
     puzzles: int
     samples: int
     temperature: Temperature
-    min_steps: int = 1
     max_steps: int
     seed: int
     single: float = Field(description="a single trajectory is valid")
@@ -95,7 +93,6 @@ class Generation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     temperature: Temperature
-    min_steps: int = 1
     max_steps: int
     seed: int
     samples: int
@@ -132,11 +129,6 @@ class Figures:
     evaluations: list[Evaluation] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
     generations: list[Generation] = field(default_factory=list)
-
-
-def heat(of: Conditions | Evaluation | Generation) -> str:
-    """The temperature in words."""
-    return spelled(of.temperature, of.min_steps)
 
 
 def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[list[Sample]]) -> Judged:
@@ -213,7 +205,6 @@ def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -
     spread_over = reachable if len(boards) else None
     return Generation(
         temperature=conditions.temperature,
-        min_steps=conditions.min_steps,
         max_steps=conditions.max_steps,
         seed=conditions.seed,
         samples=len(samples),

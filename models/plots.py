@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from models.evaluation import Curves, Evaluation, heat
+from models.evaluation import Curves, Evaluation
 from models.tasks import Task
+from models.temperature import spelled
 
 _COLORS = {"lprm": "tab:blue", "majority": "tab:orange", "any": "tab:green", "coverage": "tab:red", "coverage_limit": "tab:red"}
 
@@ -53,7 +54,7 @@ def _panels(evaluations: list[Evaluation]) -> tuple[Figure, list[tuple[Axes, lis
 
 
 def _finish(axes: Axes, evaluation: Evaluation, label: str, ticks: list[int]) -> None:
-    axes.set_title(f"{evaluation.puzzles} {evaluation.test_set}, temperature {heat(evaluation)}")
+    axes.set_title(f"{evaluation.puzzles} {evaluation.test_set}, temperature {spelled(evaluation.temperature)}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel(label)

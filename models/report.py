@@ -8,10 +8,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from models.config import EVALUATION_FILE, ZOO, read_config
-from models.evaluation import Curves, Evaluation, Figures, Generation, heat
+from models.evaluation import Curves, Evaluation, Figures, Generation
 from models.markdown import table
 from models.plots import plot_by_depth, plot_by_samples
 from models.tasks import TASKS, Task
+from models.temperature import spelled
 
 CURVES_FILE = "curves.json"
 REPORT_FILE = "evaluation.md"
@@ -63,7 +64,7 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     first = evaluations[0].temperature
     parts = ["## Held-out puzzles", _summary(evaluations, task.paper)]
     parts += [
-        f"## By samples, temperature {heat(evaluations[0])}",
+        f"## By samples, temperature {spelled(evaluations[0].temperature)}",
         _by_samples([e for e in curves.by_samples if e.temperature == first]),
     ]
     parts += ["## By depth and samples, without halting"]
@@ -73,7 +74,10 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     for (test_set, trait), bands in itertools.groupby(strata, lambda stratum: (stratum.test_set, stratum.trait)):
         columns = "single", "lprm", "majority", "any"
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
-        parts += [f"## By {trait}: {test_set}, temperature {heat(evaluations[0])}", table([trait, "puzzles", *columns], rows)]
+        parts += [
+            f"## By {trait}: {test_set}, temperature {spelled(evaluations[0].temperature)}",
+            table([trait, "puzzles", *columns], rows),
+        ]
     return parts
 
 
@@ -124,13 +128,13 @@ def _paper_cell(task: Task, record: type[_Record]) -> str:
 
 
 def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
-    rows = [[f"{e.puzzles} {e.test_set}", str(e.samples), heat(e), *_cells(e, _FIGURES)] for e in evaluations]
+    rows = [[f"{e.puzzles} {e.test_set}", str(e.samples), spelled(e.temperature), *_cells(e, _FIGURES)] for e in evaluations]
     rows += _paper_row(3, _FIGURES, paper)
     return table(["puzzles", "samples", "temperature", *_FIGURES], rows)
 
 
 def _generation(generations: list[Generation], paper: dict[str, float]) -> str:
-    rows = [[f"{g.samples:,}", heat(g), *_cells(g, _BOARD_FIGURES)] for g in generations]
+    rows = [[f"{g.samples:,}", spelled(g.temperature), *_cells(g, _BOARD_FIGURES)] for g in generations]
     rows += _paper_row(2, _BOARD_FIGURES, paper)
     return table(["samples", "temperature", *_BOARD_FIGURES], rows)
 
@@ -154,7 +158,7 @@ def _by_depth(evaluations: list[Evaluation], columns: list[str]) -> list[str]:
     for column in columns:
         header = ["depth", *(f"K = {e.samples}" for e in depths[0])]
         rows = [[str(row[0].max_steps), *(cell for e in row for cell in _cells(e, [column]))] for row in depths]
-        of = f"{evaluations[0].puzzles} {evaluations[0].test_set}, temperature {heat(evaluations[0])}"
+        of = f"{evaluations[0].puzzles} {evaluations[0].test_set}, temperature {spelled(evaluations[0].temperature)}"
         parts += [f"`{column}`, {of}:", table(header, rows)]
     return parts
 

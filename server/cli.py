@@ -247,7 +247,6 @@ class Eval(EngineSettings):
         min_length=1,
         description="each is evaluated over all held-out puzzles and boards; a list in it is that of each supervision step",
     )
-    min_steps: int = Field(1, ge=1)
     max_steps: int = Field(16, ge=1)
     grid_puzzles: int = Field(50, ge=1, description="so many puzzles of each set are also run without halting")
     grid_depth: int | None = Field(

@@ -18,10 +18,10 @@ from models.evaluation import (
     evaluate_boards,
     evaluate_traits,
     evaluate_widths,
-    heat,
     judge,
 )
 from models.tasks import Task, Tokens
+from models.temperature import spelled
 from server.api.schemas import Options
 from server.api.service import read_models
 from server.engine.loop import Engine, Lane
@@ -49,7 +49,7 @@ def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[
     for name, test_set in task.test_sets.items():
         puzzles = test_set[: options.limit]
         for temperature in options.temperatures:
-            conditions = Conditions(name, temperature, options.max_steps, options.seed, options.min_steps)
+            conditions = Conditions(name, temperature, options.max_steps, options.seed)
             judged = judge(task, conditions, puzzles, draw(engine, task, conditions, puzzles, options.samples))
             evaluations.append(evaluate(judged))
             curves.by_samples += evaluate_widths(judged)
@@ -72,7 +72,7 @@ def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Gen
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
     generations = []
     for temperature in options.temperatures:
-        conditions = Conditions("empty input", temperature, options.max_steps, options.seed, options.min_steps)
+        conditions = Conditions("empty input", temperature, options.max_steps, options.seed)
         (samples,) = draw(engine, task, conditions, task.blank[None], options.boards)
         generations.append(evaluate_boards(task, conditions, samples))
     return generations
@@ -82,12 +82,11 @@ def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, co
     """So many samples of each puzzle [n, N], in the order of their index."""
     sampling = Options(
         num_trajectories=count,
-        min_steps=conditions.min_steps,
         max_steps=conditions.max_steps,
         temperature=conditions.temperature,
         seed=conditions.seed,
     )
-    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {heat(conditions)}")
+    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {spelled(conditions.temperature)}")
     return [[_sample(task, ended.answer, ended.score, ended.steps) for ended in row] for row in drawn]
 
 

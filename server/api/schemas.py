@@ -21,7 +21,7 @@ from pydantic import (
 
 from models.config import Ability
 from models.tasks import TASKS, Grid, Task, Tokens
-from models.temperature import LONGEST
+from models.temperature import LONGEST, listed
 from server.engine.messages import Step, Submit
 from server.engine.pruning import Prune
 from server.logs import request_id
@@ -94,11 +94,10 @@ class Options(BaseModel):
         lt=2**63,
         description="the same seed gives the same answer, whatever the load; chosen and returned when absent",
     )
-    min_steps: int = Field(1, ge=1, description="supervision steps before which no trajectory halts")
     temperature: Heats = Field(
         1.0,
         description="scales sigma; above 1 finds more solutions, each less surely. A list: that of each supervision step, its "
-        "last one also of those after it",
+        "last one also of those after it; no trajectory halts before the list's end",
     )
     select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
     stop: Literal["all", "first_valid"] | Score = Field(
@@ -112,9 +111,9 @@ class Options(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _steps_in_order(self) -> Self:
-        if self.min_steps > self.max_steps:
-            raise ValueError(f"min_steps {self.min_steps} is above max_steps {self.max_steps}; lower it")
+    def _schedule_fits(self) -> Self:
+        if (steps := len(listed(self.temperature))) > self.max_steps:
+            raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise that or list fewer")
         return self
 
     def chosen_seed(self) -> int:
@@ -131,7 +130,6 @@ class Options(BaseModel):
             max_steps=self.max_steps,
             seed=seed,
             temperature=self.temperature,
-            min_steps=self.min_steps,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
             watch=WATCHED if watch else 0,
         )
@@ -170,9 +168,7 @@ class SamplingRequest(Options, ABC):
         "client reads fast enough",
     )
 
-    @field_validator(
-        "num_trajectories", "max_steps", "min_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before"
-    )
+    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
     @classmethod
     def _numbers_are_numbers(cls, value: object) -> object:
         """To pydantic true is a 1 and "5" a 5, which a command line needs; in JSON they are something else."""

@@ -20,6 +20,7 @@ import torch
 from models.checkpoint import fingerprint, load_checkpoint
 from models.config import CheckpointError
 from models.gram import GRAM
+from models.temperature import listed
 from server import logs
 from server.engine.calibration import calibrate
 from server.engine.device import memory_bytes, num_devices, resolve
@@ -72,9 +73,8 @@ class Lane:
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
-        self.scheduler.submit(
-            message.request, message.first_trajectory, message.num_trajectories, message.prune, message.min_steps
-        )
+        least = min(len(listed(message.temperature)), message.max_steps)
+        self.scheduler.submit(message.request, message.first_trajectory, message.num_trajectories, message.prune, least)
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)

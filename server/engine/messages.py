@@ -27,7 +27,6 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     seed: int
     temperature: Temperature
     first_trajectory: int = 0
-    min_steps: int = 1
     prune: Prune | None = None
     suspect: bool = False
     watch: int = 0

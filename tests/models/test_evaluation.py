@@ -55,7 +55,6 @@ def test_the_hand_computed_example() -> None:
             "puzzles": 2,
             "samples": 3,
             "temperature": 1.5,
-            "min_steps": 1,
             "max_steps": 16,
             "seed": 7,
             "single": (2 / 3 + 1 / 3) / 2,
@@ -149,7 +148,6 @@ def test_the_hand_computed_boards() -> None:
     assert result.model_dump() == pytest.approx(
         {
             "temperature": 1.5,
-            "min_steps": 1,
             "max_steps": 16,
             "seed": 7,
             "samples": 4,

@@ -309,7 +309,7 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"temperature": [3, 11]}, 422, "temperature", "less than or equal to 10"),
         ({"temperature": [3, True]}, 422, "temperature", "write a number"),
         ({"temperature": {"first": 3}}, 422, "temperature", "number"),
-        ({"min_steps": 17}, 422, "body", "above max_steps 16"),
+        ({"temperature": [3, 0], "max_steps": 1}, 422, "body", "lists 2 steps, above max_steps 1"),
         ({"seed": 2**63}, 422, "seed", "less than"),
         ({"stop": "soon"}, 422, "stop", "first_valid"),
         ({"seed": False}, 422, "seed", "write a number, without quotes"),

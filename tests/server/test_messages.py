@@ -20,7 +20,6 @@ MESSAGES = st.lists(
             max_steps=st.integers(1, 1000),
             seed=st.integers(0, 2**63 - 1),
             temperature=st.floats(0, 10) | st.lists(st.floats(0, 10), min_size=1, max_size=8),
-            min_steps=st.integers(1, 100),
             prune=st.none() | st.builds(Prune, keep=st.floats(0, 1), steps=st.tuples(st.integers(1, 9), st.integers(10, 99))),
         ),
     ),
