@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -43,7 +44,7 @@ _LAST_SECONDS = 5
 
 def create_app(service: Service) -> ASGIApp:
     """The HTTP surface of a service."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="GRAM server",
         summary="Puzzles in, ranked and checked answers of a generative recursive reasoning model out.",
         version=__version__,

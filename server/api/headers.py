@@ -4,14 +4,8 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SWAGGER = "https://cdn.jsdelivr.net"
-
-# FastAPI's page loads Swagger UI, and starts it by a script within the page.
-DOCS = (
-    f"; script-src 'unsafe-inline' {_SWAGGER}; style-src 'unsafe-inline' {_SWAGGER}"
-    "; img-src data: https://fastapi.tiangolo.com; connect-src 'self'"
-)
-# The playground is made of files of this server, and asks nobody else.
+# Both pages are made of files of this server, and ask nobody else. That of FastAPI starts Swagger UI by a script within it.
+DOCS = "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 PAGE = "; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
