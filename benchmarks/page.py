@@ -71,7 +71,7 @@ def picture(
     """Keep what a run looks like at its end, or as soon as the page has what `until` selects."""
     size, scale = (PHONE, 2) if phone else (DESKTOP, 1)
     with opened(browser, url, size, "dark" if dark else "light", scale) as page:
-        page.wait_for_selector(until) if until else wait_until_ended(page, 120)
+        page.wait_for_selector(until) if until else wait_until_ended(page)
         page.wait_for_timeout(400)  # cards glide to their places
         IMAGES.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=IMAGES / f"{name}.png")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from server.metrics import Metrics
-from tests.support import free_port, serving
+from tests.support import PATIENCE, free_port, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -114,7 +114,7 @@ def scraping(target: str, folder: Path) -> Iterator[str]:
 def query(prometheus: str, expression: str) -> list[float]:
     """The values of a query's series now, numbers all; none while Prometheus is not up."""
     try:
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=30)
+        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=PATIENCE)
     except httpx.TransportError:
         return []
     if answer.status_code == 503:  # it starts
@@ -129,7 +129,7 @@ def test_prometheus_scrapes_the_server_and_every_panel_has_data(checkpoint: Path
     with (
         serving("--model", str(checkpoint)) as server,
         scraping(server.url.removeprefix("http://"), tmp_path) as prometheus,
-        httpx.Client(timeout=60) as client,
+        httpx.Client(timeout=PATIENCE) as client,
     ):
         body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 20, "temperature": 2}
         unanswered = {(title, expression) for title, panel in PANELS.items() for expression in queries(panel)}

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
 """Where the documents' server is."""
@@ -72,7 +74,7 @@ class Workplace:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert told.returncode == 0, f"{command}\n{told.stdout}\n{told.stderr}"
         return told.stdout

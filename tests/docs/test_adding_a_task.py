@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.docs.support import ROOT, Block, Workplace, blocks
-from tests.support import READY_SECONDS, free_port
+from tests.support import PATIENCE, free_port
 
 PAGE = ROOT / "docs" / "adding-a-task.md"
 GIVEN = {(0, 0): 1, (3, 3): 2}
@@ -43,7 +43,7 @@ def background(command: str, place: Workplace, url: str) -> Iterator[None]:
     """A server, as the page starts it, from the time on when it can answer."""
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
     try:
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not answers(url):
             assert process.poll() is None, "the server ended"
             assert time.monotonic() < deadline, "the server did not come up"
@@ -51,7 +51,7 @@ def background(command: str, place: Workplace, url: str) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def answers(url: str) -> bool:

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.support import PATIENCE
+
+expect.set_options(timeout=60_000)
 
 CHROMIUM = shutil.which("chromium")
 _FLAGS = [
@@ -65,7 +69,7 @@ def opened(
         context.close()
 
 
-def wait_until_ended(page: Page, seconds: float = 60) -> None:
+def wait_until_ended(page: Page) -> None:
     """Wait until the run on the page has ended, however it does."""
-    page.wait_for_selector("#run[aria-busy=false]", timeout=seconds * 1000)
+    page.wait_for_selector("#run[aria-busy=false]", timeout=PATIENCE * 1000)
     page.evaluate("() => new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))")

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from server.api.keys import Key, digest
 from server.settings import bundled_models
 from tests.page.support import CHROMIUM, PHONE, chromium, opened, wait_until_ended
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -258,7 +258,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
         assert page.inner_text("#alert") == ""
         body = {"task": "nqueens-8", "puzzle": "a1", "num_trajectories": 100_000, "stream": True}
         headers = {"authorization": "Bearer secret"}
-        with httpx.stream("POST", f"{server.url}/v1/solve", json=body, headers=headers, timeout=120) as other:
+        with httpx.stream("POST", f"{server.url}/v1/solve", json=body, headers=headers, timeout=PATIENCE) as other:
             lines = other.iter_lines()
             next(lines)
             run(page)
@@ -278,7 +278,7 @@ def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoi
             except StopIteration:
                 time.sleep(0.01)
         new.suspend()
-        expect(page.locator("#alert")).to_contain_text("The engine is restarting. Wait", timeout=20_000)
+        expect(page.locator("#alert")).to_contain_text("The engine is restarting. Wait")
         new.resume()
         wait_until_ended(page)
         assert page.inner_text("#alert") == ""

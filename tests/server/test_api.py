@@ -21,7 +21,7 @@ from models.config import CheckpointError, read_config
 from models.tasks import TASKS
 from server.api.service import LoadedModel, choose, read_models
 from server.settings import bundled_models
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 TASK = TASKS["nqueens-8"]
 PUZZLE = TASK.text(TASK.held_out[0])
@@ -32,7 +32,7 @@ GUIDANCE = {"prune": {"keep": 0.5, "steps": [2, 3, 4]}}
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as session:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as session:
         yield session
 
 
@@ -195,7 +195,7 @@ def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path)
         able = {"solves": name != "generator", "generates": name != "solver"}
         (folder / "config.json").write_text(json.dumps(config | able))
     flags = [part for folder in folders.values() for part in ("--model", str(folder))]
-    with serving(*flags) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with serving(*flags) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         shown = {model["name"]: (model["solves"], model["generates"]) for model in client.get("/v1/models").json()}
         assert shown == {"both": (True, True), "generator": (False, True), "solver": (True, False)}
         assert (solve(client)["model"], generate(client)["model"]) == ("solver", "generator")
@@ -450,7 +450,7 @@ def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client
         assert not all(future.done() for future in others)
         for future in others:
             future.result()
-    with serving("--slots", "5") as restarted, httpx.Client(base_url=restarted.url, timeout=60) as again:
+    with serving("--slots", "5") as restarted, httpx.Client(base_url=restarted.url, timeout=PATIENCE) as again:
         assert solve(again)["candidates"] == alone
         assert solve(again, **guided)["candidates"] == alone_guided
 
@@ -472,7 +472,7 @@ def test_a_client_that_leaves_frees_its_slots(client: httpx.Client, server: Runn
 
 
 def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
-    with serving() as server, httpx.Client(base_url=server.url, timeout=120) as client:
+    with serving() as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out[:8]]
         guidance = ["none", GUIDANCE] * 4
         options = [{"puzzle": p, "num_trajectories": 10, "guidance": g} for p, g in zip(puzzles, guidance, strict=True)]
@@ -494,15 +494,15 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_stopped_server_finishes_what_runs_and_takes_its_engine_along(stop: signal.Signals, code: int) -> None:
-    with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(1) as clients:
+    with serving() as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client, ThreadPoolExecutor(1) as clients:
         engine = server.engine()
         answer = clients.submit(solve, client, num_trajectories=60)
         while server.gauge("gram_active_requests") == 0:
             time.sleep(0.01)
         server.process.send_signal(stop)
         assert answer.result()["trajectories"] == 60
-        assert server.process.wait(30) == code
-        engine.wait(5)
+        assert server.process.wait(PATIENCE) == code
+        engine.wait(PATIENCE)
         assert not engine.is_running()
 
 
@@ -512,7 +512,7 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_
     (broken / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     (broken / "model.safetensors").write_bytes(b"nothing")
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--model", str(broken)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
     assert "model.safetensors" in result.stderr
     assert "Traceback" not in result.stderr.split("gram: ")[-1]

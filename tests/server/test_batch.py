@@ -20,7 +20,7 @@ from server.batch import WRITERS, Answer, BatchError, Csv, Line, Output, read_li
 from server.client import GramError
 from server.engine.loop import Engine
 from tests.server.test_cli import gram
-from tests.support import RunningServer, interruptible, make_engine, serving
+from tests.support import PATIENCE, RunningServer, interruptible, make_engine, serving
 
 TASK = TASKS["nqueens-8"]
 OPTIONS = Options(num_trajectories=2, max_steps=2, seed=7)
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_the_run_which_goes_on_where_it_was(server: RunningServer, t
         while not some.exists() or some.read_bytes().count(b"\n") < 2:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE) == 130
     server.wait_until("gram_active_requests", 0)
     before = some.read_bytes()
     assert before.count(b"\n") < 201
@@ -253,7 +253,7 @@ def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningSer
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        assert process.wait(60) == 1
+        assert process.wait(PATIENCE) == 1
         assert process.stderr.read() == ""
 
 

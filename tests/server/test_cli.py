@@ -15,12 +15,12 @@ from models.config import read_config
 from models.evaluation import Curves, Generation
 from models.tasks import TASKS
 from server.settings import bundled_models
-from tests.support import RunningServer
+from tests.support import PATIENCE, RunningServer
 
 
 def gram(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=PATIENCE)
 
 
 def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:
@@ -174,7 +174,7 @@ def test_eval_says_what_a_checkpoint_cannot_generate(checkpoint: Path, tmp_path:
 def test_eval_without_matplotlib_says_what_to_install(checkpoint: Path) -> None:
     code = "import sys; sys.modules['matplotlib'] = None; from server.cli import main; main()"
     command = [sys.executable, "-c", code, "eval", str(checkpoint)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
     assert "pip install -e '.[train]'" in result.stderr
     assert "Traceback" not in result.stderr

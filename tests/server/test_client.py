@@ -19,7 +19,7 @@ import pytest
 from models.tasks import TASKS
 from server.api.schemas import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 from server.client import AsyncClient, Client, GramError
-from tests.support import RunningServer, free_port, serving
+from tests.support import PATIENCE, RunningServer, free_port, serving
 
 QUEENS: dict[str, Any] = {"task": "nqueens-8", "num_trajectories": 6, "seed": 5}
 BOARDS: dict[str, Any] = {"task": "nqueens-8", "num_samples": 6, "seed": 5}
@@ -53,7 +53,7 @@ def untimed(response: Event) -> dict[str, Any]:
 
 
 def test_both_kinds_get_the_answer_of_the_server(client: Client, server: RunningServer) -> None:
-    answered = httpx.post(f"{server.url}/v1/solve", json=QUEENS | {"puzzle": "g7 a4"}, timeout=60)
+    answered = httpx.post(f"{server.url}/v1/solve", json=QUEENS | {"puzzle": "g7 a4"}, timeout=PATIENCE)
     expected = untimed(SolveResponse.model_validate_json(answered.content))
     assert untimed(client.solve("g7 a4", **QUEENS)) == expected
     assert untimed(awaited(server.url, lambda client: client.solve({"queens": [[1, 6], [4, 0]]}, **QUEENS))) == expected
@@ -294,7 +294,7 @@ def test_a_server_that_never_has_time_is_asked_so_often_and_no_more() -> None:
 def test_a_pause_that_would_pass_the_time_out_is_not_made() -> None:
     with script(problem(429, **{"retry-after": "3600"})) as server:
         with pytest.raises(GramError) as caught:
-            Client(server.url, timeout=60).models()
+            Client(server.url, timeout=PATIENCE).models()
         assert caught.value.retry_after == 3600
         assert len(server.requests) == 1
 

@@ -34,7 +34,7 @@ from server.engine.pruning import Prune
 from server.engine.runner import Runner
 from server.engine.slots import SlotPool
 from server.settings import DeviceError, EngineSettings
-from tests.support import make_engine
+from tests.support import PATIENCE, make_engine
 
 TASK = TASKS["nqueens-8"]
 
@@ -185,7 +185,7 @@ def test_where_the_slots_do_not_fit_fewer_are_taken_unless_they_were_asked_for(
 
 def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
     ours, theirs = socket.socketpair()
-    ours.settimeout(30)
+    ours.settimeout(PATIENCE)
     unframer: Unframer[StepReport] = Unframer(StepReport)
     events = []
     last = threading.Event()
@@ -214,10 +214,10 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
     serving = threading.Thread(target=loop.serve, args=(theirs, ThreeSteps()))
     with ours, theirs:
         serving.start()
-        assert last.wait(30)
+        assert last.wait(PATIENCE)
         assert [report.rows for report in unframer.feed(ours.recv(1 << 20))] == [3], "the last is sent though nothing runs"
         ours.shutdown(socket.SHUT_WR)
-        serving.join(30)
+        serving.join(PATIENCE)
     assert not serving.is_alive()
     assert events == ["launch 1", "finish 1", "launch 2", "sent 1", "finish 2", "launch 3", "sent 2", "finish 3"]
 
@@ -226,7 +226,7 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
     engine = Engine(EngineSettings(model=[checkpoint, checkpoint.with_name("sudoku-4x4")], slots=8, device="cpu"))
     other = Submit(1, "sudoku-4x4", bytes(16), 40, 16, 0, 1.0)
     ours, theirs = socket.socketpair()
-    ours.settimeout(60)
+    ours.settimeout(PATIENCE)
     unframer: Unframer[FromEngine] = Unframer(FromEngine)
     serving = threading.Thread(target=loop.serve, args=(theirs, engine))
     messages: list[FromEngine] = []
@@ -237,7 +237,7 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
         while sum(len(m.finished) for m in messages if isinstance(m, StepReport)) < 52:
             messages += unframer.feed(ours.recv(1 << 20))
         ours.shutdown(socket.SHUT_WR)
-        serving.join(30)
+        serving.join(PATIENCE)
     pong = messages.pop(0)
     assert isinstance(pong, Pong)
     assert pong.lanes == {checkpoint.name: LaneStats(0, 12), "sudoku-4x4": LaneStats(0, 40)}

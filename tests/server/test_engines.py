@@ -15,7 +15,7 @@ from models.config import CONFIG_FILE, WEIGHTS_FILE
 from models.tasks import TASKS
 from server.api.keys import Key, digest
 from server.settings import ServerSettings, checkpoint_in
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 QUEENS = TASKS["nqueens-8"]
 ADMIN = {"authorization": "Bearer root"}
@@ -65,7 +65,7 @@ def pair(checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def client(pair: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=pair.url, timeout=120, headers=ADMIN) as session:
+    with httpx.Client(base_url=pair.url, timeout=PATIENCE, headers=ADMIN) as session:
         yield session
 
 
@@ -75,7 +75,7 @@ def test_requests_go_to_the_engine_with_the_least_to_do_and_answers_are_those_of
     before = [sum(engine.cpu_times()[:2]) for engine in engines(pair)]
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda number: ask(client, number), range(16)))
-    with httpx.Client(base_url=server.url, timeout=120) as one:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as one:
         assert answers == [ask(one, number) for number in range(16)]
     assert len(before) == 2
     assert all(sum(engine.cpu_times()[:2]) > seconds for engine, seconds in zip(engines(pair), before, strict=True))

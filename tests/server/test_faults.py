@@ -23,7 +23,7 @@ from models.checkpoint import save_checkpoint
 from models.config import WEIGHTS_FILE, CheckpointConfig, ModelConfig
 from models.gram import GRAM
 from models.tasks import TASKS
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 QUEENS, SUDOKU = TASKS["nqueens-8"], TASKS["sudoku-4x4"]
 TINY = ModelConfig(
@@ -99,7 +99,7 @@ def wait_ready(client: httpx.Client, status: int = 200) -> None:
 @contextmanager
 def serving_models(*models: Path, flags: tuple[str, ...] = ()) -> Iterator[tuple[RunningServer, httpx.Client]]:
     named = [part for model in models for part in ("--model", str(model))]
-    with serving(*named, *flags) as server, httpx.Client(base_url=server.url, timeout=300) as client:
+    with serving(*named, *flags) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield server, client
 
 
@@ -316,7 +316,7 @@ def test_a_model_whose_step_does_not_end_leaves_the_rotation(checkpoint: Path, e
 def test_a_service_without_a_model_left_ends_with_a_code_that_is_not_0(crashing: Path) -> None:
     with serving_models(crashing) as (server, client):
         assert "crashing is out of rotation" in refused(client, queens(model="crashing"))
-        assert server.process.wait(60) == 1
+        assert server.process.wait(PATIENCE) == 1
 
 
 @pytest.mark.parametrize("damage", ["a bit", "the end"])
@@ -385,4 +385,4 @@ def test_a_stream_that_outlasts_the_grace_period_ends_with_an_error(checkpoint: 
         *_, (name, problem) = running.result()
         assert (name, problem["status"]) == ("error", 503)
         assert "stopping" in problem["detail"]
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE) == 0

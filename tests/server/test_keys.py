@@ -21,7 +21,7 @@ from server.api.keys import Key, Keys, KeysError, digest, read_keys
 from server.api.service import Service
 from server.metrics import Metrics
 from server.settings import ServerSettings
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 ORIGIN = "https://puzzles.example"
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 1}
@@ -52,7 +52,7 @@ def guarded(keys_file: Path, checkpoint: Path) -> Iterator[RunningServer]:
 @pytest.fixture
 def client(guarded: RunningServer, keys_file: Path) -> Iterator[httpx.Client]:
     write(keys_file, KEYS)
-    with httpx.Client(base_url=guarded.url, timeout=120) as session:
+    with httpx.Client(base_url=guarded.url, timeout=PATIENCE) as session:
         yield session
 
 
@@ -147,7 +147,7 @@ def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, 
         read_keys(path)
     if mend in ("admn", "No such file"):
         command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--keys-file", str(path)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert result.returncode == 1
         assert mend in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
@@ -156,7 +156,7 @@ def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, 
 def test_gram_key_makes_a_key_and_its_lines_and_gram_solve_takes_it(client: httpx.Client, keys_file: Path) -> None:
     def gram(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "server.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | environment)
 
     made = gram("key", "ci-1", "--requests-per-second", "50", "--admin")
     key = made.stderr.split()[-1]

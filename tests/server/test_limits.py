@@ -22,7 +22,7 @@ from server.api.problems import ProblemError
 from server.api.protocol import MAX_HEAD_BYTES
 from server.engine.messages import LaneStats, StepReport, Trajectory
 from server.settings import ServerSettings
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 QUEUED, STREAMS, UNREAD = 200, 2, 50
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "seed": 5}
@@ -45,7 +45,7 @@ def bounded(checkpoint: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client(bounded: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=bounded.url, timeout=120) as session:
+    with httpx.Client(base_url=bounded.url, timeout=PATIENCE) as session:
         yield session
     bounded.wait_until("gram_active_requests", 0)
 
@@ -125,7 +125,7 @@ def test_the_openapi_document_says_what_this_server_allows(client: httpx.Client)
 
 def connect(server: RunningServer) -> socket.socket:
     url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port or 80), timeout=120)
+    return socket.create_connection((url.host, url.port or 80), timeout=PATIENCE)
 
 
 def head(*headers: str) -> bytes:
@@ -246,7 +246,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(bounded: RunningServer)
 def test_a_stopping_server_takes_no_more_and_tells_those_whose_time_is_over(checkpoint: Path) -> None:
     with (
         serving("--model", str(checkpoint), "--grace-seconds", "3") as server,
-        httpx.Client(base_url=server.url, timeout=120) as client,
+        httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
         ThreadPoolExecutor(1) as others,
     ):
         plain = others.submit(client.post, "/v1/solve", json=ENDLESS)

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from models.config import EVALUATION_FILE
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 3, "seed": 1}
 TRACE_ID, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -37,7 +37,8 @@ class Logging:
 
     def of(self, request_id: str, with_field: str = "status") -> list[dict[str, Any]]:
         """The lines of a request, once one has this field: they may come after the answer."""
-        for _ in range(300):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             lines = [line for line in self.lines() if line.get("request_id") == request_id]
             if any(with_field in line for line in lines):
                 return lines
@@ -55,7 +56,7 @@ def logging(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_a_request_is_one_line_that_tells_what_it_was(logging: Logging) -> None:
     headers = {"X-Request-ID": "order-66", "traceparent": TRACEPARENT}
-    response = httpx.post(f"{logging.server.url}/v1/solve", json=REQUEST, headers=headers, timeout=60)
+    response = httpx.post(f"{logging.server.url}/v1/solve", json=REQUEST, headers=headers, timeout=PATIENCE)
     (line,) = logging.of("order-66")
     times = {name: line.pop(name) for name in ("time", "seconds", "queue_seconds", "compute_seconds")}
     assert line == {
@@ -163,7 +164,7 @@ def test_traces_go_where_the_standard_variables_say(checkpoint: Path, tmp_path: 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
         with serving("--model", str(checkpoint), "--log-format", "json", log=tmp_path / "log") as server:
             called, own = (
-                httpx.post(f"{server.url}/v1/solve", json=REQUEST, headers=headers, timeout=60).headers["x-request-id"]
+                httpx.post(f"{server.url}/v1/solve", json=REQUEST, headers=headers, timeout=PATIENCE).headers["x-request-id"]
                 for headers in ({"traceparent": TRACEPARENT}, {})
             )
         collector.shutdown()  # the server has sent what it had when it stopped

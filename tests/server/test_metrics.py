@@ -17,7 +17,7 @@ from server.engine.loop import Engine
 from server.engine.messages import Submit
 from server.metrics import Metrics
 from server.settings import EngineSettings
-from tests.support import RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving
 
 MODELS = {"nqueens-8": "nqueens-8", "sudoku-4x4": "sudoku-4x4"}
 """Those served here, and their tasks."""
@@ -80,7 +80,7 @@ def test_names_and_types_are_as_prometheus_wants_them(started: tuple[RunningServ
 def test_an_answer_is_counted(started: tuple[RunningServer, Scrape]) -> None:
     server, _ = started
     before = Scrape(server)
-    answer = httpx.post(f"{server.url}/v1/solve", json=REQUEST, timeout=60).json()
+    answer = httpx.post(f"{server.url}/v1/solve", json=REQUEST, timeout=PATIENCE).json()
     after = Scrape(server)
 
     def grown(name: str, **labels: str) -> float:
@@ -121,7 +121,7 @@ def test_a_client_that_leaves_is_counted_and_the_gauges_fall_by_themselves(start
     server, _ = started
     before = Scrape(server)("gram_requests_cancelled_total", model="nqueens-8")
     body = REQUEST | {"num_trajectories": 100_000, "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/solve", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{server.url}/v1/solve", json=body, timeout=PATIENCE) as response:
         next(response.iter_lines())
         assert Scrape(server)("gram_queue_depth", model="nqueens-8") > 0
     server.wait_until("gram_requests_cancelled_total", before + 1)

@@ -23,7 +23,7 @@ from server.api.schemas import Event, PrunedEvent, SolveResponse, StartEvent, St
 from server.client import Client
 from server.watch import View, show
 from tests.server.test_cli import gram
-from tests.support import RunningServer, interruptible
+from tests.support import PATIENCE, RunningServer, interruptible
 
 GUIDED: dict[str, Any] = {
     "task": "nqueens-8",
@@ -169,7 +169,7 @@ def test_in_a_terminal_the_boards_are_shown_and_then_the_answer(
     with terminal(*command, *options, *place, "--watch") as shown:
         while shown.read():
             pass
-        assert shown.process.wait(60) == 0
+        assert shown.process.wait(PATIENCE) == 0
     live, _, rest = shown.screen.rpartition(CLEARED)
     assert "nqueens-8, seed 1, 20 trajectories" in live
     assert " running" in live
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_it_and_its_request(server: RunningServer) -> None:
         with contextlib.suppress(OSError):
             while shown.read():
                 pass
-        assert shown.process.wait(60) == 130
+        assert shown.process.wait(PATIENCE) == 130
     assert "\x1b[?25h" in shown.screen, "the cursor is there again"
     server.wait_until("gram_active_requests", 0)
 
@@ -197,7 +197,7 @@ def test_ctrl_c_ends_an_engine_in_this_process() -> None:
         shown.process.send_signal(signal.SIGINT)
         while shown.read():
             pass
-        assert shown.process.wait(60) == 130
+        assert shown.process.wait(PATIENCE) == 130
 
 
 def test_elsewhere_the_answer_is_printed_alone(server: RunningServer) -> None:

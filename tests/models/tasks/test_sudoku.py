@@ -518,4 +518,4 @@ for size in (4, 6, 9):
     task.text(tokens), task.grid(tokens), task.check(tokens, tokens)
 assert not {"numba", "torch", "scipy"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from models.training.config import ConfigError, TrainingConfig
 from models.training.loop import RESUME_FILE, Trainer
 from models.training.peers import Peers
-from tests.support import free_port
+from tests.support import PATIENCE, free_port
 
 Recipe = Callable[..., TrainingConfig]
 ROOT = Path(__file__).parents[3]
@@ -49,7 +49,7 @@ def torchrun(folder: Path, recipe: TrainingConfig, *updates: int) -> dict[str, t
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     command = [*torchrun, str(folder / "run.py"), str(folder), *map(str, updates)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     return load_file(folder / RESUME_FILE)
 
