@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--puzzles", type=int, help="only the first of the set; default: all")
     parser.add_argument("--samples", type=int, default=80, help="trajectories per puzzle; default: %(default)s")
     parser.add_argument("--max-steps", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument("--temperature", type=json.loads, default=1.0, help="or a list, as in the API; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="file to write the curves to")
     arguments = parser.parse_args()
