@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from models.gram import GRAM
 from models.temperature import listed
 from server import logs
 from server.engine.calibration import calibrate
-from server.engine.device import memory_bytes, num_devices, resolve
+from server.engine.device import memory_bytes, num_devices, resolve, trim
 from server.engine.graphs import GraphRunner
 from server.engine.messages import (
     Cancel,
@@ -52,6 +53,9 @@ from server.engine.slots import Start
 from server.settings import DeviceError, EngineSettings, model_name
 
 _log = logging.getLogger("gram")
+
+_TRIM_PINGS = 60
+"""After so many signs of life, a second apart, freed memory goes back to the system."""
 
 
 @dataclass
@@ -343,6 +347,7 @@ def serve(channel: socket.socket, engine: Engine) -> None:
     """
     unframer: Unframer[ToEngine] = Unframer(ToEngine)
     reports: list[StepReport] = []
+    pings = itertools.count(1)
     while True:
         ready, _, _ = select.select([channel], [], [], None if engine.idle and not reports else 0)
         if ready:
@@ -353,6 +358,8 @@ def serve(channel: socket.socket, engine: Engine) -> None:
                 match message:
                     case Ping():
                         send(channel, engine.pong())
+                        if next(pings) % _TRIM_PINGS == 0:
+                            trim()
                     case Load():
                         send(channel, engine.load(Path(message.folder)))
                     case Unload():

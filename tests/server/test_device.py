@@ -1,13 +1,14 @@
 """Where the engine computes: what it takes by itself, and what it says when it can't have what was asked for."""
 
 import logging
+import platform
 from pathlib import Path
 
 import pytest
 import torch
 
 from server.engine import device
-from server.engine.device import Placement, resolve
+from server.engine.device import Placement, memory_bytes, resolve, trim
 from server.settings import Device, DeviceError, Dtype, EngineSettings
 
 CUDA = torch.device("cuda", 0)
@@ -116,3 +117,15 @@ def test_bfloat16_is_taken_where_the_device_multiplies_in_it(
     with caplog.at_level(logging.WARNING):
         assert place(kind, wanted).dtype == taken
     assert (f"this {kind} does not multiply in bfloat16: computing in float32" in caplog.text) is said
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_goes_back_to_the_system_from_between_what_is_kept() -> None:
+    kept = [torch.ones(8192) for _ in range(4000)]
+    del kept[::2]
+    before = memory_bytes(torch.device("cpu"))
+    trim()
+    after = memory_bytes(torch.device("cpu"))
+    assert before is not None
+    assert after is not None
+    assert before - after > kept[0].nbytes * len(kept) / 2, "half of what was freed, at least"
