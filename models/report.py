@@ -64,7 +64,7 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     first = evaluations[0].temperature
     parts = ["## Held-out puzzles", _summary(evaluations, task.paper)]
     parts += [
-        f"## By samples, temperature {spelled(evaluations[0].temperature)}",
+        f"## By samples, temperature {spelled(first)}",
         _by_samples([e for e in curves.by_samples if e.temperature == first]),
     ]
     parts += ["## By depth and samples, without halting"]
@@ -74,10 +74,7 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     for (test_set, trait), bands in itertools.groupby(strata, lambda stratum: (stratum.test_set, stratum.trait)):
         columns = "single", "lprm", "majority", "any"
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
-        parts += [
-            f"## By {trait}: {test_set}, temperature {spelled(evaluations[0].temperature)}",
-            table([trait, "puzzles", *columns], rows),
-        ]
+        parts += [f"## By {trait}: {test_set}, temperature {spelled(first)}", table([trait, "puzzles", *columns], rows)]
     return parts
 
 

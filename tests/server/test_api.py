@@ -455,6 +455,7 @@ def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client
         try:
             assert solve(client)["candidates"] == alone
             assert solve(client, **guided)["candidates"] == alone_guided
+            assert not any(requests.done() for requests in running)
         finally:
             answered.set()
         for requests in running:

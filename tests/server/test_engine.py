@@ -375,7 +375,7 @@ def test_each_step_has_its_temperature(checkpoint: Path) -> None:
     )
     assert once[0] == once[1] == once[2] == once[4]
     assert len(set(once[3])) == 1, "without noise all are alike"
-    assert thrice[0] == thrice[1]
+    assert thrice[0] == thrice[1] == thrice[2]
     assert len({*map(tuple, thrice)}) == 3
     assert len(set(thrice[3])) > 1
 
