@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from server.settings import bundled_models
 from tests.support import RunningServer, serving
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before kernels.gpu is imported: triton.jit reads it
+
+# On a machine that has other work, an example takes as long as it takes.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +29,19 @@ def server() -> Iterator[RunningServer]:
 def checkpoint() -> Path:
     """The bundled 8-queens weights."""
     return next(folder for folder in bundled_models() if folder.name == "nqueens-8")
+
+
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While there is a file of this name, an engine that starts comes no further."""
+    file = tmp_path / "hold"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        f"while 'server.engine.loop' in sys.orig_argv and os.path.exists({str(file)!r}):\n"
+        "    time.sleep(0.05)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return file
 
 
 @pytest.fixture(autouse=True)

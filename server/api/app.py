@@ -116,6 +116,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 log_config=None,  # ours
                 log_level="warning",
+                timeout_keep_alive=settings.client_seconds,  # an idle connection waits for its next request as any other
                 timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
             )
         )

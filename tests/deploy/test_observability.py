@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from server.metrics import Metrics
-from tests.support import PATIENCE, free_port, serving
+from tests.support import PATIENCE, free_port, serving, wait_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -108,7 +108,7 @@ def scraping(target: str, folder: Path) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def query(prometheus: str, expression: str) -> list[float]:
@@ -133,7 +133,7 @@ def test_prometheus_scrapes_the_server_and_every_panel_has_data(checkpoint: Path
     ):
         body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 20, "temperature": 2}
         unanswered = {(title, expression) for title, panel in PANELS.items() for expression in queries(panel)}
-        for attempt in range(120):
+        for attempt in range(PATIENCE):
             client.post(f"{server.url}/v1/solve", json=body | {"seed": attempt}).raise_for_status()
             client.post(f"{server.url}/v1/solve", json=body | {"puzzle": "g7 h8"})
             unanswered = {(title, expression) for title, expression in unanswered if not query(prometheus, expression)}
@@ -143,7 +143,12 @@ def test_prometheus_scrapes_the_server_and_every_panel_has_data(checkpoint: Path
         # No answer may come with a score of some range; but some come with one of another.
         ranges = set(queries(PANELS["LPRM's calibration"]))
         assert {expression for _, expression in unanswered} < ranges
-        assert query(prometheus, "up") == [1]
-        alerts = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"][0]["rules"]
-        assert {alert["name"]: alert["health"] for alert in alerts} == {rule["alert"]: "ok" for rule in RULES}
-        assert not [alert["name"] for alert in alerts if alert["state"] == "firing"]
+        wait_for(lambda: query(prometheus, "up") == [1], "the last scrape was answered within its second")
+
+        def alerts() -> list[dict[str, Any]]:
+            rules: list[dict[str, Any]] = client.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"][0]["rules"]
+            return rules
+
+        wait_for(lambda: all(alert["health"] != "unknown" for alert in alerts()), "each rule has been evaluated")
+        assert {alert["name"]: alert["health"] for alert in alerts()} == {rule["alert"]: "ok" for rule in RULES}
+        assert not [alert["name"] for alert in alerts() if alert["state"] == "firing"]

@@ -6,16 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.docs.support import ROOT, Block, Workplace, blocks
-from tests.support import PATIENCE, free_port
+from tests.support import PATIENCE, RunningServer, free_port, wait_for
 
 PAGE = ROOT / "docs" / "adding-a-task.md"
 GIVEN = {(0, 0): 1, (3, 3): 2}
@@ -43,22 +41,11 @@ def background(command: str, place: Workplace, url: str) -> Iterator[None]:
     """A server, as the page starts it, from the time on when it can answer."""
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not answers(url):
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.1)
+        wait_for(RunningServer(url, process).ready, "the server is ready")
         yield
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def is_right(square: list[list[int]]) -> bool:

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from tests.support import PATIENCE
 
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 CHROMIUM = shutil.which("chromium")
 _FLAGS = [
@@ -28,7 +28,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 def chromium() -> Iterator[Browser]:
     """A browser of its own. While it is open, no asyncio runs in this thread."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS, timeout=PATIENCE * 1000)
         try:
             yield browser
         finally:
@@ -52,6 +52,7 @@ def opened(
         viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=scale, has_touch=size == PHONE
     )
     page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
@@ -70,6 +71,7 @@ def opened(
 
 
 def wait_until_ended(page: Page) -> None:
-    """Wait until the run on the page has ended, however it does."""
-    page.wait_for_selector("#run[aria-busy=false]", timeout=PATIENCE * 1000)
+    """Wait until the run on the page has ended, however it does, and each card shows how. They are painted a few a frame."""
+    page.wait_for_selector("#run[aria-busy=false]")
+    page.wait_for_selector(".card:is([data-state=running], :not([data-state]))", state="detached")
     page.evaluate("() => new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))")

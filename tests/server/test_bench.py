@@ -6,7 +6,6 @@ from pathlib import Path
 
 from models.config import ModelConfig
 from server.bench import row_operations
-from tests.support import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +37,7 @@ def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Pa
         str(tmp_path / "bench.json"),
     ]
     environment = os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "torch.compile does not work here" in done.stderr
     report = json.loads((tmp_path / "bench.json").read_text())

@@ -19,7 +19,7 @@ import pytest
 from models.tasks import TASKS
 from server.api.schemas import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 from server.client import AsyncClient, Client, GramError
-from tests.support import PATIENCE, RunningServer, free_port, serving
+from tests.support import PATIENCE, RunningServer, free_port, serving, wait_for
 
 QUEENS: dict[str, Any] = {"task": "nqueens-8", "num_trajectories": 6, "seed": 5}
 BOARDS: dict[str, Any] = {"task": "nqueens-8", "num_samples": 6, "seed": 5}
@@ -121,8 +121,8 @@ def test_a_refusal_is_an_error_with_the_servers_problem(
         assert [error.place for error in problem.errors] == [place]
 
 
-def test_an_error_in_a_stream_is_raised_where_it_comes(client: Client) -> None:
-    with client.solve_stream("g7", timeout_seconds=0.001, stream_steps=True, **QUEENS) as events:
+def test_an_error_in_a_stream_is_raised_where_it_comes(client: Client, server: RunningServer) -> None:
+    with server.engine_stopped(), client.solve_stream("g7", timeout_seconds=0.001, stream_steps=True, **QUEENS) as events:
         assert isinstance(next(events), StartEvent)
         with pytest.raises(GramError, match="answered 504") as caught:
             list(events)
@@ -178,12 +178,13 @@ def test_a_time_out_cancels_the_request_too(server: RunningServer) -> None:
 
 def test_what_a_full_server_refuses_is_asked_again_until_there_is_room(checkpoint: Path) -> None:
     with (
-        serving("--model", str(checkpoint), "--max-queued", "10") as server,
+        serving("--model", str(checkpoint), "--max-queued", "10", "--engine-timeout-seconds", str(PATIENCE)) as server,
         Client(server.url, max_retries=100) as client,
         ThreadPoolExecutor(2) as others,
     ):
-        with client.solve_stream("g7", max_steps=1, **ENDLESS) as events:
-            next(events)
+        # No rate is known of an engine that brings nothing: each refusal says "in a second".
+        with server.engine_stopped(), client.solve_stream("g7", stream_steps=True, **ENDLESS) as events:
+            assert isinstance(next(events), StartEvent)
             with pytest.raises(GramError) as caught, Client(server.url, max_retries=0) as impatient:
                 impatient.solve("g7", **QUEENS)
             assert caught.value.status == 429
@@ -191,13 +192,8 @@ def test_what_a_full_server_refuses_is_asked_again_until_there_is_room(checkpoin
             waiting = others.submit(client.solve, "g7", **QUEENS)
             awaiting = others.submit(awaited, server.url, lambda client: client.solve("g7", **QUEENS), max_retries=100)
             refused = 'gram_errors_total{cause="overloaded"}'
-            while sum(line.startswith(refused) and float(line.split()[-1]) > 2 for line in metrics(server)) == 0:
-                time.sleep(0.05)
+            wait_for(lambda: server.gauge(refused) > 2, "both have been refused")
         assert untimed(waiting.result()) == untimed(awaiting.result()) == untimed(client.solve("g7", **QUEENS))
-
-
-def metrics(server: RunningServer) -> list[str]:
-    return httpx.get(f"{server.url}/metrics").text.splitlines()
 
 
 Told = tuple[int, dict[str, str], bytes]

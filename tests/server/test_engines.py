@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from models.config import CONFIG_FILE, WEIGHTS_FILE
 from models.tasks import TASKS
 from server.api.keys import Key, digest
 from server.settings import ServerSettings, checkpoint_in
-from tests.support import PATIENCE, RunningServer, serving
+from tests.support import PATIENCE, RunningServer, serving, wait_for
 
 QUEENS = TASKS["nqueens-8"]
 ADMIN = {"authorization": "Bearer root"}
@@ -31,12 +30,6 @@ def ask(client: httpx.Client, number: int) -> dict[str, Any]:
     response = client.post("/v1/solve", json=body(number))
     assert response.status_code == 200, response.text
     return {name: value for name, value in response.json().items() if not name.endswith("_ms")}
-
-
-def engines(server: RunningServer) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(server.process.pid).children() if "server.engine.loop" in " ".join(child.cmdline())
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +65,28 @@ def client(pair: RunningServer) -> Iterator[httpx.Client]:
 def test_requests_go_to_the_engine_with_the_least_to_do_and_answers_are_those_of_one(
     client: httpx.Client, pair: RunningServer, server: RunningServer
 ) -> None:
-    before = [sum(engine.cpu_times()[:2]) for engine in engines(pair)]
+    before = [sum(engine.cpu_times()[:2]) for engine in pair.engines()]
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda number: ask(client, number), range(16)))
     with httpx.Client(base_url=server.url, timeout=PATIENCE) as one:
         assert answers == [ask(one, number) for number in range(16)]
     assert len(before) == 2
-    assert all(sum(engine.cpu_times()[:2]) > seconds for engine, seconds in zip(engines(pair), before, strict=True))
+    assert all(sum(engine.cpu_times()[:2]) > seconds for engine, seconds in zip(pair.engines(), before, strict=True))
 
 
 def test_while_one_engine_is_replaced_the_other_answers_and_nobody_loses_his_answer(
     client: httpx.Client, pair: RunningServer
 ) -> None:
     expected = [ask(client, number) for number in range(8)]
-    victim = engines(pair)[0]
+    victim = pair.engines()[0]
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(ask, client, number) for number in range(8)]
-        pair.wait_until("gram_active_requests", 8)
+        wait_for(lambda: pair.gauge("gram_active_requests") + sum(a.done() for a in answers) >= 8, "all have been asked")
         victim.kill()
         assert client.get("/health/ready").status_code == 200
         assert [answer.result() for answer in answers] == expected
-    while pair.gauge("gram_engine_restarts_total") == 0 or len(engines(pair)) < 2:
-        time.sleep(0.1)
-    assert victim.pid not in [engine.pid for engine in engines(pair)]
+    wait_for(lambda: pair.gauge("gram_engine_restarts_total") > 0 and len(pair.engines()) == 2, "there are two again")
+    assert victim.pid not in [engine.pid for engine in pair.engines()]
 
 
 def test_a_model_is_loaded_answers_and_is_unloaded(client: httpx.Client) -> None:
@@ -115,23 +107,25 @@ def test_a_model_is_loaded_answers_and_is_unloaded(client: httpx.Client) -> None
 
 def test_unloading_waits_for_the_requests_that_run(client: httpx.Client, pair: RunningServer) -> None:
     until_loaded(client, "queens")
+    queens = body(0) | {"model": "queens"}
     with ThreadPoolExecutor(2) as threads:
-        long = body(0) | {"model": "queens", "num_trajectories": 200}
-        running = threads.submit(client.post, "/v1/solve", json=long)
-        pair.wait_until("gram_active_requests", 1)
-        unloading = threads.submit(client.delete, "/v1/models/queens")
-        while client.post("/v1/solve", json=body(0) | {"model": "queens"}).status_code != 404:
-            pass
-        assert not unloading.done()
-        assert ask(client, 0)["distinct_valid"] > 0  # the others go on meanwhile
-        assert running.result().json()["trajectories"] == 200
+        with client.stream("POST", "/v1/solve", json=queens | {"num_trajectories": 100_000, "stream": True}) as endless:
+            lines = endless.iter_lines()
+            next(lines)
+            running = threads.submit(client.post, "/v1/solve", json=queens | {"num_trajectories": 60})
+            wait_for(lambda: running.done() or pair.gauge("gram_active_requests") == 2, "both have been asked")
+            unloading = threads.submit(client.delete, "/v1/models/queens")
+            wait_for(lambda: client.post("/v1/solve", json=queens).status_code == 404, "nothing more is asked of it")
+            assert not unloading.done()
+            assert ask(client, 0)["distinct_valid"] > 0  # the others go on meanwhile
+            assert running.result().json()["trajectories"] == 60
         assert unloading.result().status_code == 204
 
 
 def test_a_model_that_was_loaded_survives_its_engines(client: httpx.Client, pair: RunningServer) -> None:
     until_loaded(client, "queens")
     expected = ask(client, 1)["candidates"]
-    for engine in engines(pair):
+    for engine in pair.engines():
         engine.kill()
     answer = client.post("/v1/solve", json=body(1) | {"model": "queens"})
     assert answer.json()["candidates"] == expected
@@ -168,8 +162,8 @@ def test_only_admins_change_the_models(client: httpx.Client) -> None:
 
 
 def test_a_server_without_keys_has_no_admin(server: RunningServer) -> None:
-    assert httpx.post(f"{server.url}/v1/models", json={"name": "queens"}).status_code == 403
-    assert httpx.delete(f"{server.url}/v1/models/nqueens-8").status_code == 403
+    assert server.post("/v1/models", json={"name": "queens"}).status_code == 403
+    assert httpx.delete(f"{server.url}/v1/models/nqueens-8", timeout=PATIENCE).status_code == 403
 
 
 def test_a_folder_of_checkpoints_stands_for_all_of_them(root: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_pages_of_an_allowed_origin_alone_may_read_answers(client: httpx.Client,
     assert allowed(client, "https://elsewhere.example") is None
     preflight = {"origin": ORIGIN, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     assert client.options("/v1/solve", headers=preflight).status_code == 200
-    with httpx.Client(base_url=server.url) as plain:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as plain:
         assert allowed(plain, ORIGIN) is None, "by default nobody's"
 
 
@@ -257,4 +257,4 @@ def test_the_openapi_document_declares_the_keys_of_a_server_that_has_them(client
     for path, calls in document["paths"].items():
         for call in calls.values():
             assert ("security" in call) == ("401" in call["responses"]) == path.startswith("/v1/")
-    assert "securitySchemes" not in httpx.get(f"{server.url}/openapi.json").json()["components"]
+    assert "securitySchemes" not in server.get("/openapi.json").json()["components"]

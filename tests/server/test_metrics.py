@@ -31,7 +31,7 @@ class Scrape:
     """What GET /metrics said."""
 
     def __init__(self, server: RunningServer) -> None:
-        text = httpx.get(f"{server.url}/metrics").text
+        text = server.get("/metrics").text
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         self.samples = [sample for family in self.families.values() for sample in family.samples]
 
@@ -72,7 +72,7 @@ def test_every_metric_has_samples_from_the_start_and_is_documented(started: tupl
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool: apt-get install prometheus")
 def test_names_and_types_are_as_prometheus_wants_them(started: tuple[RunningServer, Scrape]) -> None:
-    text = httpx.get(f"{started[0].url}/metrics").text
+    text = started[0].get("/metrics").text
     result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -107,9 +107,9 @@ def test_an_answer_is_counted(started: tuple[RunningServer, Scrape]) -> None:
 def test_errors_are_counted_by_cause_and_probes_are_not(started: tuple[RunningServer, Scrape]) -> None:
     server, _ = started
     before = Scrape(server)
-    assert httpx.post(f"{server.url}/v1/solve", json=REQUEST | {"puzzle": "g7 h8"}).json()["cause"] == "invalid"
-    assert httpx.get(f"{server.url}/nowhere").json()["cause"] == "not_found"
-    httpx.get(f"{server.url}/health/ready")
+    assert server.post("/v1/solve", json=REQUEST | {"puzzle": "g7 h8"}).json()["cause"] == "invalid"
+    assert server.get("/nowhere").json()["cause"] == "not_found"
+    server.get("/health/ready")
     after = Scrape(server)
     for cause in ("invalid", "not_found"):
         assert after("gram_errors_total", cause=cause) == before("gram_errors_total", cause=cause) + 1
@@ -122,7 +122,8 @@ def test_a_client_that_leaves_is_counted_and_the_gauges_fall_by_themselves(start
     before = Scrape(server)("gram_requests_cancelled_total", model="nqueens-8")
     body = REQUEST | {"num_trajectories": 100_000, "stream": True}
     with httpx.stream("POST", f"{server.url}/v1/solve", json=body, timeout=PATIENCE) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: without it the stream is closed
+        next(lines)
         assert Scrape(server)("gram_queue_depth", model="nqueens-8") > 0
     server.wait_until("gram_requests_cancelled_total", before + 1)
     server.wait_until("gram_queue_depth", 0)
@@ -131,11 +132,8 @@ def test_a_client_that_leaves_is_counted_and_the_gauges_fall_by_themselves(start
 
 def test_the_memory_is_that_of_the_engine(started: tuple[RunningServer, Scrape]) -> None:
     server, _ = started
-    for _ in range(300):  # it is told every second
-        if told := Scrape(server)("gram_device_memory_bytes"):
-            break
-        time.sleep(0.1)
-    assert told == pytest.approx(server.engine().memory_info().rss, rel=0.2)
+    server.wait_past("gram_device_memory_bytes", 0)  # it is told every second
+    assert Scrape(server)("gram_device_memory_bytes") == pytest.approx(server.engine().memory_info().rss, rel=0.2)
 
 
 def test_steps_of_several_models_share_out_the_time_and_count_none_of_it_twice(checkpoint: Path) -> None:

@@ -6,7 +6,6 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import httpx
 import pytest
 
 from models.tasks import TASKS, Task
@@ -19,18 +18,18 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 
 
 def test_the_page_may_use_its_own_files_and_nothing_else(server: RunningServer) -> None:
-    page = httpx.get(server.url)
+    page = server.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert {policy[kind] for kind in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
-    assert "'self'" not in httpx.get(f"{server.url}/v1/tasks").headers["content-security-policy"]
+    assert "'self'" not in server.get("/v1/tasks").headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_file_is_served_as_what_it_is(server: RunningServer, path: Path) -> None:
-    response = httpx.get(f"{server.url}/page/{path.name}")
+    response = server.get(f"/page/{path.name}")
     assert response.content == path.read_bytes()
     assert response.headers["content-type"].startswith(TYPES[path.suffix])
     assert response.headers["x-content-type-options"] == "nosniff"
@@ -40,7 +39,7 @@ def test_each_file_is_served_as_what_it_is(server: RunningServer, path: Path) ->
     "path", ["nothing.js", "..%2fapi%2fapp.py", "../api/app.py", "%2e%2e/cli.py", "%2fetc%2fpasswd", "", "."]
 )
 def test_nothing_else_is(server: RunningServer, path: str) -> None:
-    response = httpx.get(f"{server.url}/page/{path}")
+    response = server.get(f"/page/{path}")
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
 
@@ -74,16 +73,16 @@ def test_the_page_is_open_where_the_api_needs_a_key(checkpoint: Path, tmp_path: 
     keys.write_text(Key(sha256=digest("secret")).toml("alice"))
     with serving("--model", str(checkpoint), "--keys-file", str(keys)) as server:
         for path in ("/", "/page/app.js"):
-            assert httpx.get(f"{server.url}{path}").status_code == 200
+            assert server.get(path).status_code == 200
         for path in ("/v1/tasks", "/v1/tasks/nqueens-8/puzzle"):
-            assert httpx.get(f"{server.url}{path}").status_code == 401
-            assert httpx.get(f"{server.url}{path}", headers={"authorization": "Bearer secret"}).status_code == 200
+            assert server.get(path).status_code == 401
+            assert server.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_a_puzzle_to_try_is_one_of_the_held_out(server: RunningServer, task: Task) -> None:
     held_out = {puzzle.tobytes() for puzzles in task.test_sets.values() for puzzle in puzzles}
-    drawn = [httpx.get(f"{server.url}/v1/tasks/{task.name}/puzzle", params={"seed": seed}).json() for seed in (1, 2, 3, 1)]
+    drawn = [server.get(f"/v1/tasks/{task.name}/puzzle", params={"seed": seed}).json() for seed in (1, 2, 3, 1)]
     for answer in drawn:
         assert answer["task"] == task.name
         puzzle = task.parse(answer["puzzle"]["text"])
@@ -94,15 +93,15 @@ def test_a_puzzle_to_try_is_one_of_the_held_out(server: RunningServer, task: Tas
 
 
 def test_a_seed_is_chosen_and_gives_the_puzzle_again(server: RunningServer) -> None:
-    address = f"{server.url}/v1/tasks/sudoku-9x9/puzzle"
-    first, second = httpx.get(address).json(), httpx.get(address).json()
+    address = "/v1/tasks/sudoku-9x9/puzzle"
+    first, second = server.get(address).json(), server.get(address).json()
     assert first["seed"] != second["seed"]
-    assert httpx.get(address, params={"seed": first["seed"]}).json() == first
+    assert server.get(address, params={"seed": first["seed"]}).json() == first
 
 
 @pytest.mark.parametrize(("path", "status", "place"), [("chess", 404, "name"), ("nqueens-8", 422, "query.seed")])
 def test_what_is_no_task_or_no_seed_is_a_problem(server: RunningServer, path: str, status: int, place: str) -> None:
-    response = httpx.get(f"{server.url}/v1/tasks/{path}/puzzle", params={"seed": "-1"} if status == 422 else {})
+    response = server.get(f"/v1/tasks/{path}/puzzle", params={"seed": "-1"} if status == 422 else {})
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["errors"][0]["place"] == place

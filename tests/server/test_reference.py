@@ -30,7 +30,7 @@ def test_it_has_every_call_and_every_field_of_the_openapi_document() -> None:
 
 
 def test_it_is_the_document_of_a_server(server: RunningServer) -> None:
-    assert httpx.get(f"{server.url}/openapi.json").json() == openapi()
+    assert server.get("/openapi.json").json() == openapi()
 
 
 def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
@@ -48,6 +48,6 @@ def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
 def test_a_cause_comes_with_a_status_that_it_names(server: RunningServer) -> None:
     bodies = [b"{", b'{"puzzle": "a1"}', b'{"task": "chess", "puzzle": "a1"}', b"1" * 70_000]
     for body in bodies:
-        response = httpx.post(f"{server.url}/v1/solve", content=body, headers={"content-type": "application/json"})
+        response = server.post("/v1/solve", content=body, headers={"content-type": "application/json"})
         status, _ = CAUSES[Problem.model_validate(response.json()).cause]
         assert str(response.status_code) in status

@@ -172,13 +172,12 @@ def test_in_a_terminal_the_boards_are_shown_and_then_the_answer(
         assert shown.process.wait(PATIENCE) == 0
     live, _, rest = shown.screen.rpartition(CLEARED)
     assert "nqueens-8, seed 1, 20 trajectories" in live
-    assert " running" in live
     plain = gram(*command, *options, *place)
     assert rest.replace("\r\n", "\n").split(" steps in ")[0].endswith(plain.stdout.split(" steps in ")[0])
 
 
 def test_ctrl_c_ends_it_and_its_request(server: RunningServer) -> None:
-    with terminal("solve", "g7", "--num-trajectories", "200", "--max-steps", "1000", "--url", server.url, "--watch") as shown:
+    with terminal("solve", "g7", "--num-trajectories", "100000", "--url", server.url, "--watch") as shown:
         while " running" not in shown.screen:
             assert shown.read()
         shown.process.send_signal(signal.SIGINT)
@@ -191,7 +190,7 @@ def test_ctrl_c_ends_it_and_its_request(server: RunningServer) -> None:
 
 
 def test_ctrl_c_ends_an_engine_in_this_process() -> None:
-    with terminal("solve", "g7", "--num-trajectories", "200", "--max-steps", "1000", "--watch") as shown:
+    with terminal("solve", "g7", "--num-trajectories", "100000", "--watch") as shown:
         while " running" not in shown.screen:
             assert shown.read()
         shown.process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from models.training.config import ConfigError, TrainingConfig
 from models.training.loop import RESUME_FILE, Trainer
 from models.training.peers import Peers
-from tests.support import PATIENCE, free_port
+from tests.support import PATIENCE
 
 Recipe = Callable[..., TrainingConfig]
 ROOT = Path(__file__).parents[3]
@@ -46,7 +46,7 @@ def torchrun(folder: Path, recipe: TrainingConfig, *updates: int) -> dict[str, t
     folder.mkdir()
     (folder / "recipe.json").write_text(recipe.model_dump_json())
     (folder / "run.py").write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [*torchrun, str(folder / "run.py"), str(folder), *map(str, updates)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
