@@ -253,7 +253,7 @@ class Eval(EngineSettings):
         None, ge=1, description="supervision steps of those runs, read at 1, 2, 4, ... of them (default: the task's, 32 or 128)"
     )
     seed: int = 0
-    limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, and nothing is saved")
+    limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, or boards, and nothing is saved")
 
     def cli_cmd(self) -> None:
         if self.all == bool(self.model):

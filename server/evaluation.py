@@ -70,10 +70,11 @@ def spread(puzzles: Tokens, count: int | None) -> Tokens:
 def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Generation]:
     """The figures of boards from the empty input, for each temperature. They are those of one request to generate so many."""
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
+    count = min(options.boards, options.limit or options.boards)
     generations = []
     for temperature in options.temperatures:
         conditions = Conditions("empty input", temperature, options.max_steps, options.seed)
-        (samples,) = draw(engine, task, conditions, task.blank[None], options.boards)
+        (samples,) = draw(engine, task, conditions, task.blank[None], count)
         generations.append(evaluate_boards(task, conditions, samples))
     return generations
 
