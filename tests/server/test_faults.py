@@ -322,8 +322,8 @@ def test_a_model_whose_file_is_corrupted_before_a_reload_leaves_the_rotation(
         weights = bytearray((folder / WEIGHTS_FILE).read_bytes())
         weights[-1] ^= 1
         open_requests: list[Future[Any]] = [
-            clients.submit(stream, client, sudoku("corrupted", num_trajectories=100_000)),
-            clients.submit(refused, client, sudoku("corrupted", num_trajectories=100_000)),
+            clients.submit(stream, client, sudoku("corrupted", num_trajectories=50_000)),
+            clients.submit(refused, client, sudoku("corrupted", num_trajectories=50_000)),
         ]
         server.wait_until("gram_active_requests", 2)
         assert ask(client, sudoku("corrupted")), "what is in memory serves on"
