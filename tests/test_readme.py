@@ -5,12 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
-import httpx
-
 from models.report import zoo_table
 from models.tasks import TASKS
 from server.settings import bundled_models
-from tests.support import PATIENCE, RunningServer
+from tests.support import RunningServer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +23,7 @@ def test_the_request_gives_the_answer_shown(server: RunningServer) -> None:
     curl, answer = re.search(r"```bash\n(curl .*?)```\n\n```json\n(.*?)```", README, re.DOTALL).groups()  # type: ignore[union-attr]
     arguments = shlex.split(curl.replace("\\\n", " "))
     body = json.loads(arguments[arguments.index("-d") + 1])
-    response = httpx.post(f"{server.url}/v1/solve", json=body, timeout=PATIENCE).json()
+    response = server.post("/v1/solve", json=body).json()
     shown = json.loads(answer)
     assert response.keys() == shown.keys()
     assert response["puzzle"] == shown["puzzle"]

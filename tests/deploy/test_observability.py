@@ -1,10 +1,10 @@
 """The alert rules, and the dashboard's queries against a real Prometheus that scrapes a real server."""
 
+import itertools
 import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,13 +133,15 @@ def test_prometheus_scrapes_the_server_and_every_panel_has_data(checkpoint: Path
     ):
         body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 20, "temperature": 2}
         unanswered = {(title, expression) for title, panel in PANELS.items() for expression in queries(panel)}
-        for attempt in range(PATIENCE):
-            client.post(f"{server.url}/v1/solve", json=body | {"seed": attempt}).raise_for_status()
+        seeds = itertools.count()
+
+        def answered() -> bool:
+            client.post(f"{server.url}/v1/solve", json=body | {"seed": next(seeds)}).raise_for_status()
             client.post(f"{server.url}/v1/solve", json=body | {"puzzle": "g7 h8"})
-            unanswered = {(title, expression) for title, expression in unanswered if not query(prometheus, expression)}
-            if {title for title, _ in unanswered} <= {"LPRM's calibration"}:
-                break
-            time.sleep(0.5)
+            unanswered.difference_update([each for each in unanswered if query(prometheus, each[1])])
+            return {title for title, _ in unanswered} <= {"LPRM's calibration"}
+
+        wait_for(answered, "each panel has data")
         # No answer may come with a score of some range; but some come with one of another.
         ranges = set(queries(PANELS["LPRM's calibration"]))
         assert {expression for _, expression in unanswered} < ranges

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -50,7 +50,6 @@ def test_philox_gives_the_published_known_answers(
 
 
 @given(st.tuples(words, words, words, words), st.tuples(words, words))
-@settings(deadline=None)
 def test_philox_equals_its_definition_in_whole_numbers(counter: tuple[int, ...], key: tuple[int, ...]) -> None:
     assert words_of(counter, key) == philox_by_definition(counter, key)
 
@@ -64,7 +63,6 @@ def test_philox_leaves_its_arguments_alone() -> None:
 
 
 @given(rows, st.integers(0, 4), st.integers(0, 7))
-@settings(deadline=None)
 def test_a_normal_is_the_box_muller_transform_of_its_own_counter(
     row: tuple[int, int, int], position: int, channel: int
 ) -> None:
@@ -133,14 +131,12 @@ def test_neighbours_within_a_stream_are_uncorrelated() -> None:
 
 
 @given(st.lists(rows, min_size=1, max_size=7), st.data(), st.integers(1, 19))
-@settings(deadline=None)
 def test_a_row_s_noise_does_not_depend_on_its_batch(keys: list[tuple[int, int, int]], data: st.DataObject, length: int) -> None:
     i = data.draw(st.integers(0, len(keys) - 1))
     assert torch.equal(draw(*keys, length=length)[i], draw(keys[i], length=length)[0])
 
 
 @given(rows, st.integers(1, 33), st.sampled_from([4, 12, 16, 20, 36]))
-@settings(deadline=None)
 def test_every_size_is_filled_with_finite_numbers_and_a_longer_state_only_adds_positions(
     row: tuple[int, int, int], length: int, dim: int
 ) -> None:
@@ -152,7 +148,6 @@ def test_every_size_is_filled_with_finite_numbers_and_a_longer_state_only_adds_p
 
 
 @given(st.lists(seeds, min_size=2, max_size=2, unique=True))
-@settings(deadline=None)
 def test_no_two_64_bit_seeds_share_their_noise(pair: list[int]) -> None:
     first, second = draw(*((seed, 0, 0) for seed in pair))
     assert not torch.equal(first, second)

@@ -379,7 +379,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(puzzle=JSON)
 def test_no_puzzle_is_an_error_of_the_servers_own(client: httpx.Client, puzzle: Any) -> None:
     response = client.post("/v1/solve", json=REQUEST | {"puzzle": puzzle, "num_trajectories": 1})

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from models.tasks import TASKS
@@ -53,7 +52,7 @@ def untimed(response: Event) -> dict[str, Any]:
 
 
 def test_both_kinds_get_the_answer_of_the_server(client: Client, server: RunningServer) -> None:
-    answered = httpx.post(f"{server.url}/v1/solve", json=QUEENS | {"puzzle": "g7 a4"}, timeout=PATIENCE)
+    answered = server.post("/v1/solve", json=QUEENS | {"puzzle": "g7 a4"})
     expected = untimed(SolveResponse.model_validate_json(answered.content))
     assert untimed(client.solve("g7 a4", **QUEENS)) == expected
     assert untimed(awaited(server.url, lambda client: client.solve({"queens": [[1, 6], [4, 0]]}, **QUEENS))) == expected

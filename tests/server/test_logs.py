@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from models.config import EVALUATION_FILE
-from tests.support import PATIENCE, RunningServer, serving, wait_for
+from tests.support import RunningServer, serving, wait_for
 
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 3, "seed": 1}
 TRACE_ID, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -56,7 +56,7 @@ def logging(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_a_request_is_one_line_that_tells_what_it_was(logging: Logging) -> None:
     headers = {"X-Request-ID": "order-66", "traceparent": TRACEPARENT}
-    response = httpx.post(f"{logging.server.url}/v1/solve", json=REQUEST, headers=headers, timeout=PATIENCE)
+    response = logging.server.post("/v1/solve", json=REQUEST, headers=headers)
     (line,) = logging.of("order-66")
     times = {name: line.pop(name) for name in ("time", "seconds", "queue_seconds", "compute_seconds")}
     assert line == {
@@ -71,8 +71,8 @@ def test_a_request_is_one_line_that_tells_what_it_was(logging: Logging) -> None:
         "model": "nqueens-8",
         "num_trajectories": 3,
     }
-    assert times["seconds"] > times["compute_seconds"] > 0
-    assert times["seconds"] > response.json()["compute_ms"] / 1e3 > 0
+    # The answer's time is taken just after the log's, and both before the request ends; they are rounded.
+    assert 0 < times["compute_seconds"] <= response.json()["compute_ms"] / 1e3 + 1e-5 < times["seconds"] + 1e-5
 
 
 @pytest.mark.parametrize("given", ["order-67", "550e8400-e29b-41d4-a716-446655440000", "a/b:c.d=+_"])
@@ -118,7 +118,7 @@ def test_an_error_of_the_servers_own_is_explained_in_the_log_alone(logging: Logg
 
 def test_probes_and_scrapes_are_not_logged(logging: Logging) -> None:
     quiet = ("/health/live", "/health/ready", "/metrics")
-    ids = [logging.server.get(f"{path}").headers["x-request-id"] for path in quiet]
+    ids = [logging.server.get(path).headers["x-request-id"] for path in quiet]
     logging.of(logging.server.get("/v1/tasks").headers["x-request-id"])
     assert not [line for line in logging.lines() if line.get("request_id") in ids]
 
@@ -167,7 +167,7 @@ def test_traces_go_where_the_standard_variables_say(checkpoint: Path, tmp_path: 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
         with serving("--model", str(checkpoint), "--log-format", "json", log=tmp_path / "log") as server:
             called, own = (
-                httpx.post(f"{server.url}/v1/solve", json=REQUEST, headers=headers, timeout=PATIENCE).headers["x-request-id"]
+                server.post("/v1/solve", json=REQUEST, headers=headers).headers["x-request-id"]
                 for headers in ({"traceparent": TRACEPARENT}, {})
             )
         collector.shutdown()  # the server has sent what it had when it stopped

@@ -80,7 +80,7 @@ def test_names_and_types_are_as_prometheus_wants_them(started: tuple[RunningServ
 def test_an_answer_is_counted(started: tuple[RunningServer, Scrape]) -> None:
     server, _ = started
     before = Scrape(server)
-    answer = httpx.post(f"{server.url}/v1/solve", json=REQUEST, timeout=PATIENCE).json()
+    answer = server.post("/v1/solve", json=REQUEST).json()
     after = Scrape(server)
 
     def grown(name: str, **labels: str) -> float:

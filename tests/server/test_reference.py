@@ -4,11 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import httpx
-
 from server.api.reference import CAUSES, EVENTS, openapi, reference
 from server.api.schemas import Problem, SolveRequest
-from tests.support import PATIENCE, RunningServer
+from tests.support import RunningServer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -37,7 +35,7 @@ def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
     options = {name: True for name in SolveRequest.model_fields if name.startswith("stream")}
     guidance = {"prune": {"keep": 0.5, "steps": [1]}}
     body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 8, "guidance": guidance, **options}
-    response = httpx.post(f"{server.url}/v1/solve", json=body, headers={"accept": "application/x-ndjson"}, timeout=PATIENCE)
+    response = server.post("/v1/solve", json=body, headers={"accept": "application/x-ndjson"})
     events = [json.loads(line) for line in response.text.splitlines()]
     assert {event["event"] for event in events} == EVENTS.keys() - {"error"}
     for event in events:

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.pruning import Prune
@@ -16,7 +16,6 @@ REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers
 """(trajectories, max_steps, step of arrival) of each request."""
 
 
-@settings(deadline=None)
 @given(
     slots=st.integers(1, 9), requests=REQUESTS, cancelled=st.sets(st.integers(0, 11)), halts=st.randoms(use_true_random=False)
 )
@@ -66,7 +65,6 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
         assert finished == trajectories if number not in gone or arrival > 10 else finished <= trajectories
 
 
-@settings(deadline=None)
 @given(slots=st.integers(1, 8), others=st.lists(st.integers(1, 1000), max_size=6), depth=st.integers(1, 5))
 def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: list[int], depth: int) -> None:
     """Every trajectory takes `depth` steps."""
@@ -153,7 +151,6 @@ def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
     return ends
 
 
-@settings(deadline=None)
 @given(courses=COURSES, prune=PRUNES, slots=st.integers(1, 40), requests=REQUESTS, order=st.randoms(use_true_random=False))
 def test_who_is_pruned_follows_from_the_requests_own_values(
     courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random

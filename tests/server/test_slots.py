@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.temperature import LONGEST, Temperature
@@ -16,7 +16,6 @@ def make_pool(slots: int) -> SlotPool:
     return SlotPool(tiny_model(), slots, TILE, torch.device("cpu"))
 
 
-@settings(deadline=None)
 @given(slots=st.integers(1, 9), actions=st.lists(st.dictionaries(st.integers(0, 8), st.integers(0, 2)), max_size=20))
 def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
     slots: int, actions: list[dict[int, int]]

@@ -3,7 +3,7 @@
 import random
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.tasks import TASKS
@@ -56,7 +56,6 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
     return ranking, sorted(collector.dropped), collector.pruned, collector.steps_run, collector.distinct_valid
 
 
-@settings(deadline=None)
 @given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from(["all", "first_valid", 0.5]))
 def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
     runs: list[tuple[int, float, int, str]], order: random.Random, stop: Stop

@@ -45,7 +45,7 @@ def test_triton_s_philox_gives_the_published_known_answers(
 
 
 @given(st.tuples(counts, counts, counts, counts), st.tuples(counts, counts))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_triton_s_philox_is_the_reference_s(counter: tuple[int, ...], key: tuple[int, int]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     c0, c1, c2, c3, k0, k1 = (torch.tensor([word]) for word in (*counter, *key))
@@ -53,7 +53,7 @@ def test_triton_s_philox_is_the_reference_s(counter: tuple[int, ...], key: tuple
 
 
 @given(st.lists(st.tuples(seeds, st.integers(0, MASK), st.integers(0, MASK)), min_size=1, max_size=3), st.data())
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_normals_are_the_reference_s_to_float32_s_precision(keys: list[tuple[int, int, int]], data: st.DataObject) -> None:
     length, dim = data.draw(st.integers(1, 9)), 4 * data.draw(st.integers(1, 40))
     seed, trajectory, transition = torch.tensor(keys).unbind(1)

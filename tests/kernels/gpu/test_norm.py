@@ -11,7 +11,7 @@ from tests.kernels.gpu.support import assert_close, dims, dtypes, generators, le
 
 
 @given(generators, st.integers(1, 3), lengths, dims, dtypes, st.sampled_from([1e-4, 1.0, 100.0]))
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_it_is_the_formula(
     generator: torch.Generator, rows: int, length: int, dim: int, dtype: torch.dtype, scale: float
 ) -> None:

@@ -57,7 +57,7 @@ def check(shown: Readout, x: Inputs, num_registers: int) -> None:
 
 
 @given(generators, st.integers(1, 4), st.integers(0, 4), st.integers(1, 80), dims, st.integers(1, 40), dtypes)
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_it_shows_what_float64_shows(
     generator: torch.Generator, rows: int, num_registers: int, tokens: int, dim: int, symbols: int, dtype: torch.dtype
 ) -> None:

@@ -11,7 +11,7 @@ from tests.kernels.gpu.support import assert_close, dtypes, generators, randn
 
 
 @given(generators, st.integers(1, 3), st.integers(1, 13), st.integers(1, 150), dtypes, st.sampled_from([-1, 1, 2]))
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_it_is_the_formula_along_either_axis(
     generator: torch.Generator, rows: int, half: int, other: int, dtype: torch.dtype, dim: int
 ) -> None:

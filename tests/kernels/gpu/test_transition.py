@@ -73,7 +73,7 @@ def in_float64(x: Guided, key: Keys, low: float, high: float) -> tuple[Tensor, T
 
 
 @given(generators, st.integers(1, 4), lengths, dims, dtypes)
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 def test_the_sample_is_the_formula(generator: torch.Generator, rows: int, length: int, dim: int, dtype: torch.dtype) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     u, mean, log_sigma = (3 * randn(generator, 3, rows, length, dim)).to(device, dtype)
@@ -86,7 +86,7 @@ def test_the_sample_is_the_formula(generator: torch.Generator, rows: int, length
 
 
 @given(generators, st.integers(1, 3), lengths, dims, st.integers(1, 140), dtypes, st.booleans(), st.booleans())
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_the_guided_transition_is_the_formula(
     generator: torch.Generator, rows: int, length: int, dim: int, hidden: int, dtype: torch.dtype, has_mean: bool, wide: bool
 ) -> None:

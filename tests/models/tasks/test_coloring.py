@@ -125,7 +125,6 @@ def test_tokens_are_the_upper_triangle_row_by_row_and_then_the_vertices() -> Non
 
 
 @given(graphs(largest=8), st.sampled_from([EIGHT, TEN]))
-@settings(deadline=None)
 def test_a_puzzle_reads_back_from_every_spelling_of_it(graph: Graph, task: Coloring) -> None:
     puzzle = graph.tokens(task)
     for spelling in (graph.spelled, graph.matrix, task.text(puzzle), task.grid(puzzle)):
@@ -136,7 +135,6 @@ def test_a_puzzle_reads_back_from_every_spelling_of_it(graph: Graph, task: Color
 
 
 @given(answered(largest=8))
-@settings(deadline=None)
 def test_an_answer_reads_back_as_its_graph_and_shows_its_colors(graph_and_colors: tuple[Graph, tuple[int, ...]]) -> None:
     graph, colors = graph_and_colors
     answer = graph.tokens(EIGHT, colors)
@@ -181,7 +179,7 @@ def test_one_vertex_is_a_puzzle(spelling: object) -> None:
 @example({"num_vertices": 8, "edges": [[2**70, 0]]})
 @example("p edge " + "9" * 5000 + " 0")
 @example("p edge 8 " + "9" * 5000 + "\ne 1 " + "9" * 5000)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
     try:
         tokens = EIGHT.parse(puzzle)
@@ -198,7 +196,6 @@ def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
 
 
 @given(st.lists(st.integers(-3, 9), min_size=36, max_size=36))
-@settings(deadline=None)
 def test_whatever_a_model_answers_can_be_shown_and_judged(garbage: list[int]) -> None:
     answer, puzzle = np.array(garbage), complete(3).tokens(EIGHT)
     EIGHT.text(answer)
@@ -319,7 +316,6 @@ def test_the_larger_model_reads_the_larger_graph() -> None:
 
 
 @given(answered())
-@settings(deadline=None)
 def test_check_and_conflicts_judge_any_colors_edge_by_edge(graph_and_colors: tuple[Graph, tuple[int, ...]]) -> None:
     graph, colors = graph_and_colors
     puzzle, answer = graph.tokens(EIGHT), graph.tokens(EIGHT, colors)
@@ -329,7 +325,6 @@ def test_check_and_conflicts_judge_any_colors_edge_by_edge(graph_and_colors: tup
 
 
 @given(graphs(), st.data())
-@settings(deadline=None)
 def test_check_refuses_a_right_answer_with_any_token_changed_but_to_a_free_color(graph: Graph, data: st.DataObject) -> None:
     puzzle = graph.tokens(EIGHT)
     colorings = graph.colorings()
@@ -362,7 +357,7 @@ def test_an_end_without_a_color_is_a_conflict() -> None:
 
 
 @given(graphs(), st.sampled_from([EIGHT, TEN]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_solutions_are_the_colorings_that_brute_force_finds_up_to_the_names_of_the_colors(graph: Graph, task: Coloring) -> None:
     solutions = task.solutions(graph.tokens(task))
     brute = {renamed(colors) for colors in graph.colorings()}
@@ -387,7 +382,6 @@ def test_four_vertices_each_joined_to_each_have_no_solution(task: Coloring) -> N
 
 
 @given(answered())
-@settings(deadline=None)
 def test_the_canonical_form_names_colors_by_first_appearance(graph_and_colors: tuple[Graph, tuple[int, ...]]) -> None:
     graph, colors = graph_and_colors
     puzzle, answer = graph.tokens(EIGHT), graph.tokens(EIGHT, colors)

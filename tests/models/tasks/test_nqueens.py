@@ -113,7 +113,6 @@ def test_the_empty_board_is_a_puzzle(empty: object) -> None:
 
 
 @given(partial_boards())
-@settings(deadline=None)
 def test_a_puzzle_reads_back_from_every_spelling_of_it(queens: dict[int, int]) -> None:
     puzzle = board(queens)
     squares = " ".join(f"{string.ascii_lowercase[column]}{8 - row}" for row, column in queens.items())
@@ -135,7 +134,7 @@ def test_an_answer_reads_back_as_its_queens(columns: tuple[int, ...]) -> None:
 @example([[[[[[]]]]]] * 8)
 @example([[float("nan")] * 8] * 8)
 @example({"queens": [[2**70, 0]]})
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
     try:
         tokens = TASK.parse(puzzle)
@@ -150,7 +149,6 @@ def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
 
 
 @given(st.sets(st.sampled_from(SQUARES), max_size=9))
-@settings(deadline=None)
 def test_queens_are_accepted_exactly_when_none_attacks_another(queens: set[tuple[int, int]]) -> None:
     peaceful = all(r != s and c != d and abs(r - s) != abs(c - d) for (r, c), (s, d) in itertools.combinations(queens, 2))
     spelled = {"queens": [[row, column] for row, column in queens]}
@@ -232,7 +230,6 @@ def test_what_is_no_spelling_at_all_is_answered_with_the_spellings(puzzle: objec
 
 
 @given(st.lists(json_values, min_size=1, max_size=8))
-@settings(deadline=None)
 def test_garbage_in_place_of_a_row_is_never_a_board(rows: list[Any]) -> None:
     assume(not all(isinstance(row, list | str) for row in rows))
     refusal([*["." * 8] * (8 - len(rows)), *rows])
@@ -277,7 +274,6 @@ def test_check_refuses_a_board_with_any_one_square_changed(columns: tuple[int, .
 
 
 @given(partial_boards())
-@settings(deadline=None)
 def test_solutions_are_the_boards_that_brute_force_leaves(queens: dict[int, int]) -> None:
     found = TASK.solutions(board(queens))
     kept = [columns for columns in WHOLE if all(columns[row] == column for row, column in queens.items())]

@@ -153,7 +153,7 @@ def test_puzzles_and_answers_read_back_from_what_is_written(size: int) -> None:
 @example([[0, 0, 0, 0, 0, "1" * 10**5]] * 6)
 @example("²" * 36)
 @example("-" * 10**5 + "x")
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
     for size in (4, 6):
         try:
@@ -321,7 +321,7 @@ def test_training_pairs_are_puzzles_with_their_only_solution(size: int) -> None:
 
 @pytest.mark.parametrize("size", TASKS)
 @given(seed=st.integers(0, 2**62))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_sampled_puzzles_and_their_images_are_never_held_out(size: int, seed: int) -> None:
     task, rng = TASKS[size], np.random.default_rng(seed)
     puzzles, _ = task.sample(rng, 64)
@@ -384,7 +384,7 @@ def test_full_boards_of_other_sizes_are_valid(size: int) -> None:
 
 @pytest.mark.parametrize("size", [6, 9])
 @given(seed=st.integers(0, 2**32), certain=st.integers(0, 81))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_nearest_board_keeps_what_is_certain(size: int, seed: int, certain: int) -> None:
     task, rng = TASKS[size], np.random.default_rng(seed)
     board = task.solver.random_boards(seed, 1)[0]

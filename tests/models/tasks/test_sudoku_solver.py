@@ -124,7 +124,7 @@ def test_the_empty_4x4_board_has_the_288_solutions_of_brute_force() -> None:
 
 
 @given(boards_4x4)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_4x4_clues_have_the_solutions_of_brute_force(clues: Tokens) -> None:
     found = SOLVERS[4].solve(clues, 1000)
     assert len(found) == len(as_set(found))
@@ -132,7 +132,6 @@ def test_any_4x4_clues_have_the_solutions_of_brute_force(clues: Tokens) -> None:
 
 
 @given(st.sampled_from(list(ALL_4X4)), st.sets(st.integers(0, 15)), st.integers(0, 300))
-@settings(deadline=None)
 def test_a_search_stops_at_its_limit(board: Tokens, blanked: set[int], limit: int) -> None:
     clues = np.where(np.isin(np.arange(16), list(blanked)), 0, board)
     assert len(SOLVERS[4].solve(clues, limit)) == min(limit, len(keeping(ALL_4X4, clues)))
@@ -179,7 +178,7 @@ def test_guesses_are_counted_as_defined(size: int, count: int) -> None:
 
 
 @given(st.sampled_from(list(ALL_4X4)), st.integers(0, 2**16 - 1), st.lists(st.integers(0, 63), max_size=40))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_completed_4x4_board_keeps_greedily_what_some_board_can_keep(board: Tokens, shown: int, wishes: list[int]) -> None:
     clues = board * (shown >> np.arange(16) & 1)
     cells, digits = np.array(wishes, dtype=np.int64) // 4, np.array(wishes, dtype=np.int64) % 4 + 1
@@ -308,7 +307,7 @@ def image(board: Tokens, symmetry: tuple[list[int], list[int], list[int], bool])
 
 @pytest.mark.parametrize("size", SOLVERS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_all_images_of_a_puzzle_have_its_hash_and_one_solution(size: int, data: st.DataObject) -> None:
     solver = SOLVERS[size]
     made = solver.minimal_puzzles(seed=data.draw(st.integers(0, 2**62)), count=1)

@@ -78,7 +78,7 @@ def targets(puzzles: Tokens, logits: Tensor, *, choosing: bool = False, seed: in
 
 
 @given(rows=st.integers(1, 12), given_queens=st.sampled_from(["", "a8", "g7 a4", "d8"]), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_rows_that_choose_are_spread_evenly_over_their_puzzle_s_solutions(rows: int, given_queens: str, seed: int) -> None:
     puzzle = TASK.parse(given_queens or {"queens": []})
     favourite = TASK.solutions(puzzle)[0]
