@@ -25,7 +25,7 @@ def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluati
     puzzles = puzzles[:limit]
     engine = Engine(EngineSettings(model=[folder]))
     (lane,) = engine.lanes.values()
-    full = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0)
+    full = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0, symmetries=False)
     still = replace(full, temperature=0.0)
 
     def served(conditions: Conditions) -> Evaluation:

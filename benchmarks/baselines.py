@@ -35,18 +35,19 @@ def checkpoint(task: str, kind: str) -> Path:
     return ZOO / task if kind == "zoo" or (kind == "gram" and not folder.exists()) else folder
 
 
-def measure(folder: Path, samples: int, limit: int | None) -> tuple[int, list[Evaluation]]:
+def measure(folder: Path, samples: int, limit: int | None, *, symmetries: bool) -> tuple[int, list[Evaluation]]:
     """The number of parameters, and one evaluation for each test set, of trajectories of equal depth.
 
-    Halting is no part of the comparison. The trajectories of a deterministic model are all the same, so one is enough.
+    Halting is no part of the comparison. Without symmetries the trajectories of a deterministic model are all the same, so
+    one is enough.
     """
     config = read_config(folder)
     task = TASKS[config.task]
     (lane,) = Engine(EngineSettings(model=[folder])).lanes.values()
-    count = 1 if config.model.guidance == "none" else samples
+    count = samples if symmetries or config.model.guidance != "none" else 1
     evaluations = []
     for name, test_set in task.test_sets.items():
-        conditions = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0)
+        conditions = Conditions(name, temperature=1.0, max_steps=_DEPTH, seed=0, symmetries=symmetries)
         puzzles = spread(test_set, limit)
         drawn = draw_without_halting(lane, task, conditions, puzzles, count)[_DEPTH]
         evaluations.append(evaluate(judge(task, conditions, puzzles, drawn)))
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=_TASKS, help="default: all")
     parser.add_argument("--samples", type=int, default=20, help="trajectories per puzzle; default: %(default)s")
     parser.add_argument("--puzzles", type=int, help="so many of each test set, evenly through it; default: all")
+    parser.add_argument("--symmetries", action="store_true", help="each sample sees another image of the puzzle")
     arguments = parser.parse_args()
     rows = []
     for task in arguments.tasks:
@@ -70,7 +72,7 @@ def main() -> None:
             if not (folder / WEIGHTS_FILE).exists():
                 rows.append([task, title, updates, "not trained", *[""] * (2 + len(_FIGURES))])
                 continue
-            parameters, evaluations = measure(folder, arguments.samples, arguments.puzzles)
+            parameters, evaluations = measure(folder, arguments.samples, arguments.puzzles, symmetries=arguments.symmetries)
             for e in evaluations:
                 shares = [f"{getattr(e, figure):.1%}" for figure in _FIGURES]
                 conflicts = f"{e.conflicts:,}"

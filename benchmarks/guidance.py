@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=80, help="trajectories per puzzle; default: %(default)s")
     parser.add_argument("--max-steps", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--temperature", type=json.loads, default=1.0, help="or a list, as in the API; default: %(default)s")
+    parser.add_argument("--no-symmetries", action="store_true", help="all trajectories see the puzzle as it is")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="file to write the curves to")
     arguments = parser.parse_args()
@@ -135,6 +136,7 @@ def main() -> None:
         num_trajectories=arguments.samples,
         max_steps=arguments.max_steps,
         temperature=arguments.temperature,
+        symmetries=not arguments.no_symmetries,
         seed=arguments.seed,
     )
     points = measure(arguments.checkpoint, puzzles, options)
@@ -144,7 +146,7 @@ def main() -> None:
     print(f"{model_name(arguments.checkpoint)}, {len(puzzles)} puzzles of {name!r}, {sampling}\n")
     print(curve_table(points), comparison_table(points), sep="\n\n")
     if arguments.json:
-        sampled = options.model_dump(include={"num_trajectories", "max_steps", "temperature", "seed"})
+        sampled = options.model_dump(include={"num_trajectories", "max_steps", "temperature", "symmetries", "seed"})
         result = {"model": model_name(arguments.checkpoint), "set": name, "puzzles": len(puzzles), **sampled}
         arguments.json.write_text(json.dumps({**result, "points": [asdict(p) for p in points]}, indent=2) + "\n")
 

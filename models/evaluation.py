@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.tasks import Task, Tokens, cell_entropy
-from models.temperature import Temperature
+from models.temperature import Temperature, spelled
 
 WIDTHS = (1, 2, 5, 10, 20)
 """The numbers of trajectories per puzzle, K, at which curves are drawn."""
@@ -36,6 +36,7 @@ class Conditions:
     temperature: Temperature
     max_steps: int
     seed: int
+    symmetries: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Evaluation(BaseModel):
     temperature: Temperature
     max_steps: int
     seed: int
+    symmetries: bool
     single: float = Field(description="a single trajectory is valid")
     lprm: float = Field(description="the trajectory that the LPRM scores highest is valid")
     majority: float = Field(description="the most frequent answer is valid")
@@ -78,6 +80,13 @@ class Evaluation(BaseModel):
     coverage_limit: float = Field(description="the same for as many draws uniform over the valid answers")
     auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
     mean_steps: float = Field(description="supervision steps to the halt")
+    command: str = Field("", description="what measures this again")
+
+    @property
+    def title(self) -> str:
+        """What was measured of, and how."""
+        how = f"temperature {spelled(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
+        return f"{self.puzzles} {self.test_set}, {how}"
 
 
 class Stratum(Evaluation):
@@ -95,6 +104,7 @@ class Generation(BaseModel):
     temperature: Temperature
     max_steps: int
     seed: int
+    symmetries: bool
     samples: int
     valid: float = Field(description="a single trajectory is a valid board")
     distinct: int = Field(description="different boards among the valid ones")
@@ -110,6 +120,7 @@ class Generation(BaseModel):
     entropy_limit: float = Field(description="the same of uniform boards")
     auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
     mean_steps: float = Field(description="supervision steps to the halt")
+    command: str = Field("", description="what measures this again")
 
 
 class Curves(BaseModel):
@@ -207,6 +218,7 @@ def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -
         temperature=conditions.temperature,
         max_steps=conditions.max_steps,
         seed=conditions.seed,
+        symmetries=conditions.symmetries,
         samples=len(samples),
         valid=float(valid.mean()),
         distinct=len(counts),

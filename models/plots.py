@@ -10,13 +10,12 @@ from matplotlib.ticker import PercentFormatter
 
 from models.evaluation import Curves, Evaluation
 from models.tasks import Task
-from models.temperature import spelled
 
 _COLORS = {"lprm": "tab:blue", "majority": "tab:orange", "any": "tab:green", "coverage": "tab:red", "coverage_limit": "tab:red"}
 
 
 def plot_by_samples(task: Task, curves: Curves, path: Path) -> None:
-    """Accuracy and coverage against K, at the first temperature; a panel for each test set."""
+    """Accuracy and coverage against K, at the first temperature; a panel for each test set, with symmetries and without."""
     temperature = curves.by_samples[0].temperature
     # Of a puzzle with one solution the coverage is whether any sample is valid, and its limit is 1.
     figures = ["any", "majority", "lprm", *([] if task.one_solution else ["coverage", "coverage_limit"])]
@@ -46,15 +45,15 @@ def plot_by_depth(task: Task, curves: Curves, path: Path) -> None:
 
 
 def _panels(evaluations: list[Evaluation]) -> tuple[Figure, list[tuple[Axes, list[Evaluation]]]]:
-    """A figure with axes for each test set, which stand together in `evaluations`."""
-    sets = [list(group) for _, group in itertools.groupby(evaluations, lambda evaluation: evaluation.test_set)]
+    """A figure with axes for each test set and way to sample it, whose evaluations stand together."""
+    sets = [list(group) for _, group in itertools.groupby(evaluations, lambda evaluation: evaluation.title)]
     figure = Figure(figsize=(5 * len(sets), 3.5), layout="constrained")
     row = figure.subplots(1, len(sets), squeeze=False)[0]
     return figure, list(zip(row, sets, strict=True))
 
 
 def _finish(axes: Axes, evaluation: Evaluation, label: str, ticks: list[int]) -> None:
-    axes.set_title(f"{evaluation.puzzles} {evaluation.test_set}, temperature {spelled(evaluation.temperature)}")
+    axes.set_title(evaluation.title)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel(label)

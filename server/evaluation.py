@@ -1,5 +1,6 @@
 """`gram eval`: held-out puzzles and the empty input through the engine that serves, so that it measures what is served."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,19 +44,22 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> Figures:
 
 
 def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[Evaluation], Curves]:
-    """One evaluation for each test set and temperature, and the curves."""
+    """One evaluation for each test set and way to sample it, and the curves."""
     (lane,) = engine.lanes.values()
     evaluations, curves = [], Curves()
     for name, test_set in task.test_sets.items():
-        puzzles = test_set[: options.limit]
-        for temperature in options.temperatures:
-            conditions = Conditions(name, temperature, options.max_steps, options.seed)
+        puzzles = spread(test_set, options.puzzles)[: options.limit]
+        for symmetries, temperature in itertools.product(options.symmetries, options.temperatures):
+            conditions = Conditions(name, temperature, options.max_steps, options.seed, symmetries)
             judged = judge(task, conditions, puzzles, draw(engine, task, conditions, puzzles, options.samples))
             evaluations.append(evaluate(judged))
             curves.by_samples += evaluate_widths(judged)
             curves.by_trait += evaluate_traits(task, puzzles, judged)
+        if not options.grid_puzzles:
+            continue
         puzzles = spread(puzzles, options.grid_puzzles)
-        conditions = Conditions(name, 1.0, options.grid_depth or task.evaluation_depth, options.seed)
+        depth = options.grid_depth or task.evaluation_depth
+        conditions = Conditions(name, 1.0, depth, options.seed, options.symmetries[0])
         for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
             curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
     return evaluations, curves
@@ -68,12 +72,12 @@ def spread(puzzles: Tokens, count: int | None) -> Tokens:
 
 
 def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Generation]:
-    """The figures of boards from the empty input, for each temperature. They are those of one request to generate so many."""
+    """The figures of boards from the empty input, for each way to sample. They are those of one request to generate so many."""
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
     count = min(options.boards, options.limit or options.boards)
     generations = []
-    for temperature in options.temperatures:
-        conditions = Conditions("empty input", temperature, options.max_steps, options.seed)
+    for symmetries, temperature in itertools.product(options.symmetries, options.temperatures):
+        conditions = Conditions("empty input", temperature, options.max_steps, options.seed, symmetries)
         (samples,) = draw(engine, task, conditions, task.blank[None], count)
         generations.append(evaluate_boards(task, conditions, samples))
     return generations
@@ -85,6 +89,7 @@ def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, co
         num_trajectories=count,
         max_steps=conditions.max_steps,
         temperature=conditions.temperature,
+        symmetries=conditions.symmetries,
         seed=conditions.seed,
     )
     drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {spelled(conditions.temperature)}")
@@ -102,22 +107,29 @@ def draw_without_halting(
     with tqdm(total=len(trajectories) * depths[-1], desc=title, unit="step") as bar:
         for first in range(0, len(trajectories), lane.num_slots):
             chunk = trajectories[first : first + lane.num_slots]
-            lane.pool.place(
-                [
-                    Start(slot, puzzles[i].astype(np.uint8).tobytes(), conditions.seed + i, index, conditions.temperature)
-                    for slot, (i, index) in enumerate(chunk)
-                ]
-            )
+            starts = [
+                Start(
+                    slot,
+                    puzzles[i].astype(np.uint8).tobytes(),
+                    conditions.seed + i,
+                    index,
+                    conditions.temperature,
+                    symmetries=conditions.symmetries,
+                )
+                for slot, (i, index) in enumerate(chunk)
+            ]
+            lane.pool.place(lane.views.show(starts))
             for depth in range(1, depths[-1] + 1):
                 observed = lane.runner.step(lane.pool)
                 bar.update(len(chunk))
                 if depth not in samples:
                     continue
+                answers = lane.views.answers(lane.pool.slots, observed.answer)
                 for slot, answer, score, finite in zip(
-                    lane.pool.slots, observed.answer, observed.score.tolist(), observed.finite, strict=True
+                    lane.pool.slots, answers, observed.score.tolist(), observed.finite, strict=True
                 ):
                     puzzle, _ = chunk[slot]
-                    drawn = _sample(task, answer.tobytes(), score, depth) if finite else _sample(task, None, 0.0, depth)
+                    drawn = _sample(task, answer, score, depth) if finite else _sample(task, None, 0.0, depth)
                     samples[depth][puzzle].append(drawn)
             lane.pool.release(range(len(chunk)))
     return samples

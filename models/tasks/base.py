@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from models.tasks.symmetry import Symmetries
+
 Tokens = NDArray[np.int64]
 """Puzzle or answer as symbols; [N], or [..., N] for several."""
 
@@ -97,6 +99,15 @@ class Task(ABC):
     def canonical(self, answer: Tokens) -> Tokens:
         """The answer [N] in the form that all answers of the same meaning share, so that equal ones can be counted."""
         return answer
+
+    num_draws: int = 0
+    """Uniform draws that make a symmetry."""
+
+    def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:  # noqa: ARG002
+        """For each of the puzzles [B, N] a random symmetry, from draws [B, num_draws] in [0, 1): under it the puzzle is as
+        likely in training as it is. Without one that is known, what leaves all as it is.
+        """
+        return Symmetries.identity(len(puzzles), self.seq_len, self.vocab_size)
 
     def strata(self, puzzle: Tokens) -> dict[str, str]:  # noqa: ARG002
         """The band of the puzzle [N] by each trait that evaluation breaks down by. A band begins with a number: "5-19"."""

@@ -3,6 +3,7 @@
 import re
 import reprlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
@@ -10,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_name
+from models.tasks.symmetry import Symmetries, Words, mix
 
 NO_EDGE, EDGE, TO_COLOR, ABSENT, *COLORS = range(7)
 _PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+[0-9]+")
 _EDGE = re.compile(r"e\s+([0-9]{1,9})\s+([0-9]{1,9})")
 
-Words = NDArray[np.uint64]
 """Sets of positions of a puzzle, one bit for each."""
 
 _Propose = Callable[[np.random.Generator, int], Tokens]
@@ -47,6 +48,7 @@ class Coloring(Task):
         self.num_pairs = num_vertices * (num_vertices - 1) // 2
         self.seq_len = self.num_pairs + num_vertices
         self.paper = paper
+        self.num_draws = num_vertices
         self._pairs = np.triu_indices(num_vertices, k=1)
         edges = [(i, j) for i, j in np.transpose(self._pairs).tolist() if (j - i) % 3 == 1]
         example = self._puzzle(num_vertices, edges)
@@ -114,6 +116,15 @@ class Coloring(Task):
         _, first, color = np.unique(vertices[colored], return_index=True, return_inverse=True)
         vertices[colored] = COLORS[0] + np.argsort(np.argsort(first))[color]
         return canonical
+
+    def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:
+        """The vertices in another order, the absent ones still last."""
+        order = np.argsort(draws + (puzzles[:, self.num_pairs :] == ABSENT), axis=1)
+        first, second = self._pairs
+        place = np.zeros((self.num_vertices, self.num_vertices), dtype=np.int64)
+        place[first, second] = place[second, first] = np.arange(self.num_pairs)
+        cells = np.concatenate([place[order[:, first], order[:, second]], self.num_pairs + order], axis=1)
+        return replace(super().symmetries(puzzles, draws), cells=cells)
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Training pairs, both [count, N]: graphs drawn afresh, each with one of its canonical solutions, all as likely."""
@@ -250,18 +261,11 @@ def isomorphism_hash(adjacency: Tokens) -> Words:
     Colour refinement of pairs of vertices (Weisfeiler-Leman, two-dimensional): a pair's label takes in, for each third
     vertex, the labels of the pairs to it. Sums do not depend on the order of the vertices, and all is exact.
     """
-    labels = _mix(adjacency.astype(np.uint64) + np.uint64(2) * np.eye(adjacency.shape[-1], dtype=np.uint64))
+    labels = mix(adjacency.astype(np.uint64) + np.uint64(2) * np.eye(adjacency.shape[-1], dtype=np.uint64))
     for _ in range(3):
         triangles = labels[:, :, None, :] + np.uint64(3) * labels[:, None, :, :]
-        labels = _mix(labels + np.sum(_mix(triangles), axis=-1))
-    return _mix(np.sum(labels, axis=(1, 2)))
-
-
-def _mix(words: Words) -> Words:
-    """A one-to-one scrambling of 64-bit words, elementwise (the last step of SplitMix64)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+        labels = mix(labels + np.sum(mix(triangles), axis=-1))
+    return mix(np.sum(labels, axis=(1, 2)))
 
 
 def _word(puzzles: Tokens) -> Words:

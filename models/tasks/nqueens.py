@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import re
 import string
+from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from models.tasks.base import PuzzleError, Task, Tokens, cell_name
+from models.tasks.symmetry import Symmetries
 
 UNKNOWN, EMPTY, QUEEN = range(3)
 _QUEEN_SYMBOLS = "Qq1*"
@@ -28,6 +30,7 @@ class NQueens(Task):
     """
 
     vocab_size = 3
+    num_draws = 1
     benchmark_given = (1, 2, 3)
     benchmark_share = 0.9
 
@@ -94,6 +97,10 @@ class NQueens(Task):
 
     def solutions(self, puzzle: Tokens) -> Tokens:
         return self.boards[self._queens[:, puzzle == QUEEN].all(axis=1)]
+
+    def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:
+        """The board's rotations and mirror images."""
+        return replace(super().symmetries(puzzles, draws), cells=self._images[(draws[:, 0] * len(self._images)).astype(int)])
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         benchmark, others = self._benchmark_split[0], self._other_puzzles
@@ -176,10 +183,13 @@ class NQueens(Task):
 
     def _orbits(self, puzzles: NDArray[np.uint8]) -> list[bytes]:
         """For each puzzle [n, N] the smallest of its eight symmetric images, which names its orbit."""
-        boards = puzzles.reshape(-1, self.size, self.size)
-        sides = boards, boards.transpose(0, 2, 1)
-        images = [np.rot90(side, turns, axes=(1, 2)).reshape(puzzles.shape) for side in sides for turns in range(4)]
-        return [min(image[i].tobytes() for image in images) for i in range(len(puzzles))]
+        return [min(image.tobytes() for image in puzzle[self._images]) for puzzle in puzzles]
+
+    @cached_property
+    def _images(self) -> Tokens:
+        """The square that each square of the board's eight images shows [8, N]."""
+        board = np.arange(self.seq_len).reshape(self.size, self.size)
+        return np.stack([np.rot90(side, turns).ravel() for side in (board, board.T) for turns in range(4)])
 
     def _rows(self, board: Tokens) -> list[str]:
         return ["".join(_QUEEN_SYMBOLS[0] if square == QUEEN else _BLANK_SYMBOLS[0] for square in row) for row in board]

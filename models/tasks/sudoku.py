@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from models.tasks.base import PuzzleError, Task, Tokens, cell_name
+from models.tasks.symmetry import Symmetries
 
 if TYPE_CHECKING:
     from models.tasks.sudoku_solver import Minimal, Solver
@@ -89,6 +90,9 @@ class Sudoku(Task):
         self.seq_len = size * size
         self.vocab_size = size + 1
         self.paper = paper
+        lines = (size // self.box_rows, size, size // self.box_columns, size)
+        self._draws = (size, *lines, *([1] if self.box_rows == self.box_columns else []))
+        self.num_draws = sum(self._draws)
         self.evaluation_depth = kind.evaluation_depth
         cells = np.arange(self.seq_len).reshape(size, size)
         boxes = cells.reshape(size // self.box_rows, self.box_rows, size // self.box_columns, self.box_columns)
@@ -251,17 +255,20 @@ class Sudoku(Task):
 
     def images(self, rng: np.random.Generator, boards: Tokens) -> Tokens:
         """Random symmetric images of boards [B, K, N]: for each of the B one symmetry, for all its K boards."""
-        count, size = len(boards), self.size
-        digits = np.zeros((count, 1, size + 1), dtype=np.int64)
-        digits[:, 0, 1:] = rng.random((count, size)).argsort(1) + 1
-        renamed = np.take_along_axis(digits, boards.reshape(count, 1, -1), axis=2)
-        grids = renamed.reshape(*boards.shape[:2], size, size)
-        rows, columns = _line_order(rng, count, size, self.box_rows), _line_order(rng, count, size, self.box_columns)
-        grids = np.take_along_axis(grids, rows[:, None, :, None], axis=2)
-        grids = np.take_along_axis(grids, columns[:, None, None, :], axis=3)
-        if self.box_rows == self.box_columns:
-            grids = np.where(rng.random((count, 1, 1, 1)) < 0.5, grids, grids.swapaxes(2, 3))
-        return grids.reshape(boards.shape)
+        draws = np.concatenate([rng.random((len(boards), count)) for count in self._draws], axis=1)
+        symmetries = self.symmetries(boards[:, 0], draws)
+        return np.stack([symmetries.image(board) for board in boards.swapaxes(0, 1)], axis=1)
+
+    def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:  # noqa: ARG002
+        """Other names for the digits; the bands, the rows in a band, the stacks and their columns in another order; and, where
+        boxes are square, the board transposed.
+        """
+        digits, bands, rows, stacks, columns, *mirrored = np.split(draws, np.cumsum(self._draws)[:-1], axis=1)
+        symbols = np.concatenate([np.full((len(draws), 1), BLANK), digits.argsort(1) + 1], axis=1)
+        cells = _line_order(bands, rows)[:, :, None] * self.size + _line_order(stacks, columns)[:, None, :]
+        if mirrored:
+            cells = np.where(mirrored[0][:, :, None] < 0.5, cells, cells.swapaxes(1, 2))
+        return Symmetries(cells.reshape(len(draws), self.seq_len), symbols)
 
     def _draw(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Pairs [count, N] of the training distribution before the held-out puzzles are refused."""
@@ -382,11 +389,11 @@ def add_clues(rng: np.random.Generator, puzzles: Tokens, boards: Tokens, clues: 
     return np.where(order.argsort(axis=1).argsort(axis=1) < clues[:, None], boards, BLANK)
 
 
-def _line_order(rng: np.random.Generator, count: int, size: int, thickness: int) -> Tokens:
-    """Random orders [count, size] of rows or columns that keep together the `thickness` of each band or stack."""
-    bands = rng.random((count, size // thickness, 1)).argsort(1)
-    lines = rng.random((count, size // thickness, thickness)).argsort(2)
-    return (bands * thickness + lines).reshape(count, size)
+def _line_order(bands: NDArray[np.float64], lines: NDArray[np.float64]) -> Tokens:
+    """Orders of rows or columns [B, n], drawn by bands or stacks [B, m] and by the lines in each of them [B, n]."""
+    within = lines.reshape(*bands.shape, -1).argsort(2)
+    order: Tokens = bands.argsort(1)[:, :, None] * within.shape[2] + within
+    return order.reshape(lines.shape)
 
 
 def _shown(value: object) -> str:

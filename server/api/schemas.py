@@ -99,6 +99,11 @@ class Options(BaseModel):
         description="scales sigma; above 1 finds more solutions, each less surely. A list: that of each supervision step, its "
         "last one also of those after it; no trajectory halts before the list's end",
     )
+    symmetries: bool = Field(
+        True,
+        description="each trajectory sees another image of the puzzle under the task's symmetries, and its answer is turned "
+        "back, for what the model prefers and where it fails differ between images; false: all see the puzzle as it is",
+    )
     select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
@@ -130,6 +135,7 @@ class Options(BaseModel):
             max_steps=self.max_steps,
             seed=seed,
             temperature=self.temperature,
+            symmetries=self.symmetries,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
             watch=WATCHED if watch else 0,
         )

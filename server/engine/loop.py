@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from models.checkpoint import fingerprint, load_checkpoint
-from models.config import CheckpointError
+from models.config import CheckpointError, read_config
 from models.gram import GRAM
+from models.tasks import TASKS, Task
 from models.temperature import listed
 from server import logs
 from server.engine.calibration import calibrate
@@ -50,6 +51,7 @@ from server.engine.messages import (
 from server.engine.runner import Observed, Runner
 from server.engine.scheduler import Observation, Scheduler
 from server.engine.slots import Start
+from server.engine.views import Views
 from server.settings import DeviceError, EngineSettings, model_name
 
 _log = logging.getLogger("gram")
@@ -63,6 +65,7 @@ class Lane:
     """One model in the engine: its runner, its slots and their scheduler."""
 
     name: str
+    task: Task
     runner: Runner
     num_slots: int
     submitted: dict[int, tuple[Submit, float]] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Lane:
     def __post_init__(self) -> None:
         self.pool = self.runner.pool(self.num_slots)
         self.scheduler = Scheduler(self.num_slots)
+        self.views = Views(self.task, self.num_slots)
         self._starts: list[Start] = []
         self._started: dict[int, float] = {}
 
@@ -96,7 +100,8 @@ class Lane:
             message, submitted_at = self.submitted[request]
             if index == message.first_trajectory:
                 self._started[request] = time.monotonic() - submitted_at
-            self._starts.append(Start(slot, message.puzzle, message.seed, index, message.temperature, message.max_steps))
+            keys = message.seed, index, message.temperature
+            self._starts.append(Start(slot, message.puzzle, *keys, message.max_steps, message.symmetries))
         return self.scheduler.running
 
     def launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
@@ -123,7 +128,7 @@ class Lane:
     def _launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
         starts, self._starts = self._starts, []
         started, self._started = self._started, {}
-        self.pool.place(starts)
+        self.pool.place(self.views.show(starts))
         wait = self.runner.launch(self.pool)
 
         def finish() -> StepReport:
@@ -133,11 +138,10 @@ class Lane:
             shown = dict(zip(rows, map(Observation, scores, observed.retires.tolist(), observed.finite.tolist()), strict=True))
             finished = []
             ended = self.scheduler.step(shown)
-            for slot, request, index, steps, pruned in ended:
-                row = rows[slot]
-                finite = bool(observed.finite[row])
-                answer = observed.answer[row].tobytes() if finite and not pruned else None
-                finished.append(Trajectory(request, index, steps, scores[row] if finite else 0.0, answer, pruned))
+            for (slot, request, index, steps, pruned), answer in zip(ended, self._answers(ended, rows, observed), strict=True):
+                _, _, finite = shown[slot]
+                score = scores[rows[slot]] if finite else 0.0
+                finished.append(Trajectory(request, index, steps, score, answer if finite and not pruned else None, pruned))
                 if not self.scheduler.holds(request):
                     self._forget(request)
             shows = self._watch(rows, observed) if self.watched else []
@@ -148,11 +152,16 @@ class Lane:
 
     def _watch(self, rows: Mapping[int, int], observed: Observed) -> list[Step]:
         """What the trajectories that go on show, of requests that watch."""
+        shown = [running for running in self.scheduler.trajectories if running[2] < self.watched.get(running[1], 0)]
         return [
-            Step(request, index, steps, float(observed.score[rows[slot]]), observed.answer[rows[slot]].tobytes())
-            for slot, request, index, steps in self.scheduler.trajectories
-            if index < self.watched.get(request, 0)
+            Step(request, index, steps, float(observed.score[rows[slot]]), answer)
+            for (slot, request, index, steps), answer in zip(shown, self._answers(shown, rows, observed), strict=True)
         ]
+
+    def _answers(self, of: Sequence[tuple[int, ...]], rows: Mapping[int, int], observed: Observed) -> list[bytes]:
+        """What decoding gives of these trajectories, the first number of each its slot, as answers to the puzzle as written."""
+        slots = [slot for slot, *_ in of]
+        return self.views.answers(slots, observed.answer[[rows[slot] for slot in slots]])
 
     def _end(self, requests: Set[int], error: RuntimeError, lap: Callable[[], float]) -> StepReport:
         """End the requests of a step that the memory did not hold. Raises any other error again."""
@@ -184,14 +193,14 @@ class Lane:
         self.watched.pop(request, None)
 
 
-def _lanes(runners: Mapping[str, Runner], slots: int, *, fewer: bool) -> dict[str, Lane]:
-    """A lane for each runner. Where the memory can't hold the slots, half as many are tried if `fewer` may do.
+def _lanes(runners: Mapping[str, tuple[Task, Runner]], slots: int, *, fewer: bool) -> dict[str, Lane]:
+    """A lane for each runner of a task. Where the memory can't hold the slots, half as many are tried if `fewer` may do.
 
     Raises DeviceError where nothing fits.
     """
     while True:
         try:
-            return {name: Lane(name, runner, slots) for name, runner in runners.items()}
+            return {name: Lane(name, task, runner, slots) for name, (task, runner) in runners.items()}
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -244,13 +253,13 @@ class Engine:
         known = known or {}
         torch.set_num_threads(1)  # a tile is one thread's; see runner.py
         place = self.placement = resolve(settings, number)
-        models: dict[str, GRAM] = {}
+        models: dict[str, tuple[Task, GRAM]] = {}
         self.fingerprints: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         for folder in settings.model:
             name = model_name(folder)
             try:
-                model, loaded = self._read(folder)
+                task, model, loaded = self._read(folder)
                 if known.get(name, loaded) != loaded:
                     raise CheckpointError(f"{folder}: its files are not those that were served before")
             except (CheckpointError, OSError) as error:
@@ -258,12 +267,12 @@ class Engine:
                     raise
                 self.missing[name] = str(error)
                 continue
-            models[name], self.fingerprints[name] = model, loaded
+            models[name], self.fingerprints[name] = (task, model), loaded
         if calibrated and place.device.type == "cpu" and models:
-            first = next(iter(models.values()))
+            _, first = next(iter(models.values()))
             place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
         self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
-        runners = {name: self._runner(model) for name, model in models.items()}
+        runners = {name: (task, self._runner(model)) for name, (task, model) in models.items()}
         self.lanes = _lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
@@ -314,8 +323,8 @@ class Engine:
         """Take a model more, with as many slots as the others have."""
         name = model_name(folder)
         try:
-            model, loaded = self._read(folder)
-            (lane,) = _lanes({name: self._runner(model)}, self.placement.slots, fewer=False).values()
+            task, model, loaded = self._read(folder)
+            (lane,) = _lanes({name: (task, self._runner(model))}, self.placement.slots, fewer=False).values()
             lane.warm_up()
         except (CheckpointError, DeviceError, OSError, RuntimeError) as error:
             return NotLoaded(name, str(error))
@@ -328,10 +337,10 @@ class Engine:
         if self.placement.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _read(self, folder: Path) -> tuple[GRAM, str]:
-        """The checkpoint's model and its fingerprint. Raises CheckpointError, OSError."""
+    def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
+        """The checkpoint's task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
-        return model, fingerprint(folder)  # after the load: what was loaded was no older
+        return TASKS[read_config(folder).task], model, fingerprint(folder)  # after the load: what was loaded was no older
 
     def _runner(self, model: GRAM) -> Runner:
         """What runs it on this device."""

@@ -15,6 +15,7 @@ from server.engine.pruning import Prune
 class Submit(msgspec.Struct, tag=True, frozen=True):
     """Run trajectories first_trajectory .. num_trajectories - 1 of a request.
 
+    `symmetries`: each sees an image of the puzzle; what is reported of it is turned back.
     `suspect`: it may be what an engine died of. While the engine has such a request, it says what it steps: see Stepping.
     `watch`: so many of its trajectories, the first ones, are reported after each step too.
     """
@@ -26,6 +27,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     max_steps: int
     seed: int
     temperature: Temperature
+    symmetries: bool = False
     first_trajectory: int = 0
     prune: Prune | None = None
     suspect: bool = False

@@ -16,7 +16,9 @@ _FOREVER = 2**31
 
 
 class Start(NamedTuple):
-    """A trajectory to start in a slot: its puzzle as bytes, a symbol each, what keys its noise, and how long it may run."""
+    """A trajectory to start in a slot: its puzzle as bytes, a symbol each, what keys its noise, how long it may run, and
+    whether it is to see an image of the puzzle.
+    """
 
     slot: int
     puzzle: bytes
@@ -24,6 +26,7 @@ class Start(NamedTuple):
     trajectory: int
     temperature: Temperature
     max_steps: int = _FOREVER
+    symmetries: bool = False
 
 
 @dataclass
@@ -108,7 +111,7 @@ class SlotPool:
         new: list[tuple[int, bytes]] = []
         keys = []
         transitions = self._model.config.transitions
-        for slot, puzzle, seed, trajectory, _, max_steps in starts:
+        for slot, puzzle, seed, trajectory, _, max_steps, _ in starts:
             if slot in self._row_of:
                 raise ValueError(f"slot {slot} is taken")
             encoded = self._encoded.get(puzzle)

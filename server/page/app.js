@@ -95,7 +95,7 @@ async function randomPuzzle() {
 
 // --- the link: what the fields hold, in the part of the address that is not sent to any server
 
-const LINKED = ["mode", "task", "puzzle", "seed", "k", "depth", "temperature", "guidance", "stop"];
+const LINKED = ["mode", "task", "puzzle", "seed", "k", "depth", "temperature", "symmetries", "guidance", "stop"];
 
 function link(seed) {
   const values = new URLSearchParams();
@@ -128,6 +128,7 @@ function request() {
     task: field.task.value,
     max_steps: field.depth.valueAsNumber,
     temperature: field.temperature.valueAsNumber,
+    symmetries: field.symmetries.value === "true",
     guidance: field.guidance.value === "prune" ? PRUNE : "none",
     stop: field.stop.value,
     stream: true,

@@ -57,6 +57,7 @@ def test_the_hand_computed_example() -> None:
             "temperature": 1.5,
             "max_steps": 16,
             "seed": 7,
+            "symmetries": True,
             "single": (2 / 3 + 1 / 3) / 2,
             "lprm": (1 + 0) / 2,  # the second puzzle's highest score is that of a wrong answer
             "majority": (1 + 0) / 2,
@@ -66,6 +67,7 @@ def test_the_hand_computed_example() -> None:
             "coverage_limit": (1 - (3 / 4) ** 3 + 1) / 2,
             "auroc": 5 / 9,  # 0.9 and 0.8 each beat 0.05 and 0.2; 0.1 beats 0.05
             "mean_steps": 48 / 6,
+            "command": "",
         }
     )
 
@@ -150,6 +152,7 @@ def test_the_hand_computed_boards() -> None:
             "temperature": 1.5,
             "max_steps": 16,
             "seed": 7,
+            "symmetries": True,
             "samples": 4,
             "valid": 3 / 4,
             "distinct": 2,
@@ -160,6 +163,7 @@ def test_the_hand_computed_boards() -> None:
             "entropy_limit": np.mean([-p * log(p) - (1 - p) * log(1 - p) for p in queens]),
             "auroc": 1 / 3,  # 0.9 beats 0.4; 0.3 and 0.2 do not
             "mean_steps": 24 / 4,
+            "command": "",
         }
     )
 

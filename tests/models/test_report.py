@@ -1,5 +1,6 @@
 """The files that `gram eval` writes, from made-up samples."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -23,14 +24,14 @@ from models.evaluation import (
     evaluate_widths,
     judge,
 )
-from models.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, save, zoo_table
+from models.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, save, saved, zoo_table
 from models.tasks import TASKS, Task
 
 GENERATED = {"evaluation.json", "evaluation.md"}
 FILES = GENERATED | {"curves.json", "by-samples.svg", "by-depth.svg"}
 
 
-def solved(task: Task) -> Figures:
+def solved(task: Task, *, symmetries: bool = True) -> Figures:
     """Ten puzzles, twenty samples each; the deeper, the more of them are right. Two test sets, two temperatures."""
     rng = np.random.default_rng(0)
     puzzles = task.held_out[:10]
@@ -42,7 +43,7 @@ def solved(task: Task) -> Figures:
                 [Sample(rng.choice(found) if rng.random() < depth / 16 else puzzle, rng.random(), depth) for _ in range(20)]
                 for puzzle, found in zip(puzzles, solutions, strict=True)
             ]
-            judged = judge(task, Conditions(test_set, temperature, depth, 0), puzzles, samples)
+            judged = judge(task, Conditions(test_set, temperature, depth, 0, symmetries), puzzles, samples)
             if depth > 1:
                 evaluations.append(evaluate(judged))
                 curves.by_samples += evaluate_widths(judged)
@@ -51,7 +52,7 @@ def solved(task: Task) -> Figures:
     return Figures(evaluations, curves)
 
 
-def generated(task: Task) -> Figures:
+def generated(task: Task, *, symmetries: bool = True) -> Figures:
     """Thirty boards at each of two temperatures: a tenth of them are wrong, then a half."""
     rng = np.random.default_rng(0)
     assert task.blank is not None
@@ -59,12 +60,12 @@ def generated(task: Task) -> Figures:
     generations = []
     for temperature, wrong in ((1.0, 3), (2.0, 15)):
         samples = [Sample(task.blank if i < wrong else rng.choice(boards), rng.random(), 1 + i % 4) for i in range(30)]
-        generations.append(evaluate_boards(task, Conditions("empty input", temperature, 16, 0), samples))
+        generations.append(evaluate_boards(task, Conditions("empty input", temperature, 16, 0, symmetries), samples))
     return Figures(generations=generations)
 
 
-def both(task: Task) -> Figures:
-    return replace(solved(task), generations=generated(task).generations)
+def both(task: Task, *, symmetries: bool = True) -> Figures:
+    return replace(solved(task, symmetries=symmetries), generations=generated(task, symmetries=symmetries).generations)
 
 
 def cells(text: str) -> list[list[str]]:
@@ -114,10 +115,12 @@ def test_the_tables_have_the_figures(tmp_path: Path) -> None:
     report = (tmp_path / REPORT_FILE).read_text()
     rows = cells(report)
     for e in figures.evaluations:
-        assert ["10 " + e.test_set, "20", f"{e.temperature:g}", f"{e.single:.2%}", f"{e.lprm:.2%}"] in [row[:5] for row in rows]
+        shown = ["10 " + e.test_set, "20", "yes", f"{e.temperature:g}", f"{e.single:.2%}", f"{e.lprm:.2%}"]
+        assert shown in [row[:6] for row in rows]
     for e in curves.by_samples:
-        shown = ["10 " + e.test_set, str(e.samples), *(f"{getattr(e, c):.2%}" for c in ("single", "lprm", "majority", "any"))]
-        assert (shown in [row[:6] for row in rows]) == (e.temperature == 1)
+        shares = (f"{getattr(e, column):.2%}" for column in ("single", "lprm", "majority", "any"))
+        shown = ["10 " + e.test_set, str(e.samples), "yes", *shares]
+        assert (shown in [row[:7] for row in rows]) == (e.temperature == 1)
     for test_set in ("easy", "hard"):
         for depth in (1, 4, 16):
             row = [e for e in curves.by_depth if (e.test_set, e.max_steps) == (test_set, depth)]
@@ -136,10 +139,11 @@ def test_the_section_on_the_empty_input_has_the_figures(tmp_path: Path) -> None:
     report = (tmp_path / REPORT_FILE).read_text()
     assert "## Held-out puzzles" in report
     rows = cells(report.split("## From the empty input")[1])
-    assert [row[1] for row in rows[2:]] == ["1", "2"], "the paper has no such figures of queens"
+    assert [row[2] for row in rows[2:]] == ["1", "2"], "the paper has no such figures of queens"
     for g, row in zip(figures.generations, rows[2:], strict=True):
         assert row == [
             "30",
+            "yes",
             f"{g.temperature:g}",
             f"{g.valid:.2%}",
             str(g.distinct),
@@ -178,8 +182,8 @@ def test_the_zoo_shows_solvers_and_generators_apart(tmp_path: Path) -> None:
     queens_link, sudoku_link = (f"[{name}](models/zoo/{name}/README.md)" for name in ("nqueens-8", "sudoku-9x9-generator"))
     paper = "valid 99.05%, distinct 100.00%"
     assert cells(generators)[2:] == [
-        [queens_link, "30", "90.00%", f"{g.distinct} of 92", *distances, entropies[0], f"{g.mean_steps:.1f}", ""],
-        [sudoku_link, "30", "90.00%", f"{h.distinct} of 27 valid", "", "", entropies[1], f"{h.mean_steps:.1f}", paper],
+        [queens_link, "30", "yes", "90.00%", f"{g.distinct} of 92", *distances, entropies[0], f"{g.mean_steps:.1f}", ""],
+        [sudoku_link, "30", "yes", "90.00%", f"{h.distinct} of 27 valid", "", "", entropies[1], f"{h.mean_steps:.1f}", paper],
     ]
     assert zoo_table([generator]).startswith("From the empty input")
 
@@ -191,3 +195,33 @@ def test_figures_that_were_saved_before_generation_was_measured_still_load(tmp_p
     records = json.loads((folder / "evaluation.json").read_bytes())
     (folder / "evaluation.json").write_text(json.dumps([record for record in records if "test_set" in record]))
     assert zoo_table([folder]) == table.split("\n\nFrom")[0] != table
+
+
+def test_what_was_measured_under_other_conditions_stays(tmp_path: Path) -> None:
+    task = TASKS["nqueens-8"]
+    folder = checkpoint(tmp_path / "nqueens-8", task, both(task, symmetries=False))
+    before = saved(folder)
+    save(folder, "gram eval model --more", task, both(task))
+    figures = saved(folder)
+    ways = itertools.product(("easy", "hard"), (True, False), (1, 2))
+    assert [(e.test_set, e.symmetries, e.temperature) for e in figures.evaluations] == [*ways]
+    assert [e for e in figures.evaluations if not e.symmetries] == before.evaluations
+    assert [e for e in figures.curves.by_depth if not e.symmetries] == before.curves.by_depth
+    assert [g for g in figures.generations if not g.symmetries] == before.generations
+    report = (folder / REPORT_FILE).read_text()
+    assert "gram eval model --more\ngram eval model\n" in report
+    titles = {"10 easy, temperature 1", "10 easy, temperature 1, no symmetries"}
+    assert titles <= set(re.findall(r"<text[^>]*>([^<]*)</text>", (folder / BY_DEPTH_FILE).read_text()))
+    assert [row[2] for row in cells(zoo_table([folder])) if "nqueens" in row[0]] == ["yes", "no"] * 3
+
+
+def test_what_is_measured_again_is_replaced(tmp_path: Path) -> None:
+    task = TASKS["nqueens-8"]
+    folder = checkpoint(tmp_path / "nqueens-8", task, both(task))
+    before = saved(folder)
+    save(folder, "gram eval model again", task, both(task))
+    again = saved(folder)
+    assert again.curves == before.curves
+    commands = [e.command for e in again.evaluations] + [g.command for g in again.generations]
+    assert set(commands) == {"gram eval model again"}
+    assert len(again.evaluations) == len(before.evaluations)

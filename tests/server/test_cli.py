@@ -12,7 +12,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from models.config import read_config
-from models.evaluation import Curves, Generation
+from models.evaluation import Generation
+from models.report import saved
 from models.tasks import TASKS
 from server.settings import bundled_models
 from tests.support import PATIENCE, RunningServer
@@ -127,14 +128,13 @@ def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path:
     small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5")
     result = gram("eval", str(folder), *small)
     assert result.returncode == 0, result.stderr
-    evaluation, generation = json.loads((folder / "evaluation.json").read_text())
-    assert Generation.model_validate(generation).samples == 5
-    assert (evaluation["puzzles"], evaluation["samples"]) == (740, 2)
-    curves = Curves.model_validate_json((folder / "curves.json").read_bytes())
-    assert [e.samples for e in curves.by_samples] == [1, 2]
-    assert curves.by_samples[-1].model_dump() == evaluation
+    figures, curves, report = saved(folder), saved(folder).curves, (folder / "evaluation.md").read_text()
+    assert [(g.samples, g.symmetries) for g in figures.generations] == [(5, True), (5, False)]
+    assert [(e.puzzles, e.samples, e.symmetries) for e in figures.evaluations] == [(740, 2, True), (740, 2, False)]
+    assert [(e.samples, e.symmetries) for e in curves.by_samples] == [(1, True), (2, True), (1, False), (2, False)]
+    for whole, drawn_twice in zip(figures.evaluations, curves.by_samples[1::2], strict=True):
+        assert drawn_twice == whole.model_copy(update={"command": ""})
     assert [(e.max_steps, e.samples, e.puzzles) for e in curves.by_depth] == [(d, k, 3) for d in (1, 2, 4) for k in (1, 2)]
-    report = (folder / "evaluation.md").read_text()
     tables = result.stdout[result.stdout.index("## Held-out puzzles") :].strip()
     assert tables in report
     assert str(tmp_path) not in report, "a path of one machine"
@@ -152,8 +152,8 @@ def test_eval_of_a_generator_measures_the_boards_that_generate_makes(checkpoint:
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "evaluation.json", "evaluation.md"}
     assert measured.stdout[measured.stdout.index("## From the empty input") :].strip() in (folder / "evaluation.md").read_text()
     generations = TypeAdapter(list[Generation]).validate_json((folder / "evaluation.json").read_bytes())
-    assert [(g.temperature, g.max_steps, g.seed, g.samples, g.reachable) for g in generations] == [
-        (temperature, 9, 5, 30, 92) for temperature in (1.0, 2.0)
+    assert [(g.temperature, g.symmetries, g.max_steps, g.seed, g.samples, g.reachable) for g in generations] == [
+        (temperature, symmetries, 9, 5, 30, 92) for symmetries in (True, False) for temperature in (1.0, 2.0)
     ]
     options = ("--num-samples", "30", "--temperature", "2", "--max-steps", "9", "--seed", "5", "--json")
     made = json.loads(gram("generate", "--model", str(folder), *options).stdout)

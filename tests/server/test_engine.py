@@ -14,6 +14,7 @@ import torch
 
 from models.config import CheckpointError
 from models.tasks import TASKS
+from models.tasks.symmetry import draws
 from models.temperature import Temperature
 from server.engine import loop
 from server.engine.loop import Engine
@@ -52,9 +53,11 @@ def submit(
     puzzle: int = 0,
     prune: Prune | None = None,
     watch: int = 0,
+    symmetries: bool = True,
 ) -> Submit:
     tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
-    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, seed, temperature, prune=prune, watch=watch)
+    keys = seed, temperature, symmetries
+    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, *keys, prune=prune, watch=watch)
 
 
 def step(engine: Engine) -> list[Trajectory]:
@@ -99,13 +102,42 @@ def test_other_requests_in_flight_change_no_bit(checkpoint: Path, alone: list[Tr
     crowd = random.Random(0)
     finished = []
     for request in range(1, 41):
-        temperature = crowd.choice([0.5, 1, 2])
-        engine.handle(submit(request, crowd.randint(1, 4), seed=request, temperature=temperature, puzzle=request))
+        count, temperature, symmetries = crowd.randint(1, 4), crowd.choice([0.5, 1, 2]), crowd.choice([True, False])
+        other = submit(request, count, seed=request, temperature=temperature, puzzle=request, symmetries=symmetries)
+        engine.handle(other)
         if request == 20:
             engine.handle(submit(0, 12))
         if request >= 15:
             finished += step(engine)
     assert of_request(finished + drain(engine), 0) == alone
+
+
+def test_each_trajectory_sees_an_image_and_answers_the_puzzle(checkpoint: Path, alone: list[Trajectory]) -> None:
+    puzzle = TASK.held_out[0]
+    engine = make_engine(checkpoint, 32)
+    engine.handle(submit(0, 12, symmetries=False))
+    without = of_request(drain(engine), 0)
+    for trajectories in (alone, without):
+        answers = [np.frombuffer(t.answer or b"", np.uint8).astype(int) for t in trajectories]
+        assert sum(TASK.check(puzzle, answer) for answer in answers) >= 11
+    # Seven of eight images are another board, which the model answers in another way.
+    assert sum(seen.score != as_it_is.score for seen, as_it_is in zip(alone, without, strict=True)) >= 6
+
+
+def test_the_image_is_that_of_the_seed_and_the_index(checkpoint: Path, alone: list[Trajectory]) -> None:
+    """What a trajectory answers is what it answers to its image as a puzzle of its own, turned back."""
+    puzzle = TASK.held_out[0][None]
+    for trajectory in alone[:6]:
+        seed, index = np.array([[1], [trajectory.index]], dtype=np.uint64)
+        symmetry = TASK.symmetries(puzzle, draws(seed, index, TASK.num_draws))
+        image = symmetry.image(puzzle).astype(np.uint8).tobytes()
+        engine = make_engine(checkpoint, 8)
+        written = Submit(0, "nqueens-8", image, trajectory.index + 1, 16, 1, 1.0, first_trajectory=trajectory.index)
+        engine.handle(written)
+        (own,) = drain(engine)
+        assert (own.score, own.steps) == (trajectory.score, trajectory.steps)
+        answer = np.frombuffer(own.answer or b"", np.uint8).astype(int)
+        assert symmetry.preimage(answer[None])[0].astype(np.uint8).tobytes() == trajectory.answer
 
 
 def test_a_step_before_it_arrives_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
@@ -261,9 +293,9 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
     engine = Engine(EngineSettings(model=[checkpoint], slots=12, device="cpu", threads=2))
     engine.handle(submit(1, 6, seed=2, puzzle=1))
     engine.handle(submit(2, 3, seed=3, temperature=2, puzzle=2))
-    for _ in range(2):  # by now rows have ended, and others of either request run
+    for _ in range(2):
         engine.step()
-    engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=3))
+    engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=-1))  # no image of the puzzles that are in the pool
     engine.handle(submit(0, 12))
     uploads: list[object] = []
     upload, step_tile, release = SlotPool._upload, Runner._step_tile, SlotPool.release
@@ -359,7 +391,7 @@ def test_seeds_and_trajectories_differ(checkpoint: Path) -> None:
 
 def test_without_temperature_all_trajectories_are_one(checkpoint: Path) -> None:
     engine = make_engine(checkpoint, 8)
-    engine.handle(submit(0, 5, temperature=0.0))
+    engine.handle(submit(0, 5, temperature=0.0, symmetries=False))
     assert len({(t.steps, t.score, t.answer) for t in drain(engine)}) == 1
 
 
@@ -367,8 +399,8 @@ def test_each_step_has_its_temperature(checkpoint: Path) -> None:
     engine = make_engine(checkpoint, 32)
     temperatures: list[Temperature] = [2.0, [2.0], [2.0, 2.0, 2.0], [0.0, 2.0], [2.0, 0.0]]
     for request, temperature in enumerate(temperatures):
-        engine.handle(submit(request, 6, temperature=temperature, max_steps=1))
-        engine.handle(submit(10 + request, 6, temperature=temperature, max_steps=3))
+        engine.handle(submit(request, 6, temperature=temperature, max_steps=1, symmetries=False))
+        engine.handle(submit(10 + request, 6, temperature=temperature, max_steps=3, symmetries=False))
     finished = drain(engine)
     once, thrice = (
         [[t.score for t in of_request(finished, first + request)] for request in range(len(temperatures))] for first in (0, 10)
