@@ -19,6 +19,7 @@ from server.api.schemas import SolveRequest, SolveResponse
 from server.engine.loop import Engine
 from server.engine.messages import Trajectory
 from server.engine.slots import SlotPool, Start
+from server.engine.views import Views
 from server.settings import EngineSettings, bundled_models
 from server.solving import Collector
 
@@ -33,6 +34,7 @@ class PlainServer:
         engine.warm_up()
         self._runner = engine.lanes[TASK.name].runner
         self._pool = self._runner.pool(LARGEST_K)
+        self._views = Views(TASK, LARGEST_K)
         self._full_depth = full_depth
         self.queue: asyncio.Queue[Waiting] = asyncio.Queue()
 
@@ -66,18 +68,19 @@ class PlainServer:
             collectors.append(Collector(TASK, puzzle, request.num_trajectories))
             for index in range(request.num_trajectories):
                 tokens = puzzle.astype(np.uint8).tobytes()
-                starts.append(Start(len(rows), tokens, request.seed or 0, index, request.temperature, request.max_steps))
+                keys = request.seed or 0, index, request.temperature
+                starts.append(Start(len(rows), tokens, *keys, request.max_steps, request.symmetries))
                 rows.append((number, index))
-        pool.place(starts)
+        pool.place(self._views.show(starts))
         ended = [False] * len(rows)
         depth = max(request.max_steps for request in requests)
         for step in range(1, depth + 1):
             observed = self._runner.step(pool)
+            answers = self._views.answers(range(len(rows)), observed.answer)
             for row, (number, index) in enumerate(rows):
                 if not ended[row] and observed.retires[row]:
                     ended[row] = True
-                    answer = observed.answer[row].tobytes()
-                    collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answer))
+                    collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answers[row]))
             if all(ended) and not self._full_depth:
                 break
         pool.release(range(len(rows)))

@@ -168,7 +168,7 @@ def zoo_table(folders: Iterable[Path]) -> str:
 def _puzzle_cells(task: Task, e: Evaluation) -> list[str]:
     # Of a puzzle with one solution the coverage is whether any sample is valid.
     coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
-    chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} conflicts" if "conflicts" in task.paper else "")
+    chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} in conflict" if "conflicts" in task.paper else "")
     of = f"{e.puzzles:,} {e.test_set}", _sees(e)
     return [*of, f"{e.single:.2%}", chosen, f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
 

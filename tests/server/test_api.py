@@ -101,6 +101,19 @@ def test_top_and_select_cut_and_order_the_candidates(client: httpx.Client) -> No
     assert votes == sorted(votes, reverse=True)
 
 
+def test_trajectories_that_see_other_images_come_to_other_solutions(client: httpx.Client) -> None:
+    """Without noise, so that nothing else tells them apart."""
+    open_ = max(TASK.held_out, key=lambda puzzle: len(TASK.solutions(puzzle)))
+    still: dict[str, Any] = {"puzzle": TASK.text(open_), "num_trajectories": 24, "temperature": 0}
+    answer, one = solve(client, **still), solve(client, **still, symmetries=False)
+    assert answer["candidates"] == solve(client, **still, symmetries=True)["candidates"]
+    assert 4 <= answer["distinct_valid"] <= len(answer["candidates"]) <= 8, "as many as a board has images"
+    assert [candidate["votes"] for candidate in one["candidates"]] == [24]
+    boards = [step["text"] for name, step in events(client, "text/event-stream", **still, stream_steps=True) if name == "step"]
+    given = [i for i, symbol in enumerate(TASK.text(open_)) if symbol == "Q"]
+    assert sum(all(board[i] == "Q" for i in given) for board in boards) > len(boards) / 2, "shown as the puzzle is written"
+
+
 def test_first_valid_stops_early_and_always_at_the_same_trajectory(client: httpx.Client) -> None:
     answer = solve(client, num_trajectories=500, stop="first_valid")
     assert answer["distinct_valid"] == 1
@@ -310,6 +323,7 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"temperature": [3, True]}, 422, "temperature", "write a number"),
         ({"temperature": {"first": 3}}, 422, "temperature", "number"),
         ({"temperature": [3, 0], "max_steps": 1}, 422, "body", "lists 2 steps, above max_steps 1"),
+        ({"symmetries": "some"}, 422, "symmetries", "boolean"),
         ({"seed": 2**63}, 422, "seed", "less than"),
         ({"stop": "soon"}, 422, "stop", "first_valid"),
         ({"seed": False}, 422, "seed", "write a number, without quotes"),

@@ -114,7 +114,7 @@ def test_a_bad_option_on_a_server_is_explained(server: RunningServer) -> None:
 
 def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
     before = (checkpoint / "evaluation.json").read_bytes()
-    result = gram("eval", str(checkpoint), "--limit", "4", "--samples", "5", "--boards", "6", "--temperatures", "[1.0]")
+    result = gram("eval", str(checkpoint), "--limit", "4", "--samples", "5", "--boards", "6")
     assert result.returncode == 0, result.stderr
     assert "4 held-out" in result.stdout
     assert "## From the empty input" in result.stdout
@@ -124,7 +124,7 @@ def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
 
 def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path: Path) -> None:
     folder = unmeasured(checkpoint, tmp_path / "copy")
-    drawn = ("--samples", "2", "--boards", "5", "--temperatures", "[1.0]", "--max-steps", "1")
+    drawn = ("--samples", "2", "--boards", "5", "--max-steps", "1")
     small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5")
     result = gram("eval", str(folder), *small)
     assert result.returncode == 0, result.stderr
@@ -147,20 +147,20 @@ def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path:
 
 def test_eval_of_a_generator_measures_the_boards_that_generate_makes(checkpoint: Path, tmp_path: Path) -> None:
     folder = unmeasured(checkpoint, tmp_path / "generator", solves=False)
-    measured = gram("eval", str(folder), "--boards", "30", "--temperatures", "[1.0, 2.0]", "--max-steps", "9", "--seed", "5")
+    measured = gram("eval", str(folder), "--boards", "60", "--temperatures", "[1.0, 2.0]", "--max-steps", "9", "--seed", "5")
     assert measured.returncode == 0, measured.stderr
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "evaluation.json", "evaluation.md"}
     assert measured.stdout[measured.stdout.index("## From the empty input") :].strip() in (folder / "evaluation.md").read_text()
     generations = TypeAdapter(list[Generation]).validate_json((folder / "evaluation.json").read_bytes())
     assert [(g.temperature, g.symmetries, g.max_steps, g.seed, g.samples, g.reachable) for g in generations] == [
-        (temperature, symmetries, 9, 5, 30, 92) for symmetries in (True, False) for temperature in (1.0, 2.0)
+        (temperature, symmetries, 9, 5, 60, 92) for symmetries in (True, False) for temperature in (1.0, 2.0)
     ]
-    options = ("--num-samples", "30", "--temperature", "2", "--max-steps", "9", "--seed", "5", "--json")
+    options = ("--num-samples", "60", "--temperature", "2", "--max-steps", "9", "--seed", "5", "--json")
     made = json.loads(gram("generate", "--model", str(folder), *options).stdout)
     votes = [candidate["votes"] for candidate in made["candidates"] if candidate["valid"]]
-    assert 1 < len(votes) < sum(votes) < 30, "all that the figures tell apart has happened"
+    assert 1 < len(votes) < sum(votes) < 60, "all that the figures tell apart has happened"
     hotter = generations[1]
-    assert (hotter.valid, hotter.distinct, hotter.mean_steps) == (sum(votes) / 30, len(votes), made["steps_run"] / 30)
+    assert (hotter.valid, hotter.distinct, hotter.mean_steps) == (sum(votes) / 60, len(votes), made["steps_run"] / 60)
     assert hotter.total_variation == pytest.approx(sum(vote / sum(votes) - 1 / 92 for vote in votes))
 
 
