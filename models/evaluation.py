@@ -83,10 +83,14 @@ class Evaluation(BaseModel):
     command: str = Field("", description="what measures this again")
 
     @property
+    def sampling(self) -> str:
+        """How it was sampled."""
+        return f"temperature {spelled(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
+
+    @property
     def title(self) -> str:
         """What was measured of, and how."""
-        how = f"temperature {spelled(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
-        return f"{self.puzzles} {self.test_set}, {how}"
+        return f"{self.puzzles} {self.test_set}, {self.sampling}"
 
 
 class Stratum(Evaluation):
@@ -140,6 +144,11 @@ class Figures:
     evaluations: list[Evaluation] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
     generations: list[Generation] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[Evaluation | Generation]:
+        """All but the curves."""
+        return [*self.evaluations, *self.generations]
 
 
 def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[list[Sample]]) -> Judged:

@@ -46,7 +46,7 @@ def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
     What was measured under the same conditions before is replaced. Without solved puzzles there are no curves.
     """
     figures = _merge(saved(folder), figures, command)
-    records: list[_Record] = [*figures.evaluations, *figures.generations]
+    records = figures.records
     (folder / EVALUATION_FILE).write_text(json.dumps([record.model_dump() for record in records], indent=2) + "\n")
     commands = "\n".join(dict.fromkeys(record.command for record in records))
     parts = [
@@ -71,9 +71,7 @@ def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
 
 def _merge(old: Figures, new: Figures, command: str) -> Figures:
     """Both, of equal conditions the new; those with symmetries first, then by temperature."""
-
-    measured: list[_Record] = [*new.evaluations, *new.generations]
-    for record in measured:
+    for record in new.records:
         record.command = command
 
     def united(old: list[_R], new: list[_R]) -> list[_R]:
@@ -128,11 +126,10 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     for _, group in itertools.groupby(curves.by_depth, lambda evaluation: evaluation.title):
         parts += _by_depth(list(group), ["lprm", "any" if task.one_solution else "coverage"])
     strata = [stratum for stratum in curves.by_trait if stratum.temperature == first]
-    for (test_set, trait, symmetries), bands in itertools.groupby(strata, lambda s: (s.test_set, s.trait, s.symmetries)):
+    for (test_set, trait, sampling), bands in itertools.groupby(strata, lambda s: (s.test_set, s.trait, s.sampling)):
         columns = "single", "lprm", "majority", "any"
         rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
-        how = f"temperature {spelled(first)}" + ("" if symmetries else ", no symmetries")
-        parts += [f"## By {trait}: {test_set}, {how}", table([trait, "puzzles", *columns], rows)]
+        parts += [f"## By {trait}: {test_set}, {sampling}", table([trait, "puzzles", *columns], rows)]
     return parts
 
 
@@ -146,12 +143,11 @@ def zoo_table(folders: Iterable[Path]) -> str:
         figures = saved(folder)
         task = TASKS[read_config(folder).task]
         name = f"[{folder.name}]({ZOO.relative_to(ZOO.parents[1]) / folder.name}/README.md)"
-        records: list[_Record] = [*figures.evaluations, *figures.generations]
-        first = records[0].temperature
-        paper = _paper_cell(task, Evaluation)
-        puzzles += [[name, *_puzzle_cells(task, e), paper] for e in figures.evaluations if e.temperature == first]
-        paper = _paper_cell(task, Generation)
-        boards += [[name, *_board_cells(g), paper] for g in figures.generations if g.temperature == first]
+        for record in (record for record in figures.records if record.temperature == figures.records[0].temperature):
+            if isinstance(record, Generation):
+                boards.append([name, *_board_cells(record), _paper_cell(task, Generation)])
+            else:
+                puzzles.append([name, *_puzzle_cells(task, record), _paper_cell(task, Evaluation)])
     parts = []
     if puzzles:
         shown = ["held-out puzzles", "symmetries", "single", "LPRM's choice", "any", "coverage", "of its limit", "steps"]

@@ -58,8 +58,7 @@ def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[
         if not options.grid_puzzles:
             continue
         puzzles = spread(puzzles, options.grid_puzzles)
-        depth = options.grid_depth or task.evaluation_depth
-        conditions = Conditions(name, 1.0, depth, options.seed, options.symmetries[0])
+        conditions = Conditions(name, 1.0, options.grid_depth or task.evaluation_depth, options.seed, options.symmetries[0])
         for depth, samples in draw_without_halting(lane, task, conditions, puzzles, options.samples).items():
             curves.by_depth += evaluate_widths(judge(task, replace(conditions, max_steps=depth), puzzles, samples))
     return evaluations, curves

@@ -17,8 +17,6 @@ NO_EDGE, EDGE, TO_COLOR, ABSENT, *COLORS = range(7)
 _PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+[0-9]+")
 _EDGE = re.compile(r"e\s+([0-9]{1,9})\s+([0-9]{1,9})")
 
-"""Sets of positions of a puzzle, one bit for each."""
-
 _Propose = Callable[[np.random.Generator, int], Tokens]
 
 
@@ -121,9 +119,7 @@ class Coloring(Task):
         """The vertices in another order, the absent ones still last."""
         order = np.argsort(draws + (puzzles[:, self.num_pairs :] == ABSENT), axis=1)
         first, second = self._pairs
-        place = np.zeros((self.num_vertices, self.num_vertices), dtype=np.int64)
-        place[first, second] = place[second, first] = np.arange(self.num_pairs)
-        cells = np.concatenate([place[order[:, first], order[:, second]], self.num_pairs + order], axis=1)
+        cells = np.concatenate([self._pair_places[order[:, first], order[:, second]], self.num_pairs + order], axis=1)
         return replace(super().symmetries(puzzles, draws), cells=cells)
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
@@ -188,6 +184,14 @@ class Coloring(Task):
         """
         one_color = self._colorings[:, self._pairs[0]] == self._colorings[:, self._pairs[1]]
         return _bits(np.concatenate([one_color, self._colorings != COLORS[0]], axis=1))
+
+    @cached_property
+    def _pair_places(self) -> Tokens:
+        """Where a puzzle has each pair of vertices [n, n]."""
+        first, second = self._pairs
+        places = np.zeros((self.num_vertices, self.num_vertices), dtype=np.int64)
+        places[first, second] = places[second, first] = np.arange(self.num_pairs)
+        return places
 
     def _adjacency(self, tokens: Tokens) -> Tokens:
         """Puzzles or answers [..., N] as symmetric matrices of 0 and 1 [..., n, n]."""

@@ -128,7 +128,8 @@ def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path:
     small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5")
     result = gram("eval", str(folder), *small)
     assert result.returncode == 0, result.stderr
-    figures, curves, report = saved(folder), saved(folder).curves, (folder / "evaluation.md").read_text()
+    figures, report = saved(folder), (folder / "evaluation.md").read_text()
+    curves = figures.curves
     assert [(g.samples, g.symmetries) for g in figures.generations] == [(5, True), (5, False)]
     assert [(e.puzzles, e.samples, e.symmetries) for e in figures.evaluations] == [(740, 2, True), (740, 2, False)]
     assert [(e.samples, e.symmetries) for e in curves.by_samples] == [(1, True), (2, True), (1, False), (2, False)]

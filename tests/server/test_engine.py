@@ -35,6 +35,7 @@ from server.engine.pruning import Prune
 from server.engine.runner import Runner
 from server.engine.slots import SlotPool
 from server.settings import DeviceError, EngineSettings
+from server.solving import answer_of
 from tests.support import PATIENCE, make_engine
 
 TASK = TASKS["nqueens-8"]
@@ -118,7 +119,7 @@ def test_each_trajectory_sees_an_image_and_answers_the_puzzle(checkpoint: Path, 
     engine.handle(submit(0, 12, symmetries=False))
     without = of_request(drain(engine), 0)
     for trajectories in (alone, without):
-        answers = [np.frombuffer(t.answer or b"", np.uint8).astype(int) for t in trajectories]
+        answers = [answer_of(TASK, t.answer or b"") for t in trajectories]
         assert sum(TASK.check(puzzle, answer) for answer in answers) >= 11
     # Seven of eight images are another board, which the model answers in another way.
     assert sum(seen.score != as_it_is.score for seen, as_it_is in zip(alone, without, strict=True)) >= 6
@@ -136,8 +137,7 @@ def test_the_image_is_that_of_the_seed_and_the_index(checkpoint: Path, alone: li
         engine.handle(written)
         (own,) = drain(engine)
         assert (own.score, own.steps) == (trajectory.score, trajectory.steps)
-        answer = np.frombuffer(own.answer or b"", np.uint8).astype(int)
-        assert symmetry.preimage(answer[None])[0].astype(np.uint8).tobytes() == trajectory.answer
+        assert symmetry.preimage(answer_of(TASK, own.answer or b"")[None])[0].astype(np.uint8).tobytes() == trajectory.answer
 
 
 def test_a_step_before_it_arrives_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
