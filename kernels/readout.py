@@ -40,10 +40,12 @@ def readout(
     h, low: [B, L, D], of one dtype. heads_weight: float32 [2, D], the halt head first; heads_bias: float32 [2].
     decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: integers [B]. N = L - num_registers.
     """
-    probability = F.linear(h[:, 0].float(), heads_weight.float(), heads_bias.float()).sigmoid()
+    # Summed row by row: of so narrow a matrix product some CPUs add up a row in another order elsewhere in the tile.
+    logits = (h[:, :1].float() * heads_weight.float()).sum(-1) + heads_bias.float()
+    probability = logits.sigmoid()
     # A sum is finite only if all its terms are.
     finite = (h.sum((1, 2), dtype=torch.float32) + low.sum((1, 2), dtype=torch.float32)).isfinite()
     goes_on = finite & (probability[:, 0] <= halt_threshold) & (steps < max_steps)
     numbers = torch.cat([probability, finite[:, None], ~goes_on[:, None]], dim=1)
-    logits = F.linear(h[:, num_registers:], decoder_weight.to(h.dtype))
-    return Readout(numbers, logits.argmax(-1).to(torch.uint8))
+    symbols = F.linear(h[:, num_registers:], decoder_weight.to(h.dtype)).argmax(-1)
+    return Readout(numbers, symbols.to(torch.uint8))

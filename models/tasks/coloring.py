@@ -91,14 +91,14 @@ class Coloring(Task):
         return matrix
 
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
-        uncolored = np.where(np.isin(answer, COLORS), TO_COLOR, answer)
+        uncolored = np.where(_colored(answer), TO_COLOR, answer)
         whole = not np.any(answer == TO_COLOR)
         return whole and np.array_equal(uncolored, puzzle) and self.conflicts(puzzle, answer) == 0
 
     def conflicts(self, puzzle: Tokens, answer: Tokens) -> int:
         """The number of the puzzle's edges whose ends the answer does not give two different colours."""
         first, second = (answer[self.num_pairs :][ends] for ends in self._pairs)
-        apart = np.isin(first, COLORS) & np.isin(second, COLORS) & (first != second)
+        apart = _colored(first) & _colored(second) & (first != second)
         return int(np.sum((puzzle[: self.num_pairs] == EDGE) & ~apart))
 
     def solutions(self, puzzle: Tokens) -> Tokens:
@@ -110,7 +110,7 @@ class Coloring(Task):
     def canonical(self, answer: Tokens) -> Tokens:
         canonical = answer.copy()
         vertices = canonical[self.num_pairs :]
-        colored = np.isin(vertices, COLORS)
+        colored = _colored(vertices)
         _, first, color = np.unique(vertices[colored], return_index=True, return_inverse=True)
         vertices[colored] = COLORS[0] + np.argsort(np.argsort(first))[color]
         return canonical
@@ -270,6 +270,11 @@ def isomorphism_hash(adjacency: Tokens) -> Words:
         triangles = labels[:, :, None, :] + np.uint64(3) * labels[:, None, :, :]
         labels = mix(labels + np.sum(mix(triangles), axis=-1))
     return mix(np.sum(labels, axis=(1, 2)))
+
+
+def _colored(tokens: Tokens) -> NDArray[np.bool_]:
+    """Which of the tokens [..., N] are colours, the last of the symbols."""
+    return tokens >= COLORS[0]
 
 
 def _word(puzzles: Tokens) -> Words:

@@ -145,8 +145,8 @@ class Trainer:
         self.update += 1
         decay = min(stage.ema, (1 + self.update) / (10 + self.update))
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                self.average[name].lerp_(parameter, 1 - decay)
+            names, parameters = zip(*self.model.named_parameters(), strict=True)
+            torch._foreach_lerp_([self.average[name] for name in names], parameters, 1 - decay)
         return result
 
     def averaged(self) -> GRAM:
