@@ -49,6 +49,7 @@ def seconds(sides: Sequence[Callable[[int], object]], device: torch.device) -> l
 
 def _calls(side: Callable[[int], object], device: torch.device) -> int:
     """How many calls fill a turn; the warm-up."""
+    _turn(side, 1, device)  # compiles, so its time says nothing
     once = _turn(side, 1, device)
     for _ in range(2):
         if once > _TURN_SECONDS:
