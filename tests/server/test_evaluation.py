@@ -13,7 +13,7 @@ from tests.support import make_engine
 TASK = TASKS["nqueens-8"]
 PUZZLES = TASK.held_out[::150]
 SAMPLES = 5
-CONDITIONS = Conditions("held-out", temperature=1.0, max_steps=8, seed=3)
+CONDITIONS = Conditions("held-out", temperature=3.0, max_steps=8, seed=3)
 Rows = list[tuple[bytes, float, int]]
 
 

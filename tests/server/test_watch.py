@@ -160,9 +160,11 @@ OPTIONS = ("--seed", "1", "--num-trajectories", "20", "--temperature", "2", "--m
 CLEARED = "\x1b[2K"
 
 
-@pytest.mark.parametrize(("command", "where"), [(("solve", "g7"), "here"), (("generate",), "there")])
+@pytest.mark.parametrize(
+    ("command", "model", "where"), [(("solve", "g7"), "nqueens-8", "here"), (("generate",), "nqueens-8-generator", "there")]
+)
 def test_in_a_terminal_the_boards_are_shown_and_then_the_answer(
-    server: RunningServer, command: tuple[str, ...], where: str
+    server: RunningServer, command: tuple[str, ...], model: str, where: str
 ) -> None:
     options = [option.replace("trajectories", "samples") if command[0] == "generate" else option for option in OPTIONS]
     place = ("--url", server.url) if where == "there" else ()
@@ -171,7 +173,7 @@ def test_in_a_terminal_the_boards_are_shown_and_then_the_answer(
             pass
         assert shown.process.wait(PATIENCE) == 0
     live, _, rest = shown.screen.rpartition(CLEARED)
-    assert "nqueens-8, seed 1, 20 trajectories" in live
+    assert f"{model}, seed 1, 20 trajectories" in live
     plain = gram(*command, *options, *place)
     assert rest.replace("\r\n", "\n").split(" steps in ")[0].endswith(plain.stdout.split(" steps in ")[0])
 
