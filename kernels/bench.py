@@ -49,7 +49,6 @@ def seconds(sides: Sequence[Callable[[int], object]], device: torch.device) -> l
 
 def _calls(side: Callable[[int], object], device: torch.device) -> int:
     """How many calls fill a turn; the warm-up."""
-    _turn(side, 1, device)  # compiles, so its time says nothing
     once = _turn(side, 1, device)
     for _ in range(2):
         if once > _TURN_SECONDS:
@@ -182,6 +181,9 @@ def measure(case: Case, device: torch.device) -> Measured:
     def side(function: Callable[..., object]) -> Callable[[int], object]:
         return lambda call: function(*rotation[call % len(rotation)])
 
+    # What a first call does beside its work, as Triton's compiling, is not to be timed.
+    case.reference(*first)
+    out_bytes = _bytes(case.kernel(*first))
     sides = [side(case.kernel), side(case.reference)]
     compiled = torch.compile(case.reference, dynamic=False)
     try:
@@ -192,8 +194,7 @@ def measure(case: Case, device: torch.device) -> Measured:
     except Exception as error:  # whatever ails the compiler, the rest can be measured
         _log.warning("torch.compile does not work here (%s): no comparison with it", type(error).__name__)
     kernel, eager, *rest = seconds(sides, device)
-    rate = (in_bytes + _bytes(case.kernel(*first))) / kernel
-    return Measured(case.name, rate, eager / kernel, rest[0] / kernel if rest else None)
+    return Measured(case.name, (in_bytes + out_bytes) / kernel, eager / kernel, rest[0] / kernel if rest else None)
 
 
 def _bytes(value: object) -> int:

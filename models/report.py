@@ -140,10 +140,12 @@ def zoo_table(folders: Iterable[Path]) -> str:
     """
     puzzles, boards = [], []
     for folder in folders:
-        figures = saved(folder)
+        records = saved(folder).records
         task = TASKS[read_config(folder).task]
         name = f"[{folder.name}]({ZOO.relative_to(ZOO.parents[1]) / folder.name}/README.md)"
-        for record in (record for record in figures.records if record.temperature == figures.records[0].temperature):
+        for record in records:
+            if record.temperature != records[0].temperature:
+                continue
             if isinstance(record, Generation):
                 boards.append([name, *_board_cells(record), _paper_cell(task, Generation)])
             else:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -144,9 +145,8 @@ class Trainer:
         self.optimizer.step()
         self.update += 1
         decay = min(stage.ema, (1 + self.update) / (10 + self.update))
-        with torch.no_grad():
-            names, parameters = zip(*self.model.named_parameters(), strict=True)
-            torch._foreach_lerp_([self.average[name] for name in names], parameters, 1 - decay)
+        names, parameters = zip(*self.model.named_parameters(), strict=True)
+        get_ema_multi_avg_fn(decay)([self.average[name] for name in names], parameters, None)  # type: ignore[no-untyped-call]
         return result
 
     def averaged(self) -> GRAM:
