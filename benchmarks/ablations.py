@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from models.config import ZOO, read_config
-from models.evaluation import Conditions, Evaluation, evaluate, judge
-from models.markdown import table
-from models.tasks import TASKS
-from server.engine.loop import Engine
-from server.evaluation import draw, draw_without_halting
-from server.settings import EngineSettings, model_name
+from gram.models.config import ZOO, read_config
+from gram.models.evaluation.scores import Conditions, Evaluation, evaluate, judge
+from gram.models.markdown import table
+from gram.models.tasks import TASKS
+from gram.server.catalog import model_name
+from gram.server.engine.engine import Engine
+from gram.server.evaluation import draw, draw_without_halting
+from gram.server.settings import EngineSettings
 
 _DEPTH = 16
 _FIGURES = ("single", "lprm", "majority", "any", "coverage")

@@ -4,14 +4,14 @@ held-out puzzles: the paper's Tables 1 and 3, on our machine."""
 import argparse
 from pathlib import Path
 
-from models.config import WEIGHTS_FILE, ZOO, read_config
-from models.evaluation import Conditions, Evaluation, evaluate, judge
-from models.markdown import table
-from models.tasks import TASKS
-from models.training.config import load_training_config
-from server.engine.loop import Engine
-from server.evaluation import draw_without_halting, spread
-from server.settings import EngineSettings
+from gram.models.config import WEIGHTS_FILE, ZOO, read_config
+from gram.models.evaluation.scores import Conditions, Evaluation, evaluate, judge
+from gram.models.markdown import table
+from gram.models.tasks import TASKS
+from gram.models.training.recipe import load_training_config
+from gram.server.engine.engine import Engine
+from gram.server.evaluation import draw_without_halting, spread
+from gram.server.settings import EngineSettings
 
 BASELINES = ZOO.parent / "baselines"
 _TASKS = ("nqueens-8", "coloring-8", "sudoku-9x9")

@@ -6,10 +6,10 @@ import itertools
 from dataclasses import dataclass
 
 from benchmarks.load import Outcome, closed_loop, mixed_requests, open_loop
-from tests.support import serving
+from benchmarks.servers import serving
 
 _SERVERS = {
-    "ours": ("server.cli", "serve"),
+    "ours": ("gram.server.cli", "serve"),
     "plain, full depth": ("benchmarks.plain_server", "--depth", "full"),
     "plain, to the last halt": ("benchmarks.plain_server", "--depth", "halted"),
 }

@@ -10,7 +10,7 @@ import psutil
 from tqdm import tqdm
 
 from benchmarks.load import TASK, request
-from tests.support import RunningServer, serving
+from benchmarks.servers import RunningServer, serving
 
 _CLIENTS = 32
 _WARM_UP = 1000

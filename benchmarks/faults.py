@@ -20,14 +20,16 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from models.config import WEIGHTS_FILE
-from models.tasks import TASKS
-from server.api.schemas import SolveRequest, SolveResponse, TrajectoryEvent
-from server.engine.loop import Engine
-from server.local import run
-from server.settings import EngineSettings, bundled_models, model_name
-from server.solving import Collector
-from tests.support import RunningServer, serving
+from benchmarks.servers import RunningServer, serving
+from gram.models.config import WEIGHTS_FILE
+from gram.models.tasks import TASKS
+from gram.server.catalog import bundled_models, model_name
+from gram.server.engine.engine import Engine
+from gram.server.local import run
+from gram.server.sampling.answers import SolveResponse, TrajectoryEvent
+from gram.server.sampling.collector import Collector
+from gram.server.sampling.requests import SolveRequest
+from gram.server.settings import EngineSettings
 
 _STEADY, _CORRUPTED = "nqueens-8", "corrupted"
 """The model that must answer all along, and the name of the copy whose file is corrupted."""

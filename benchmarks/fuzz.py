@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from models.checkpoint import save_checkpoint
-from models.config import CheckpointConfig, ModelConfig
-from models.gram import GRAM
-from models.tasks import TASKS
-from server.api.keys import Key, digest, new_key
-from tests.support import serving
+from benchmarks.servers import serving
+from gram.models.checkpoint import save_checkpoint
+from gram.models.config import CheckpointConfig, ModelConfig
+from gram.models.network import GRAM
+from gram.models.tasks import TASKS
+from gram.server.api.keys import Key, digest, new_key
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 _LIMITS = ("--max-trajectories", "20", "--max-steps", "16")

@@ -15,16 +15,17 @@ from typing import Literal
 
 import numpy as np
 
-from models.config import read_config
-from models.markdown import table
-from models.tasks import TASKS, Task, Tokens
-from models.temperature import spelled
-from server.api.schemas import Guidance, Options, Pruning
-from server.engine.loop import Engine
-from server.engine.messages import Trajectory
-from server.local import sample
-from server.settings import EngineSettings, model_name
-from server.solving import Collector
+from gram.models.config import read_config
+from gram.models.markdown import table
+from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.temperature import spelled
+from gram.server.catalog import model_name
+from gram.server.engine.engine import Engine
+from gram.server.engine.messages import Trajectory
+from gram.server.local import sample
+from gram.server.sampling.collector import Collector
+from gram.server.sampling.options import Guidance, Options, Pruning
+from gram.server.settings import EngineSettings
 
 _PRUNINGS = (Pruning(), Pruning(keep=0.25, steps=(4,)), Pruning(keep=0.5, steps=(4, 8, 16)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from models.tasks import TASKS
+from gram.models.tasks import TASKS
 
 TASK = TASKS["nqueens-8"]
 LARGEST_K = 64

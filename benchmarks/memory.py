@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.load import TASK, request
-from tests.support import serving
+from benchmarks.servers import serving
 
 
 def peak(k: int) -> tuple[float, float]:

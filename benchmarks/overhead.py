@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 
 from benchmarks.load import TASK, request
-from server.api.schemas import SolveRequest
-from server.engine.loop import Engine
-from server.local import run
-from server.settings import EngineSettings
-from tests.support import serving
+from benchmarks.servers import serving
+from gram.server.engine.engine import Engine
+from gram.server.local import run
+from gram.server.sampling.requests import SolveRequest
+from gram.server.settings import EngineSettings
 
 _IN_FLIGHT = 32
 

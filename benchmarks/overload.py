@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from benchmarks.load import LARGEST_K, mixed_requests
-from tests.support import RunningServer, serving
+from benchmarks.servers import RunningServer, serving
 
 _CLIENTS = 32
 """Of the closed loop: they ask for some 500 trajectories at a time, many times the slots."""

@@ -7,9 +7,9 @@ from urllib.parse import quote, urlencode
 import numpy as np
 from playwright.sync_api import Browser, Page
 
-from models.tasks import TASKS
-from tests.page.support import DESKTOP, PHONE, chromium, opened, wait_until_ended
-from tests.support import RunningServer, serving
+from benchmarks.browser import DESKTOP, PHONE, chromium, opened, wait_until_ended
+from benchmarks.servers import RunningServer, serving
+from gram.models.tasks import TASKS
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _KEYS_EVERY_MS = 100

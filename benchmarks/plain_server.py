@@ -15,13 +15,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.load import LARGEST_K, TASK
-from server.api.schemas import SolveRequest, SolveResponse
-from server.engine.loop import Engine
-from server.engine.messages import Trajectory
-from server.engine.slots import SlotPool, Start
-from server.engine.views import Views
-from server.settings import EngineSettings, bundled_models
-from server.solving import Collector
+from gram.server.catalog import bundled_models
+from gram.server.engine.engine import Engine
+from gram.server.engine.messages import Trajectory
+from gram.server.engine.slots import SlotPool, Start
+from gram.server.engine.views import Views
+from gram.server.sampling.answers import SolveResponse
+from gram.server.sampling.collector import Collector
+from gram.server.sampling.requests import SolveRequest
+from gram.server.settings import EngineSettings
 
 Waiting = tuple[SolveRequest, asyncio.Future[SolveResponse]]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.load import mixed_requests
-from models.tasks import TASKS
-from tests.support import RunningServer, serving
+from benchmarks.servers import RunningServer, serving
+from gram.models.tasks import TASKS
 
 _CLIENTS = 16
 _SAMPLE_SECONDS = 5

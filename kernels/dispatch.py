@@ -16,10 +16,10 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-import kernels.norm
-import kernels.readout
-import kernels.swiglu
-import kernels.transition
+import gram.kernels.norm
+import gram.kernels.readout
+import gram.kernels.swiglu
+import gram.kernels.transition
 
 VARIABLE = "GRAM_KERNELS"
 ALLOWED = ("triton", "torch")
@@ -76,7 +76,7 @@ def _triton_works(device: torch.device) -> bool:
             raise RuntimeError(f"{torch.cuda.get_device_name(device)} is too old for it")
         x = torch.ones(16, device=device)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            importlib.import_module("kernels.gpu.swiglu").swiglu(x)
+            importlib.import_module("gram.kernels.gpu.swiglu").swiglu(x)
     except Exception as error:  # whatever it is, PyTorch computes the same
         reason = str(error).partition("\n")[0]
         _logger.warning("Triton does not work here (%s: %s): the kernels run in PyTorch, slower", type(error).__name__, reason)
@@ -86,7 +86,7 @@ def _triton_works(device: torch.device) -> bool:
 
 def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
     """`reference`, or, where Triton is used, its namesake in kernels.gpu."""
-    package, module = reference.__module__.split(".")
+    package, _, module = reference.__module__.rpartition(".")
     name = reference.__name__
 
     @functools.wraps(reference)
@@ -104,8 +104,8 @@ def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
     return kernel
 
 
-stochastic_transition = _dispatched(kernels.transition.stochastic_transition)
-guided_transition = _dispatched(kernels.transition.guided_transition)
-add_rms_norm = _dispatched(kernels.norm.add_rms_norm)
-swiglu = _dispatched(kernels.swiglu.swiglu)
-readout = _dispatched(kernels.readout.readout)
+stochastic_transition = _dispatched(gram.kernels.transition.stochastic_transition)
+guided_transition = _dispatched(gram.kernels.transition.guided_transition)
+add_rms_norm = _dispatched(gram.kernels.norm.add_rms_norm)
+swiglu = _dispatched(gram.kernels.swiglu.swiglu)
+readout = _dispatched(gram.kernels.readout.readout)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.noise import standard_normal
+from gram.kernels.noise import standard_normal
 
 
 class Transition(NamedTuple):

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, CheckpointError, read_config
-from models.gram import GRAM
+from gram.models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, CheckpointError, read_config
+from gram.models.network import GRAM
 
 _TRAINING_ONLY = ("posterior.", "target_embedding")
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.dispatch import add_rms_norm, swiglu
-from models.config import ModelConfig
+from gram.kernels.dispatch import add_rms_norm, swiglu
+from gram.models.config import ModelConfig
 
 
 class Module(nn.Module):

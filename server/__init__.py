@@ -1,3 +1,1 @@
-"""The service: an HTTP API process and an engine process."""
-
-__version__ = "0.1.0"
+"""The service: an HTTP API process and an engine process for each device."""

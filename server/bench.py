@@ -14,22 +14,23 @@ from pydantic import BaseModel, Field
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from kernels import bench
-from models.config import ModelConfig
-from models.gram import GRAM
-from models.markdown import table
-from models.tasks import TASKS
-from server.api.schemas import Options
-from server.api.service import read_models
-from server.engine.device import Placement, resolve
-from server.engine.graphs import GraphRunner
-from server.engine.loop import Engine, Lane
-from server.engine.runner import HALT_THRESHOLD, Runner
-from server.engine.slots import SlotPool, Start
-from server.local import steps
+from gram.kernels import timing as bench
+from gram.models.config import ModelConfig
+from gram.models.markdown import table
+from gram.models.network import GRAM
+from gram.models.tasks import TASKS
+from gram.server.catalog import read_models
+from gram.server.engine.device import Placement, resolve
+from gram.server.engine.engine import Engine
+from gram.server.engine.graphs import GraphRunner
+from gram.server.engine.lane import Lane
+from gram.server.engine.runner import HALT_THRESHOLD, Runner
+from gram.server.engine.slots import SlotPool, Start
+from gram.server.local import steps
+from gram.server.sampling.options import Options
 
 if TYPE_CHECKING:
-    from server.cli import Bench
+    from gram.server.cli.main import Bench
 
 _ENGINE_TURNS, _ENGINE_SECONDS = 5, 1.0
 _TRAJECTORIES = 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from models.evaluation import (
+from gram.models.evaluation.scores import (
     Conditions,
     Curves,
     Evaluation,
@@ -21,17 +21,18 @@ from models.evaluation import (
     evaluate_widths,
     judge,
 )
-from models.tasks import Task, Tokens
-from models.temperature import spelled
-from server.api.schemas import Options
-from server.api.service import read_models
-from server.engine.loop import Engine, Lane
-from server.engine.slots import Start
-from server.local import sample
-from server.solving import answer_of
+from gram.models.tasks import Task, Tokens
+from gram.models.temperature import spelled
+from gram.server.catalog import read_models
+from gram.server.engine.engine import Engine
+from gram.server.engine.lane import Lane
+from gram.server.engine.slots import Start
+from gram.server.local import sample
+from gram.server.sampling.collector import answer_of
+from gram.server.sampling.options import Options
 
 if TYPE_CHECKING:
-    from server.cli import Eval
+    from gram.server.cli.main import Eval
 
 
 def evaluate_checkpoint(folder: Path, options: "Eval") -> Figures:

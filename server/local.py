@@ -9,11 +9,12 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from models.tasks import Task, Tokens
-from server.api.schemas import Event, Options, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
-from server.engine.loop import Engine
-from server.engine.messages import Cancel, StepReport, Submit, Trajectory
-from server.solving import Collector
+from gram.models.tasks import Task, Tokens
+from gram.server.engine.engine import Engine
+from gram.server.engine.messages import Cancel, StepReport, Submit, Trajectory
+from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
+from gram.server.sampling.collector import Collector
+from gram.server.sampling.options import Options
 
 _IN_FLIGHT = 64
 """Puzzles that an evaluation samples side by side."""

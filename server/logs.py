@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from server.settings import LogFormat
+from gram.server.settings import LogFormat
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. `python -m server.metrics` prints deploy/METRICS.md."""
+"""What Prometheus scrapes. `python -m gram.server.metrics` prints deploy/METRICS.md."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import NamedTuple, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from server.api.schemas import Cause
-from server.engine.messages import LaneStats, Pong, StepReport
-from server.engines import Engines
-from server.solving import Outcome
+from gram.server.causes import Cause
+from gram.server.engine.messages import LaneStats, Pong, StepReport
+from gram.server.sampling.collector import Outcome
+from gram.server.supervision.fleet import Engines
 
 # A series more for each, of when it began: Prometheus sees that from the values.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -23,7 +23,7 @@ _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 _TITLE = """# Metrics
 
-`GET /metrics`, for Prometheus. The file is made by `python -m server.metrics > deploy/METRICS.md`.
+`GET /metrics`, for Prometheus. The file is made by `python -m gram.server.metrics > deploy/METRICS.md`.
 
 | metric | type | labels | what |
 | --- | --- | --- | --- |"""

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.config import CONFIG_FILE, ZOO, read_config
-from models.tasks import TASKS
+from gram.server.catalog import bundled_models, checkpoints
 
 Device = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["text", "json"]
@@ -21,32 +20,6 @@ def _each(folders: list[Path]) -> list[Path]:
 
 class DeviceError(ValueError):
     """The machine has no such device, or not enough of it; the message says what to do."""
-
-
-def bundled_models() -> list[Path]:
-    """The checkpoints that come with the code, in the order of the tasks: the first is what a command without a task takes."""
-    folders = [path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}")]
-    return sorted(folders, key=lambda folder: ([*TASKS].index(read_config(folder).task), folder.name))
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The folder itself, or where it is no checkpoint the checkpoints in it, if there are any."""
-    if (folder / CONFIG_FILE).exists():
-        return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}")) or [folder]
-
-
-def checkpoint_in(root: Path, name: str) -> Path:
-    """The checkpoint of this name in a folder of them, and nowhere else. Raises FileNotFoundError."""
-    for folder in checkpoints(root):
-        if folder.name == name and folder.resolve().parent == root.resolve():
-            return folder
-    raise FileNotFoundError(f"there is no checkpoint {name!r} in the server's --models-root")
-
-
-def model_name(folder: Path) -> str:
-    """A checkpoint is called by its folder's name."""
-    return folder.resolve().name
 
 
 class EngineSettings(BaseSettings):

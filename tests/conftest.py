@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from server.settings import bundled_models
-from tests.support import RunningServer, serving
+from benchmarks.servers import RunningServer, serving
+from gram.server.catalog import bundled_models
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before kernels.gpu is imported: triton.jit reads it
@@ -37,7 +37,7 @@ def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "hold"
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
-        f"while 'server.engine.loop' in sys.orig_argv and os.path.exists({str(file)!r}):\n"
+        f"while 'gram.server.engine.process' in sys.orig_argv and os.path.exists({str(file)!r}):\n"
         "    time.sleep(0.05)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -9,31 +9,105 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+LAYERS = (
+    ("kernels",),
+    ("models",),
+    ("server.causes", "server.catalog", "server.settings", "server.logs"),
+    ("server.engine",),
+    ("server.sampling",),
+    ("server.supervision", "server.local"),
+    ("server.metrics",),
+    ("server.api",),
+    ("server.client",),
+    ("server.bench", "server.evaluation"),
+    ("server.cli",),
+)
+"""The rooms from the ground up: each may import those on lower floors, and itself."""
 
-def imported(package: str) -> set[str]:
-    """The top-level packages that a package's files import."""
+FLOORS = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def modules() -> dict[str, Path]:
+    """All modules by their names below `gram`: "server.api.routes"."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in ("kernels", "models", "server")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module is in."""
+    return next((room for room in FLOORS if f"{module}.".startswith(f"{room}.")), None)
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, in functions and for type checking too; of the project those below `gram`."""
     names = set()
-    for path in (ROOT / package).rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            inner = base.removeprefix("gram.")
+            names |= {f"{base}.{a.name}" if f"{inner}.{a.name}" in MODULES else base for a in node.names}
+    return {name.removeprefix("gram.") for name in names}
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert [module for module in MODULES if module != "server" and room_of(module) is None] == []
+
+
+def test_rooms_import_downwards_only() -> None:
+    upward = [
+        f"{module} -> {imported}"
+        for module, path in MODULES.items()
+        for imported in imports(path)
+        if (home := room_of(module)) and (other := room_of(imported)) and home != other and FLOORS[other] >= FLOORS[home]
+    ]
+    assert upward == []
+
+
+def test_the_import_graph_has_no_circle() -> None:
+    arrows = {module: {name for name in imports(path) if name in MODULES} for module, path in MODULES.items()}
+    while leaves := {module for module, targets in arrows.items() if not targets & arrows.keys() - {module}}:
+        arrows = {module: targets for module, targets in arrows.items() if module not in leaves}
+    assert sorted(arrows) == []
+
+
+def test_our_own_modules_are_imported_as_gram() -> None:
+    """The folders are on the path of a checkout too; a module that is imported by both names exists twice."""
+    files = [*MODULES.values(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add((node.module or "").split(".")[0])
-    return names
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] not in {"kernels", "models", "server"}, path
+            elif isinstance(node, ast.Import):
+                assert not {a.name.split(".")[0] for a in node.names} & {"kernels", "models", "server"}, path
 
 
-@pytest.mark.parametrize(("package", "forbidden"), [("kernels", {"models", "server"}), ("models", {"server"})])
-def test_packages_import_downwards_only(package: str, forbidden: set[str]) -> None:
-    assert "torch" in imported(package), "the search for imports finds something"
-    assert not imported(package) & forbidden
-
-
-def test_the_api_process_does_not_import_torch() -> None:
-    code = "import sys, server.api.app, server.cli; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["gram.server.api.app", "gram.server.client"])
+def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.parametrize("heavy", ["torch", "fastapi", "httpx"])
+def test_help_is_told_before_anything_heavy_is_imported(heavy: str) -> None:
+    code = f"import sys, gram.server.cli.main; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_no_file_is_long() -> None:
+    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: count for module, count in lines.items() if count > 310} == {}
+
+
 def test_nothing_unpickles() -> None:
-    for package in ("kernels", "models", "server"):
-        assert not imported(package) & {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-        assert not any("torch.load" in path.read_text() for path in (ROOT / package).rglob("*.py"))
+    picklers = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    for path in MODULES.values():
+        assert not {name.split(".")[0] for name in imports(path)} & picklers
+        assert "torch.load" not in path.read_text()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.guidance import Point, comparison_table, curves, measure, solved_at
-from models.config import ZOO
-from models.tasks import TASKS
-from server.api.schemas import Options
-from server.engine.messages import Trajectory
+from gram.models.config import ZOO
+from gram.models.tasks import TASKS
+from gram.server.engine.messages import Trajectory
+from gram.server.sampling.options import Options
 
 
 def measured(model: str, samples: int, temperature: float) -> list[Point]:

@@ -5,10 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
-from models.report import zoo_table
-from models.tasks import TASKS
-from server.settings import bundled_models
-from tests.support import RunningServer
+from benchmarks.servers import RunningServer
+from gram.models.evaluation.report import zoo_table
+from gram.models.tasks import TASKS
+from gram.server.catalog import bundled_models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.norm import EPS
+from gram.kernels.norm import EPS
 
 
 @triton.jit

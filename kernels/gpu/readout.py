@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.interpreter import dot_operand
-from kernels.readout import Readout
+from gram.kernels.gpu.interpreter import dot_operand
+from gram.kernels.readout import Readout
 
 BLOCK_P, BLOCK_D = 64, 64
 """Positions and channels of a tile."""

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.interpreter import dot_operand
-from kernels.gpu.noise import four_normals
-from kernels.transition import Transition
+from gram.kernels.gpu.interpreter import dot_operand
+from gram.kernels.gpu.noise import four_normals
+from gram.kernels.transition import Transition
 
 COUNTERS = 512
 """Counters per program of the sampling alone."""

@@ -1,9 +1,9 @@
 """The registry of tasks: a new task is one file here and one line below."""
 
-from models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_entropy
-from models.tasks.coloring import Coloring
-from models.tasks.nqueens import NQueens
-from models.tasks.sudoku import Sudoku
+from gram.models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_entropy
+from gram.models.tasks.coloring import Coloring
+from gram.models.tasks.nqueens import NQueens
+from gram.models.tasks.sudoku import Sudoku
 
 TASKS: dict[str, Task] = {
     task.name: task

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.tasks.symmetry import Symmetries
+from gram.models.tasks.symmetry import Symmetries
 
 Tokens = NDArray[np.int64]
 """Puzzle or answer as symbols; [N], or [..., N] for several."""

@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_name
-from models.tasks.symmetry import Symmetries, Words, mix
+from gram.models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_name
+from gram.models.tasks.symmetry import Symmetries, Words, mix
 
 NO_EDGE, EDGE, TO_COLOR, ABSENT, *COLORS = range(7)
 _PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+[0-9]+")

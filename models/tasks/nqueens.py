@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.tasks.base import PuzzleError, Task, Tokens, cell_name
-from models.tasks.symmetry import Symmetries
+from gram.models.tasks.base import PuzzleError, Task, Tokens, cell_name
+from gram.models.tasks.symmetry import Symmetries
 
 UNKNOWN, EMPTY, QUEEN = range(3)
 _QUEEN_SYMBOLS = "Qq1*"

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.tasks.base import PuzzleError, Task, Tokens, cell_name
-from models.tasks.symmetry import Symmetries
+from gram.models.tasks.base import PuzzleError, Task, Tokens, cell_name
+from gram.models.tasks.symmetry import Symmetries
 
 if TYPE_CHECKING:
-    from models.tasks.sudoku_solver import Minimal, Solver
+    from gram.models.tasks.sudoku_solver import Minimal, Solver
 
 BLANK = 0
 DATA = Path(__file__).parent / "data"
@@ -212,7 +212,7 @@ class Sudoku(Task):
     @cached_property
     def solver(self) -> "Solver":
         """The compiled solver; the first use of it compiles."""
-        from models.tasks.sudoku_solver import Solver
+        from gram.models.tasks.sudoku_solver import Solver
 
         return Solver(self._units, self.box_rows)
 
@@ -293,7 +293,7 @@ class Sudoku(Task):
         """
         from tqdm import tqdm
 
-        from models.tasks.sudoku_solver import CHUNK, Minimal
+        from gram.models.tasks.sudoku_solver import CHUNK, Minimal
 
         if self.boards is not None:
             return self._all_minimal(self.boards)
@@ -313,7 +313,7 @@ class Sudoku(Task):
 
         The cells in which another board agrees with this one don't single it out, nor do fewer; all other sets of cells do.
         """
-        from models.tasks.sudoku_solver import Minimal
+        from gram.models.tasks.sudoku_solver import Minimal
 
         bits = 1 << np.arange(self.seq_len)
         puzzles, boards = [], []
@@ -403,7 +403,9 @@ def _shown(value: object) -> str:
 
 def main() -> None:
     """Write the held-out puzzles."""
-    parser = argparse.ArgumentParser(prog="python -m models.tasks.sudoku", description="Write the held-out Sudoku puzzles.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gram.models.tasks.sudoku", description="Write the held-out Sudoku puzzles."
+    )
     parser.add_argument("--sizes", type=int, nargs="+", choices=_KINDS, default=[*_KINDS], help="default: all")
     parser.add_argument("--folder", type=Path, default=DATA, help="where to; default: %(default)s")
     options = parser.parse_args()
@@ -414,7 +416,7 @@ def main() -> None:
         task = Sudoku(size, paper={})
         lines = []
         for name, (count, series) in task.make_test_sets().items():
-            lines.append(f"# {name}: {count} puzzles, written by python -m models.tasks.sudoku --sizes {size}")
+            lines.append(f"# {name}: {count} puzzles, written by python -m gram.models.tasks.sudoku --sizes {size}")
             puzzles = tqdm(itertools.islice(series, count), desc=f"{task.name}, {name}", total=count, unit="puzzle")
             lines.extend(task.text(puzzle).replace("\n", "") for puzzle in puzzles)
         options.folder.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tasks.base import Tokens
+from gram.models.tasks.base import Tokens
 
 Hashes = NDArray[np.uint64]
 

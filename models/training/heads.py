@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from models.gram import GRAM
-from models.tasks import Task, Tokens
-from models.training.config import HeadsStage
-from models.training.rollout import rollout
+from gram.models.network import GRAM
+from gram.models.tasks import Task, Tokens
+from gram.models.training.recipe import HeadsStage
+from gram.models.training.rollout import rollout
 
 Sample = Callable[[np.random.Generator, int], tuple[Tokens, Tokens]]
 """Draws training pairs [count, N]."""

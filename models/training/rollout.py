@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from models.gram import GRAM
+from gram.models.network import GRAM
 
 
 @torch.no_grad()

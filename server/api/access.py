@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server import logs
-from server.api.problems import ProblemError
-from server.api.service import Service
+from gram.server import logs
+from gram.server.api.problems import ProblemError
+from gram.server.api.service import Service
 
 _bearer = HTTPBearer(auto_error=False, description="a key that `gram key` made, with its hash in the server's --keys-file")
 

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from models.config import CheckpointError
-from server.api.problems import DOCUMENTED, ProblemError
-from server.api.schemas import LoadRequest, ModelInfo
-from server.api.service import Service
-from server.settings import checkpoint_in
+from gram.models.config import CheckpointError
+from gram.server.api.problems import DOCUMENTED, ProblemError
+from gram.server.api.schemas import LoadRequest, ModelInfo
+from gram.server.api.service import Service
+from gram.server.catalog import checkpoint_in
 
 v1 = APIRouter(prefix="/v1/models")
 """What asks for an admin's key."""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from server.api.problems import ProblemError
-from server.engine.messages import StepReport
-from server.settings import ServerSettings
+from gram.server.api.problems import ProblemError
+from gram.server.engine.messages import StepReport
+from gram.server.settings import ServerSettings
 
 _MEMORY_SECONDS = 10.0
 """A measurement so old weighs a third of a new one."""

@@ -18,22 +18,23 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from server import __version__
-from server.api import admin, headers, problems, routes
-from server.api.access import authenticate, require_admin
-from server.api.admission import Admission
-from server.api.keys import Keys
-from server.api.observe import QUIET, REQUEST_ID, Observe
-from server.api.page import page
-from server.api.problems import ProblemError
-from server.api.protocol import MAX_HEAD_BYTES, Protocol
-from server.api.schemas import GenerateRequest, SolveRequest
-from server.api.service import Service, read_models
-from server.engine.messages import Ready, StepReport
-from server.engines import Engines
-from server.metrics import Metrics
-from server.settings import ServerSettings
-from server.supervisor import Listener
+from gram import __version__
+from gram.server.api import admin, headers, problems, routes
+from gram.server.api.access import authenticate, require_admin
+from gram.server.api.admission import Admission
+from gram.server.api.connection import MAX_HEAD_BYTES, Protocol
+from gram.server.api.keys import Keys
+from gram.server.api.observe import QUIET, REQUEST_ID, Observe
+from gram.server.api.page import page
+from gram.server.api.problems import ProblemError
+from gram.server.api.service import Service
+from gram.server.catalog import read_models
+from gram.server.engine.messages import Ready, StepReport
+from gram.server.metrics import Metrics
+from gram.server.sampling.requests import GenerateRequest, SolveRequest
+from gram.server.settings import ServerSettings
+from gram.server.supervision.fleet import Engines
+from gram.server.supervision.supervisor import Listener
 
 log = logging.getLogger("gram")
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from models.config import describe
+from gram.models.config import describe
 
 log = logging.getLogger("gram")
 

@@ -9,8 +9,8 @@ from opentelemetry import context, propagate, trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import logs
-from server.metrics import Metrics
+from gram.server import logs
+from gram.server.metrics import Metrics
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")

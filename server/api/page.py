@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from server.api.problems import ProblemError
+from gram.server.api.problems import ProblemError
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _FILES = {path.name: path for path in (Path(__file__).parents[1] / "page").iterdir() if path.suffix in _TYPES}

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.config import place
-from server import logs
-from server.api.schemas import Cause, FieldProblem, Problem
-from server.supervisor import EngineUnavailableError, SlowClientError
+from gram.models.config import place
+from gram.server import logs
+from gram.server.api.schemas import FieldProblem, Problem
+from gram.server.causes import Cause
+from gram.server.supervision.job import EngineUnavailableError, SlowClientError
 
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {

@@ -9,14 +9,16 @@ from typing import Any, get_args
 import httpx
 from pydantic import BaseModel
 
-from server.api.admission import Admission
-from server.api.app import create_app
-from server.api.schemas import Cause, Problem, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
-from server.api.service import Service
-from server.engines import Engines
-from server.metrics import Metrics
-from server.settings import ServerSettings
-from server.supervisor import Listener
+from gram.server.api.admission import Admission
+from gram.server.api.app import create_app
+from gram.server.api.schemas import Problem
+from gram.server.api.service import Service
+from gram.server.causes import Cause
+from gram.server.metrics import Metrics
+from gram.server.sampling.answers import PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from gram.server.settings import ServerSettings
+from gram.server.supervision.fleet import Engines
+from gram.server.supervision.supervisor import Listener
 
 Schema = dict[str, Any]
 """A part of the OpenAPI document."""
@@ -25,7 +27,7 @@ _INTRODUCTION = """\
 # The API
 
 What a running server shows at `/docs` and `/openapi.json`, to be read without one. The file is made by
-`python -m server.api.reference > docs/api.md`; limits and defaults are those of a server without settings.
+`python -m gram.server.api.reference > docs/api.md`; limits and defaults are those of a server without settings.
 
 On a server with `--keys-file` every call under `/v1` takes the header `Authorization: Bearer KEY`, and may also answer 401 or
 429. Every answer has an `X-Request-ID`: the caller's own, or one that the server made.

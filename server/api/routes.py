@@ -13,28 +13,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from models.tasks import TASKS, Task
-from server.api.admission import Ticket
-from server.api.problems import DOCUMENTED, ProblemError, problem_of, told
-from server.api.schemas import (
-    DEFAULT_TASK,
-    Board,
-    DrawnPuzzle,
-    GenerateRequest,
-    ModelInfo,
-    PrunedEvent,
-    SamplingRequest,
-    SolveRequest,
-    SolveResponse,
-    StepEvent,
-    TaskInfo,
-    TrajectoryEvent,
-    chosen,
-)
-from server.api.service import Service
-from server.api.solve import Shown, Solve
-from server.engine.messages import Step
-from server.solving import Outcome
+from gram.models.tasks import TASKS, Task
+from gram.server.api.admission import Ticket
+from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
+from gram.server.api.request import Shown, Solve
+from gram.server.api.schemas import DrawnPuzzle, ModelInfo, TaskInfo
+from gram.server.api.service import Service
+from gram.server.engine.messages import Step
+from gram.server.sampling.answers import Board, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
+from gram.server.sampling.collector import Outcome
+from gram.server.sampling.options import chosen
+from gram.server.sampling.requests import DEFAULT_TASK, GenerateRequest, SamplingRequest, SolveRequest
 
 v1 = APIRouter(prefix="/v1")
 """What a server with API keys asks one for."""

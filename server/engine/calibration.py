@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.gram import GRAM
-from server.engine.device import Placement
-from server.engine.runner import Runner
-from server.engine.slots import SlotPool, Start
+from gram.models.network import GRAM
+from gram.server.engine.device import Placement
+from gram.server.engine.runner import Runner
+from gram.server.engine.slots import SlotPool, Start
 
 _SECONDS = 1.0
 """That all of it may take, after the first turn of each candidate."""

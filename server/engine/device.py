@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from models.precision import multiplies_bfloat16
-from server.engine.runner import CPU_TILE
-from server.settings import Device, DeviceError, Dtype, EngineSettings
+from gram.models.precision import multiplies_bfloat16
+from gram.server.engine.runner import CPU_TILE
+from gram.server.settings import Device, DeviceError, Dtype, EngineSettings
 
 GPU_SLOTS = 256
 

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from models.gram import GRAM
-from server.engine.runner import Observed, Runner, observe
-from server.engine.slots import SlotPool
+from gram.models.network import GRAM
+from gram.server.engine.runner import Observed, Runner, observe
+from gram.server.engine.slots import SlotPool
 
 GPU_TILE = 64
 """Rows per tile on a GPU. An H100 takes 0.64 ms for one of a bundled model, at a fourteenth of the rate of large products: more

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from models.temperature import Temperature
-from server.engine.pruning import Prune
+from gram.models.temperature import Temperature
+from gram.server.engine.pruning import Prune
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):

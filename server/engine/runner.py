@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.gram import GRAM, State
-from server.engine.slots import SlotPool
+from gram.models.network import GRAM, State
+from gram.server.engine.slots import SlotPool
 
 HALT_THRESHOLD = 0.5
 """A trajectory halts when its halt probability exceeds this (App. A.1)."""

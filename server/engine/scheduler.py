@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from server.engine.pruning import Prune, Rungs
+from gram.server.engine.pruning import Prune, Rungs
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.readout import Readout
-from models.gram import GRAM, State
-from models.temperature import LONGEST, Temperature, by_step
+from gram.kernels.readout import Readout
+from gram.models.network import GRAM, State
+from gram.models.temperature import LONGEST, Temperature, by_step
 
 _FOREVER = 2**31
 """Steps that no trajectory makes."""

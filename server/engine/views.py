@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tasks import Task
-from models.tasks.symmetry import Symmetries, draws
-from server.engine.slots import Start
+from gram.models.tasks import Task
+from gram.models.tasks.symmetry import Symmetries, draws
+from gram.server.engine.slots import Start
 
 
 class Views:

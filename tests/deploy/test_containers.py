@@ -18,9 +18,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from server.metrics import Metrics
-from server.settings import ServerSettings
-from tests.support import RunningServer, free_port, wait_for
+from benchmarks.servers import RunningServer, free_port, wait_for
+from gram.server.metrics import Metrics
+from gram.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from server.metrics import Metrics
-from tests.support import PATIENCE, free_port, serving, wait_for
+from benchmarks.servers import PATIENCE, free_port, serving, wait_for
+from gram.server.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"

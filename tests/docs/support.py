@@ -7,14 +7,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import PATIENCE
+from benchmarks.servers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
 """Where the documents' server is."""
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
-_SHIMS = {"gram": "-m server.cli", "python": "", "pytest": "-m pytest"}
+_SHIMS = {"gram": "-m gram.server.cli", "python": "", "pytest": "-m pytest"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ class Workplace:
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(code), **environment}
+        self.environment = {
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": os.pathsep.join([str(code / "src"), str(code)]),
+            **environment,
+        }
 
     def run(self, command: str, server: str = "http://localhost:8000") -> str:
         """What the command prints; it must succeed. `server` is asked in the place of the documents' one."""

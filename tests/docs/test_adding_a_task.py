@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import PATIENCE, RunningServer, free_port, wait_for
 from tests.docs.support import ROOT, Block, Workplace, blocks
-from tests.support import PATIENCE, RunningServer, free_port, wait_for
 
 PAGE = ROOT / "docs" / "adding-a-task.md"
 GIVEN = {(0, 0): 1, (3, 3): 2}
@@ -58,6 +58,7 @@ def copy(tmp_path: Path) -> Path:
     """What a reader has before the first step: the packages, without weights."""
     for package in ("models", "server", "kernels"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("zoo", "baselines", "__pycache__"))
+    shutil.copytree(ROOT / "src", tmp_path / "src", symlinks=True)
     for folder in ("docs", "tests/models/tasks", "models/zoo/latin-4"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from models.training.config import load_training_config
-from server.api.keys import Key, digest, new_key, read_keys
-from server.api.reference import openapi
+from benchmarks.servers import RunningServer, serving
+from gram.models.training.recipe import load_training_config
+from gram.server.api.keys import Key, digest, new_key, read_keys
+from gram.server.api.reference import openapi
 from tests.docs import words
 from tests.docs.support import ADDRESS, ROOT, Block, Workplace, blocks, inline_code
-from tests.support import RunningServer, serving
 
 PAGES = [
     ROOT / "README.md",

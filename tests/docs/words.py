@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from pydantic_settings import CliApp
 
-from models.training.config import load_training_config
-from server.cli import Gram
+from gram.models.training.recipe import load_training_config
+from gram.server.cli.main import Gram
 from tests.docs.support import ROOT
 
 PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "pip-audit", "printf", "pytest", "curl", "docker", "kubectl"}

@@ -1,6 +1,6 @@
 """What the tests of the kernels share."""
 
-from kernels import dispatch
+from gram.kernels import dispatch
 
 
 def forget_choices() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels.norm
-from kernels import dispatch
+import gram.kernels.norm
+from gram.kernels import dispatch
 from tests.kernels.support import forget_choices
 
 NAMES = ["stochastic_transition", "guided_transition", "add_rms_norm", "swiglu", "readout"]
@@ -40,7 +40,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_cpu_tensors_go_to_pytorch(called: list[str]) -> None:
     x = torch.randn(2, 64)
-    assert torch.equal(dispatch.add_rms_norm(x, x), kernels.norm.add_rms_norm(x, x))
+    assert torch.equal(dispatch.add_rms_norm(x, x), gram.kernels.norm.add_rms_norm(x, x))
     assert called == []
 
 
@@ -60,7 +60,7 @@ def test_triton_can_be_forced(called: list[str], device: torch.device, monkeypat
     pytest.importorskip("triton")
     monkeypatch.setenv("GRAM_KERNELS", "triton")
     x = torch.randn(2, 64, device=device)
-    torch.testing.assert_close(dispatch.add_rms_norm(x, x), kernels.norm.add_rms_norm(x, x))
+    torch.testing.assert_close(dispatch.add_rms_norm(x, x), gram.kernels.norm.add_rms_norm(x, x))
     assert called == ["triton"]
 
 
@@ -101,7 +101,7 @@ def test_a_triton_that_does_not_work_is_said_once_and_pytorch_computes(
     x = torch.randn(2, 64)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert torch.equal(dispatch.add_rms_norm(x, x), kernels.norm.add_rms_norm(x, x))
+            assert torch.equal(dispatch.add_rms_norm(x, x), gram.kernels.norm.add_rms_norm(x, x))
     (record,) = caplog.records
     reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     assert record.getMessage() == f"Triton does not work here ({reason}): the kernels run in PyTorch, slower"

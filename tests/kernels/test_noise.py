@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.noise import philox, standard_normal
+from gram.kernels.noise import philox, standard_normal
 from tests.kernels.philox_cases import MASK, known_answers, seeds
 
 words = st.one_of(st.integers(0, MASK), st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, MASK]))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.noise import standard_normal
-from kernels.transition import stochastic_transition
+from gram.kernels.noise import standard_normal
+from gram.kernels.transition import stochastic_transition
 
 ROWS, LENGTH, DIM = 6, 5, 12
 

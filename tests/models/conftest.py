@@ -3,8 +3,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from models.config import ModelConfig
-from models.gram import GRAM
+from gram.models.config import ModelConfig
+from gram.models.network import GRAM
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.config import CheckpointConfig, CheckpointError, GuidanceKind, ModelConfig
-from models.gram import GRAM
+from gram.models.checkpoint import load_checkpoint, save_checkpoint
+from gram.models.config import CheckpointConfig, CheckpointError, GuidanceKind, ModelConfig
+from gram.models.network import GRAM
 
 Build = Callable[..., GRAM]
 

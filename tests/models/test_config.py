@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.config import CheckpointError, ModelConfig, describe, read_config
+from gram.models.config import CheckpointError, ModelConfig, describe, read_config
 
 SIZES = [name for name, field in ModelConfig.model_fields.items() if field.annotation is int]
 

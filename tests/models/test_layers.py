@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.config import Mixing, ModelConfig
-from models.layers import Attention, Core, PositionMixer, SwiGLU
+from gram.models.config import Mixing, ModelConfig
+from gram.models.layers import Attention, Core, PositionMixer, SwiGLU
 
 ROWS = 3
 

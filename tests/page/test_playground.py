@@ -14,10 +14,10 @@ pytest.importorskip("playwright")
 
 from playwright.sync_api import Browser, Page, expect
 
-from server.api.keys import Key, digest
-from server.settings import bundled_models
-from tests.page.support import CHROMIUM, PHONE, chromium, opened, wait_until_ended
-from tests.support import PATIENCE, RunningServer, serving
+from benchmarks.browser import CHROMIUM, PHONE, chromium, opened, wait_until_ended
+from benchmarks.servers import PATIENCE, RunningServer, serving
+from gram.server.api.keys import Key, digest
+from gram.server.catalog import bundled_models
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 

@@ -8,8 +8,8 @@ pytest.importorskip("playwright")
 
 from playwright.sync_api import expect
 
-from tests.page.support import CHROMIUM, chromium, opened
-from tests.support import RunningServer
+from benchmarks.browser import CHROMIUM, chromium, opened
+from benchmarks.servers import RunningServer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.config import ModelConfig
-from server.bench import row_operations
+from gram.models.config import ModelConfig
+from gram.server.bench import row_operations
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Pa
     command = [
         sys.executable,
         "-m",
-        "server.cli",
+        "gram.server.cli",
         "bench",
         "--slots",
         "8",

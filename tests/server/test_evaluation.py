@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation import Conditions, Sample
-from models.tasks import TASKS
-from server.engine.loop import Engine
-from server.evaluation import draw, draw_without_halting
+from gram.models.evaluation.scores import Conditions, Sample
+from gram.models.tasks import TASKS
+from gram.server.engine.engine import Engine
+from gram.server.evaluation import draw, draw_without_halting
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]

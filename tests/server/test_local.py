@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.local import steps
-from tests.server.test_engine import submit
+from gram.server.local import steps
+from tests.server.engine.test_engine import submit
 from tests.support import make_engine
 
 

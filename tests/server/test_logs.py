@@ -15,8 +15,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from models.config import EVALUATION_FILE
-from tests.support import RunningServer, serving, wait_for
+from benchmarks.servers import RunningServer, serving, wait_for
+from gram.models.config import EVALUATION_FILE
 
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 3, "seed": 1}
 TRACE_ID, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.tasks import TASKS
-from server.engine.loop import Engine
-from server.engine.messages import Submit
-from server.metrics import Metrics
-from server.settings import EngineSettings
-from tests.support import PATIENCE, RunningServer, serving
+from benchmarks.servers import PATIENCE, RunningServer, serving
+from gram.models.tasks import TASKS
+from gram.server.engine.engine import Engine
+from gram.server.engine.messages import Submit
+from gram.server.metrics import Metrics
+from gram.server.settings import EngineSettings
 
 MODELS = {"nqueens-8": "nqueens-8", "sudoku-4x4": "sudoku-4x4"}
 """Those served here, and their tasks."""

@@ -9,8 +9,8 @@ triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
 
-import kernels.noise  # noqa: E402
-from kernels.gpu.noise import standard_normal  # noqa: E402
+import gram.kernels.noise  # noqa: E402
+from gram.kernels.gpu.noise import standard_normal  # noqa: E402
 from tests.kernels.philox_cases import MASK, known_answers, seeds  # noqa: E402
 
 counts = st.one_of(st.integers(0, MASK), st.sampled_from([0, 2**31 - 1, 2**31, MASK]))
@@ -49,7 +49,7 @@ def test_triton_s_philox_gives_the_published_known_answers(
 def test_triton_s_philox_is_the_reference_s(counter: tuple[int, ...], key: tuple[int, int]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     c0, c1, c2, c3, k0, k1 = (torch.tensor([word]) for word in (*counter, *key))
-    assert words(counter, key, device) == kernels.noise.philox((c0, c1, c2, c3), (k0, k1))[:, 0].tolist()
+    assert words(counter, key, device) == gram.kernels.noise.philox((c0, c1, c2, c3), (k0, k1))[:, 0].tolist()
 
 
 @given(st.lists(st.tuples(seeds, st.integers(0, MASK), st.integers(0, MASK)), min_size=1, max_size=3), st.data())
@@ -57,7 +57,7 @@ def test_triton_s_philox_is_the_reference_s(counter: tuple[int, ...], key: tuple
 def test_normals_are_the_reference_s_to_float32_s_precision(keys: list[tuple[int, int, int]], data: st.DataObject) -> None:
     length, dim = data.draw(st.integers(1, 9)), 4 * data.draw(st.integers(1, 40))
     seed, trajectory, transition = torch.tensor(keys).unbind(1)
-    expected = kernels.noise.standard_normal(seed, trajectory, transition, length, dim)
+    expected = gram.kernels.noise.standard_normal(seed, trajectory, transition, length, dim)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     actual = standard_normal(seed.to(device), trajectory.to(device), transition.to(device), length, dim).cpu()
     assert actual.dtype == torch.float32
@@ -71,7 +71,7 @@ def test_the_least_and_the_greatest_random_word_give_finite_normals(device: torc
     keys = torch.tensor([12121362, 2871038], device=device), torch.zeros(2, dtype=torch.int64, device=device)
     normals = standard_normal(keys[0], keys[1], keys[1], 1, 4).cpu()
     assert normals.isfinite().all()
-    expected = kernels.noise.standard_normal(keys[0].cpu(), keys[1].cpu(), keys[1].cpu(), 1, 4)
+    expected = gram.kernels.noise.standard_normal(keys[0].cpu(), keys[1].cpu(), keys[1].cpu(), 1, 4)
     torch.testing.assert_close(normals, expected, rtol=1e-6, atol=4e-6)
 
 

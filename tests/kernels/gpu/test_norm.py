@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-import kernels.norm
-from kernels.gpu.norm import add_rms_norm
+import gram.kernels.norm
+from gram.kernels.gpu.norm import add_rms_norm
 from tests.kernels.gpu.support import assert_close, dims, dtypes, generators, lengths, randn
 
 
@@ -23,7 +23,7 @@ def test_it_is_the_formula(
     assert (y.dtype, y.shape) == (dtype, x.shape)
     assert_close(y, expected, atol=1e-6)
     if dtype == torch.float32:
-        assert_close(kernels.norm.add_rms_norm(x, residual), expected, atol=1e-6)
+        assert_close(gram.kernels.norm.add_rms_norm(x, residual), expected, atol=1e-6)
 
 
 def test_zeros_stay_zeros(device: torch.device) -> None:
@@ -33,7 +33,7 @@ def test_zeros_stay_zeros(device: torch.device) -> None:
 
 def test_what_is_not_contiguous_is_read_as_it_is(device: torch.device) -> None:
     x = randn(torch.Generator().manual_seed(0), 64, 5).to(device).T
-    torch.testing.assert_close(add_rms_norm(x, x), kernels.norm.add_rms_norm(x, x))
+    torch.testing.assert_close(add_rms_norm(x, x), gram.kernels.norm.add_rms_norm(x, x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

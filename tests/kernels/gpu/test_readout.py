@@ -8,9 +8,9 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-import kernels.readout
-from kernels.gpu.readout import readout
-from kernels.readout import Readout
+import gram.kernels.readout
+from gram.kernels.gpu.readout import readout
+from gram.kernels.readout import Readout
 from tests.kernels.gpu.support import dims, dtypes, generators, randn
 
 
@@ -67,7 +67,7 @@ def test_it_shows_what_float64_shows(
     assert shown.answers.shape == (rows, tokens)
     check(shown, x, num_registers)
     if dtype == torch.float32:
-        check(kernels.readout.readout(*x, num_registers=num_registers, halt_threshold=0.5), x, num_registers)
+        check(gram.kernels.readout.readout(*x, num_registers=num_registers, halt_threshold=0.5), x, num_registers)
 
 
 def test_a_row_retires_when_it_halts_or_has_made_its_steps_or_is_broken(device: torch.device) -> None:
@@ -82,7 +82,7 @@ def test_a_row_retires_when_it_halts_or_has_made_its_steps_or_is_broken(device: 
     weight[0, 0] = 1.0
     steps = torch.tensor([1, 1, 1, 1, 3, 1], dtype=torch.int32, device=device)
     x = x._replace(h=h, low=low, heads_weight=weight, heads_bias=torch.zeros(2, device=device), steps=steps)
-    for shown in (read(x), kernels.readout.readout(*x, num_registers=2, halt_threshold=0.5)):
+    for shown in (read(x), gram.kernels.readout.readout(*x, num_registers=2, halt_threshold=0.5)):
         assert shown.numbers[:, 2].tolist() == [1, 1, 1, 0, 1, 1]
         # A probability of one half exactly goes on.
         assert shown.numbers[:, 3].tolist() == [0, 1, 0, 1, 1, 1]

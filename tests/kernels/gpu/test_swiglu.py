@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-import kernels.swiglu
-from kernels.gpu.swiglu import swiglu
+import gram.kernels.swiglu
+from gram.kernels.gpu.swiglu import swiglu
 from tests.kernels.gpu.support import assert_close, dtypes, generators, randn
 
 
@@ -24,7 +24,7 @@ def test_it_is_the_formula_along_either_axis(
     assert (y.dtype, y.shape) == (dtype, expected.shape)
     assert_close(y, expected, atol=1e-6)
     if dtype == torch.float32:
-        assert_close(kernels.swiglu.swiglu(gate_up, dim), expected, atol=1e-6)
+        assert_close(gram.kernels.swiglu.swiglu(gate_up, dim), expected, atol=1e-6)
 
 
 def test_far_out_silu_is_the_identity_or_zero(device: torch.device) -> None:

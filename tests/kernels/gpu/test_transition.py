@@ -8,10 +8,10 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-import kernels.transition
-from kernels.gpu.transition import guided_transition, stochastic_transition
-from kernels.noise import standard_normal
-from kernels.transition import Transition
+import gram.kernels.transition
+from gram.kernels.gpu.transition import guided_transition, stochastic_transition
+from gram.kernels.noise import standard_normal
+from gram.kernels.transition import Transition
 from tests.kernels.gpu.support import assert_close, dims, dtypes, generators, lengths, randn
 
 
@@ -112,7 +112,7 @@ def test_the_reference_is_the_formula_too(mean: bool) -> None:
     )
     if not mean:
         x = x._replace(hidden_mean=None, weight_mean=None)
-    h, finite = kernels.transition.guided_transition(*x, *key, log_sigma_min=-8.0, log_sigma_max=-1.0)
+    h, finite = gram.kernels.transition.guided_transition(*x, *key, log_sigma_min=-8.0, log_sigma_max=-1.0)
     assert finite.tolist() == [True] * 3
     assert_close(h, in_float64(x, key, -8.0, -1.0)[0], atol=1e-5)
 

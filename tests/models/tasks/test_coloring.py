@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tasks.base import PuzzleError, Tokens
-from models.tasks.coloring import ABSENT, COLORS, EDGE, NO_EDGE, TO_COLOR, Coloring, isomorphism_hash
+from gram.models.tasks.base import PuzzleError, Tokens
+from gram.models.tasks.coloring import ABSENT, COLORS, EDGE, NO_EDGE, TO_COLOR, Coloring, isomorphism_hash
 
 EIGHT, TEN = Coloring(8, paper={}), Coloring(10, paper={})
 BOTH = pytest.mark.parametrize("task", [EIGHT, TEN], ids=lambda task: task.name)

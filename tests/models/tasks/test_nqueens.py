@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from models.tasks import TASKS, PuzzleError, Tokens, cell_entropy
-from models.tasks.nqueens import EMPTY, QUEEN, UNKNOWN, NQueens
+from gram.models.tasks import TASKS, PuzzleError, Tokens, cell_entropy
+from gram.models.tasks.nqueens import EMPTY, QUEEN, UNKNOWN, NQueens
 
 TASK = NQueens(8, paper={})
 SQUARES = list(itertools.product(range(8), range(8)))

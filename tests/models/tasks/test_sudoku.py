@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tasks import PuzzleError, Tokens, cell_entropy
-from models.tasks.sudoku import DATA, Sudoku, add_clues, main
+from gram.models.tasks import PuzzleError, Tokens, cell_entropy
+from gram.models.tasks.sudoku import DATA, Sudoku, add_clues, main
 
 TASKS = {size: Sudoku(size, paper={}) for size in (4, 6, 9)}
 for smaller in TASKS.values():

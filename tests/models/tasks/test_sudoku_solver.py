@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tasks import Tokens, sudoku_solver
-from models.tasks.sudoku import Sudoku
-from models.tasks.sudoku_solver import CHUNK, Minimal, Solver
+from gram.models.tasks import Tokens, sudoku_solver
+from gram.models.tasks.sudoku import Sudoku
+from gram.models.tasks.sudoku_solver import CHUNK, Minimal, Solver
 
 SOLVERS = {size: Sudoku(size, paper={}).solver for size in (4, 6, 9)}
 BOX_ROWS = {4: 2, 6: 2, 9: 3}

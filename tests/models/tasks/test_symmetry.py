@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.tasks import TASKS, Task, Tokens
-from models.tasks.symmetry import Symmetries, draws
+from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.tasks.symmetry import Symmetries, draws
 
 SEEDS = st.integers(0, 2**63 - 1)
 tasks = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

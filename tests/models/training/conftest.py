@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from models.config import ModelConfig
-from models.training.config import HeadsStage, Stage, TrainingConfig
+from gram.models.config import ModelConfig
+from gram.models.training.recipe import HeadsStage, Stage, TrainingConfig
 
 
 @pytest.fixture(scope="session")

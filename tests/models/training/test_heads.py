@@ -7,12 +7,12 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from models.config import ModelConfig
-from models.gram import GRAM, Heads
-from models.tasks import TASKS, Task, Tokens
-from models.training.config import HeadsStage
-from models.training.heads import _logistic, fit_heads
-from models.training.rollout import rollout
+from gram.models.config import ModelConfig
+from gram.models.network import GRAM, Heads
+from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.training.heads import _logistic, fit_heads
+from gram.models.training.recipe import HeadsStage
+from gram.models.training.rollout import rollout
 
 Build = Callable[..., GRAM]
 STAGE = HeadsStage(puzzles=256, steps=3, max_temperature=2.0, iterations=100, caution=1.0)

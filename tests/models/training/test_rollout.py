@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
-from models.gram import GRAM
-from models.training.rollout import rollout
+from gram.models.config import ModelConfig
+from gram.models.network import GRAM
+from gram.models.training.rollout import rollout
 
 Build = Callable[..., GRAM]
 ROWS = 4

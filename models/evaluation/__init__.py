@@ -1,0 +1,1 @@
+"""Evaluation: scores of a checkpoint, and the reports and plots of them."""

@@ -1,0 +1,276 @@
+"""What a checkpoint is worth: on held-out puzzles its accuracy, its coverage and how well the LPRM tells right from wrong;
+from the empty input how many of its boards are valid, and how evenly they are spread over all that there are.
+"""
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from math import exp, lgamma, log, log1p
+from statistics import fmean
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from gram.models.tasks import Task, Tokens, cell_entropy
+from gram.models.temperature import Temperature, spelled
+
+WIDTHS = (1, 2, 5, 10, 20)
+"""The numbers of trajectories per puzzle, K, at which curves are drawn."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One trajectory's answer [N] in its canonical form, its LPRM score and the supervision steps it took."""
+
+    answer: Tokens
+    score: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How samples were drawn: puzzle i of the test set with seed + i."""
+
+    test_set: str
+    temperature: Temperature
+    max_steps: int
+    seed: int
+    symmetries: bool = True
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The K samples of each of n puzzles under the task's exact checker. Arrays [n, K], samples in the order of their index."""
+
+    conditions: Conditions
+    solutions: NDArray[np.int64]
+    """How many each puzzle has [n]."""
+    valid: NDArray[np.bool_]
+    conflicts: NDArray[np.int64]
+    score: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    first: NDArray[np.int64]
+    """The puzzle's first sample with the same answer, which stands for all of them."""
+
+    def take(self, puzzles: NDArray[np.bool_] | slice, samples: int | None = None) -> Self:
+        """Some of the puzzles, and of each of them the first samples."""
+        arrays = {name: getattr(self, name)[puzzles, :samples] for name in ("valid", "conflicts", "score", "steps", "first")}
+        return replace(self, solutions=self.solutions[puzzles], **arrays)
+
+
+class Evaluation(BaseModel):
+    """Means over the puzzles, each with `samples` trajectories. Shares are in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    test_set: str
+    puzzles: int
+    samples: int
+    temperature: Temperature
+    max_steps: int
+    seed: int
+    symmetries: bool
+    single: float = Field(description="a single trajectory is valid")
+    lprm: float = Field(description="the trajectory that the LPRM scores highest is valid")
+    majority: float = Field(description="the most frequent answer is valid")
+    any: float = Field(description="at least one trajectory is valid")
+    coverage: float = Field(description="distinct valid answers found, of all valid ones")
+    conflicts: int = Field(description="broken constraints in the LPRM's choices, of all puzzles together (colouring: edges)")
+    coverage_limit: float = Field(description="the same for as many draws uniform over the valid answers")
+    auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
+    mean_steps: float = Field(description="supervision steps to the halt")
+    command: str = Field("", description="what measures this again")
+
+    @property
+    def sampling(self) -> str:
+        """How it was sampled."""
+        return f"temperature {spelled(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
+
+    @property
+    def title(self) -> str:
+        """What was measured of, and how."""
+        return f"{self.puzzles} {self.test_set}, {self.sampling}"
+
+
+class Stratum(Evaluation):
+    """The evaluation of the test set's puzzles of one band of a trait, such as the number of clues."""
+
+    trait: str
+    band: str
+
+
+class Generation(BaseModel):
+    """Boards drawn from the task's empty input, a single trajectory each. Shares are in [0, 1], entropies in nats."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: Temperature
+    max_steps: int
+    seed: int
+    symmetries: bool
+    samples: int
+    valid: float = Field(description="a single trajectory is a valid board")
+    distinct: int = Field(description="different boards among the valid ones")
+    reachable: int | None = Field(description="how many valid boards there are; null if they are too many to list")
+    total_variation: float | None = Field(
+        description="distance of the valid boards from uniform over the reachable ones, in total variation; "
+        "null if those are not listed, or no board is valid"
+    )
+    total_variation_limit: float | None = Field(description="the same on average for as many draws of uniform boards")
+    entropy: float | None = Field(
+        description="of a cell's symbol among the valid boards, mean over the cells, in nats; null if no board is valid"
+    )
+    entropy_limit: float = Field(description="the same of uniform boards")
+    auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
+    mean_steps: float = Field(description="supervision steps to the halt")
+    command: str = Field("", description="what measures this again")
+
+
+class Curves(BaseModel):
+    """The evaluation against the number of samples, against the depth, and by the traits of puzzles: what curves.json has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by_samples: list[Evaluation] = Field([], description="of the first K trajectories of each puzzle")
+    by_depth: list[Evaluation] = Field([], description="of trajectories that go on to max_steps, whatever the halt head says")
+    by_trait: list[Stratum] = []
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that is measured of one checkpoint: what it solves, if it solves, and what it generates, if it generates."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+    generations: list[Generation] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[Evaluation | Generation]:
+        """All but the curves."""
+        return [*self.evaluations, *self.generations]
+
+
+def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[list[Sample]]) -> Judged:
+    """Check the samples of each puzzle [n, N], each distinct answer once. All puzzles have equally many samples."""
+    first, valid, conflicts = [], [], []
+    for puzzle, row in zip(puzzles, samples, strict=True):
+        places = _first_of_each(row)
+        distinct = {i: row[i].answer for i in places}
+        checked = {i: task.check(puzzle, answer) for i, answer in distinct.items()}
+        counted = {i: task.conflicts(puzzle, answer) for i, answer in distinct.items()}
+        first.append(places)
+        valid.append([checked[i] for i in places])
+        conflicts.append([counted[i] for i in places])
+    return Judged(
+        conditions,
+        solutions=np.array([len(task.solutions(puzzle)) for puzzle in puzzles]),
+        valid=np.array(valid),
+        conflicts=np.array(conflicts),
+        score=np.array([[sample.score for sample in row] for row in samples]),
+        steps=np.array([[sample.steps for sample in row] for row in samples]),
+        first=np.array(first),
+    )
+
+
+def evaluate(judged: Judged) -> Evaluation:
+    """The figures of all its puzzles and samples."""
+    puzzles, samples = judged.valid.shape
+    rows = np.arange(puzzles)
+    chosen = judged.score.argmax(1)
+    place = np.arange(samples)
+    frequent = np.sum(judged.first[:, :, None] == place, axis=1).argmax(1)  # of equally frequent answers, the earliest
+    found = np.sum(judged.valid & (judged.first == place), axis=1)
+    return Evaluation(
+        **asdict(judged.conditions),
+        puzzles=puzzles,
+        samples=samples,
+        single=float(judged.valid.mean()),
+        lprm=float(judged.valid[rows, chosen].mean()),
+        majority=float(judged.valid[rows, frequent].mean()),
+        any=float(judged.valid.any(1).mean()),
+        coverage=fmean(found / judged.solutions),
+        conflicts=int(judged.conflicts[rows, chosen].sum()),
+        coverage_limit=fmean(1 - (1 - 1 / judged.solutions) ** samples),
+        auroc=auroc(judged.score.ravel(), judged.valid.ravel()),
+        mean_steps=float(judged.steps.mean()),
+    )
+
+
+def evaluate_widths(judged: Judged) -> list[Evaluation]:
+    """Of the first K samples of each puzzle, for each width K that there are samples for."""
+    return [evaluate(judged.take(slice(None), width)) for width in WIDTHS if width <= judged.valid.shape[1]]
+
+
+def evaluate_traits(task: Task, puzzles: Tokens, judged: Judged) -> list[Stratum]:
+    """Of the puzzles [n, N] of each band of each of the task's traits; the bands in the order of their numbers."""
+    strata = [task.strata(puzzle) for puzzle in puzzles]
+    evaluations = []
+    for trait in strata[0]:
+        bands = np.array([traits[trait] for traits in strata])
+        for band in sorted(set(bands.tolist()), key=lambda band: int(re.split(r"\D", band)[0])):
+            figures = evaluate(judged.take(bands == band))
+            evaluations.append(Stratum(trait=trait, band=band, **figures.model_dump()))
+    return evaluations
+
+
+def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -> Generation:
+    """The figures of samples of the empty input, of a task that has one."""
+    assert task.blank is not None
+    judged = judge(task, conditions, task.blank[None], [samples])
+    valid, first = judged.valid[0], judged.first[0]
+    boards = np.stack([sample.answer for sample in samples])[valid]
+    _, counts = np.unique(first[valid], return_counts=True)
+    reachable = None if task.boards is None else len(task.boards)
+    spread_over = reachable if len(boards) else None
+    return Generation(
+        temperature=conditions.temperature,
+        max_steps=conditions.max_steps,
+        seed=conditions.seed,
+        symmetries=conditions.symmetries,
+        samples=len(samples),
+        valid=float(valid.mean()),
+        distinct=len(counts),
+        reachable=reachable,
+        total_variation=None if spread_over is None else total_variation(counts, spread_over),
+        total_variation_limit=None if spread_over is None else uniform_total_variation(len(boards), spread_over),
+        entropy=cell_entropy(boards) if len(boards) else None,
+        entropy_limit=task.board_entropy,
+        auroc=auroc(judged.score[0], valid),
+        mean_steps=float(judged.steps.mean()),
+    )
+
+
+def total_variation(counts: NDArray[np.int64], outcomes: int) -> float:
+    """The distance, in [0, 1], of draws from uniform: half the sum of the outcomes' differences in probability.
+
+    `counts` says how often each outcome was drawn; those that never were may be left out.
+    """
+    never = outcomes - len(counts)
+    return float(np.abs(counts / counts.sum() - 1 / outcomes).sum() + never / outcomes) / 2
+
+
+def uniform_total_variation(draws: int, outcomes: int) -> float:
+    """What `total_variation` is on average for so many uniform draws from two outcomes or more.
+
+    Exact: each outcome's count is binomial, and de Moivre's formula gives its mean absolute deviation,
+    E|X - np| = 2 k C(n, k) p^k (1 - p)^(n - k + 1) with k = floor(np) + 1.
+    """
+    k = draws // outcomes + 1
+    ways = lgamma(draws + 1) - lgamma(k + 1) - lgamma(draws - k + 1)
+    return k * outcomes / draws * exp(ways - k * log(outcomes) + (draws - k + 1) * log1p(-1 / outcomes))
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """The chance that a positive scores above a negative, ties counting half; None without both kinds."""
+    positives, negatives = scores[positive], np.sort(scores[~positive])
+    if not len(positives) or not len(negatives):
+        return None
+    below = np.searchsorted(negatives, positives, "left") + np.searchsorted(negatives, positives, "right")
+    return float(below.mean() / (2 * len(negatives)))
+
+
+def _first_of_each(samples: list[Sample]) -> list[int]:
+    """For each sample the place of the first one with the same answer."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(sample.answer.tobytes(), i) for i, sample in enumerate(samples)]

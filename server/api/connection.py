@@ -1,0 +1,134 @@
+"""uvicorn's HTTP/1.1 with the limits on a connection that it lacks: slow or endless requests, huge heads, slow readers."""
+
+import asyncio
+import socket
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gram.server.api.headers import SECURITY
+from gram.server.api.problems import MEDIA_TYPE, ProblemError
+
+MAX_HEAD_BYTES = 16_384
+"""Of a request line and its headers. One of up to twice that may be accepted: it is judged when so much has arrived."""
+
+_LEAST_READ = 32_768
+"""So many bytes of what waits for it must a client take in the time that it has."""
+
+_SEND_BUFFER = 131_072
+"""Bytes that the kernel holds for a client (it counts them double); left to itself, it takes megabytes."""
+
+_LAST_CHANCE_SECONDS = 0.1
+"""When a time is over, what has arrived by then is read yet: this process may have been too busy to look."""
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection whose client has `client_seconds` to send a request whole, and as long for each part of its answer.
+
+    uvicorn closes idle connections, but would wait for ever for the rest of a head or a body, or for a reader.
+    """
+
+    def __init__(self, *args: Any, client_seconds: float, max_request_bytes: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._client_seconds = client_seconds
+        self._max_request_bytes = max_request_bytes
+        self._arrival: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._request_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._arrival, self._reading):
+            if timer:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # In pieces, so that a head is judged by its length and not by how it was cut on its way.
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            piece = data[start : start + MAX_HEAD_BYTES]
+            self._request_bytes += len(piece)
+            super().data_received(piece)
+            if self._in_head and self._request_bytes > MAX_HEAD_BYTES:
+                self._refuse(
+                    431, f"the head of the request has more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
+                )
+            elif self._request_bytes > self._max_request_bytes:
+                self.transport.abort()  # it has been answered: with 413, or without a look at the body
+            if self.transport.is_closing():
+                return
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._request_bytes = True, 0
+        if self._arrival and not self.cycle.response_complete:
+            self._arrival.cancel()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete or self.cycle.more_body:  # else the next request is here already
+            self._await_request()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, f"not HTTP/1.1: {msg}")
+
+    def _await_request(self) -> None:
+        if self._arrival:
+            self._arrival.cancel()
+        self._arrival = self.loop.call_later(self._client_seconds, self._last_chance)
+
+    def _last_chance(self) -> None:
+        self._arrival = self.loop.call_later(_LAST_CHANCE_SECONDS, self._give_up_request)
+
+    def _give_up_request(self) -> None:
+        if self._request_bytes:
+            self._refuse(408, f"the request has not arrived whole within {self._client_seconds:g} s; send it faster")
+        else:
+            self.transport.abort()
+
+    def _await_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self._client_seconds, self._last_look, waiting)
+
+    def _last_look(self, waiting: int) -> None:
+        self._reading = self.loop.call_later(_LAST_CHANCE_SECONDS, self._judge_reader, waiting)
+
+    def _judge_reader(self, waiting: int) -> None:
+        if waiting - self.transport.get_write_buffer_size() < _LEAST_READ:
+            self.transport.abort()  # to the request, it is a client that left
+        else:
+            self._await_reader()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer without the application, and close; where an answer has begun, only cut it off."""
+        if self.cycle is not None and (not self.cycle.response_complete if self._in_head else self.cycle.response_started):
+            self.transport.abort()
+            return
+        body = ProblemError(status, detail).problem.model_dump_json().encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *SECURITY,
+        ]
+        self.transport.write(b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), b"\r\n", body]))
+        self.transport.close()

@@ -1,0 +1,273 @@
+"""`gram solve --input`: many puzzles in, a line each; their answers out, in the same order, as they are ready.
+
+What is written is always the beginning of the whole output, so a run that was cut off goes on behind its last line.
+"""
+
+import asyncio
+import csv
+import io
+import json
+import math
+import os
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic_core import from_json, to_json
+from tqdm import tqdm
+
+from gram.models.tasks import PuzzleError, Task, Tokens
+from gram.server.client import AsyncClient, GramError
+from gram.server.sampling.answers import SolveResponse
+from gram.server.sampling.options import Options
+
+if TYPE_CHECKING:
+    from gram.server.engine.engine import Engine
+
+Format = Literal["ndjson", "csv"]
+ENDINGS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv"}
+
+_MAX_IN_FLIGHT, _TRAJECTORIES = 64, 512
+"""Puzzles that a server is asked at a time, but no more than bring so many trajectories, which fill a GPU's slots twice."""
+_MAX_RETRIES = 20
+"""For each puzzle: about two minutes, in which a server may restart or be busy with others."""
+_OF_THE_PUZZLE = {"too_large", "deadline", "out_of_memory"}
+"""Causes of errors that the next puzzle may not have."""
+_TIMES = {"queue_ms", "compute_ms"}
+"""Left out: without them the same puzzles with the same seed give the same bytes."""
+
+
+class BatchError(Exception):
+    """Why a run can't begin or go on, and what to do."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the input, its number counted from 1."""
+
+    number: int
+    text: str
+
+    @property
+    def puzzle(self) -> object:
+        return spelled(self.text)
+
+    def seed(self, options: Options) -> int:
+        """The given one for the first line, one more for each that follows; or a random one."""
+        return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
+
+
+def spelled(text: str) -> object:
+    """A puzzle as people write it in one place: JSON (a text, a list, an object; also {"puzzle": ...}), or any other text."""
+    with suppress(ValueError):
+        match from_json(text, allow_inf_nan=False):
+            case {"puzzle": puzzle, **others} if not others:
+                return puzzle
+            case str() | list() | dict() as puzzle:
+                return puzzle
+    return text
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The puzzles in a file, or of standard input for "-"; empty lines are none."""
+    try:
+        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BatchError(f"{path}: {error.strerror}") from error
+    return [Line(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+Answer = SolveResponse | str
+"""What came of a line: the answer, or what is wrong with the puzzle."""
+
+
+class Writer(ABC):
+    """A format: a line of output for each of input."""
+
+    head = ""
+    start: str
+    """What every file begins with."""
+
+    @abstractmethod
+    def row(self, line: Line, answer: Answer) -> str:
+        """Its line."""
+
+    @abstractmethod
+    def read(self, row: str) -> tuple[int, bool]:
+        """The number of the line that a row is about, and whether it is an error. Raises ValueError, TypeError, KeyError."""
+
+
+class Ndjson(Writer):
+    """A JSON object: "line", then the fields of the response (but the times); or "line" and "error"."""
+
+    start = '{"line":'
+
+    def row(self, line: Line, answer: Answer) -> str:
+        fields = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude=_TIMES)
+        return to_json({"line": line.number, **fields}).decode() + "\n"
+
+    def read(self, row: str) -> tuple[int, bool]:
+        fields = from_json(row)
+        return int(fields["line"]), "error" in fields
+
+
+class Csv(Writer):
+    """The best answer, or the error. A board's rows stand in one cell, a space between them."""
+
+    columns = (
+        "line",
+        "puzzle",
+        "answer",
+        "valid",
+        "score",
+        "votes",
+        "steps",
+        "distinct_valid",
+        "trajectories",
+        "seed",
+        "error",
+    )
+    head = start = ",".join(columns) + "\n"
+
+    def row(self, line: Line, answer: Answer) -> str:
+        cells: dict[str, object] = {"line": line.number, "puzzle": line.text}
+        if isinstance(answer, str):
+            cells["error"] = answer
+        else:
+            for best in answer.candidates[:1]:
+                cells |= best.model_dump(include={"valid", "score", "votes", "steps"}) | {"answer": best.text}
+            cells |= answer.model_dump(include={"distinct_valid", "trajectories", "seed"})
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerow({name: _cell(value) for name, value in cells.items()})
+        return text.getvalue()
+
+    def read(self, row: str) -> tuple[int, bool]:
+        (cells,) = csv.reader([row])
+        named = dict(zip(self.columns, cells, strict=True))
+        return int(named["line"]), bool(named["error"])
+
+
+def _cell(value: object) -> str:
+    """On one line, so that a line of the file is a row."""
+    return json.dumps(value) if isinstance(value, (bool, float)) else re.sub(r"[\r\n]+", " ", str(value))
+
+
+WRITERS: dict[Format, Writer] = {"ndjson": Ndjson(), "csv": Csv()}
+
+
+class Output:
+    """Takes answers as they come, writes them in the order of their lines, and shows how far it is."""
+
+    def __init__(self, lines: list[Line], path: Path | None, format: Format | None) -> None:
+        """To standard output, or behind what the file has. Raises BatchError where that is something else."""
+        format = format or ("ndjson" if path is None else ENDINGS.get(path.suffix))
+        if format is None:
+            raise BatchError(f"{path}: which format? End its name in {', '.join(ENDINGS)}, or say it with --format")
+        self._writer = WRITERS[format]
+        try:
+            written, end = self._written(path.read_bytes()) if path and path.exists() else ([], 0)
+            numbers = [number for number, _ in written]
+            if numbers != [line.number for line in lines[: len(numbers)]]:
+                raise ValueError("other lines than the input's")
+            self._file = path.open("a", encoding="utf-8", newline="") if path else sys.stdout
+        except OSError as error:
+            raise BatchError(f"{path}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise BatchError(
+                f"{path} has something else than answers to this input; name another file with --output"
+            ) from error
+        if path:
+            os.truncate(path, end)
+        if not end:
+            self._file.write(self._writer.head)
+        self.failed = sum(failed for _, failed in written)
+        self.waiting = deque(lines[len(numbers) :])
+        self._ready: dict[int, Answer] = {}
+        self._bar = tqdm(total=len(lines), initial=len(numbers), unit="puzzle", disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._bar.close()
+        self._file.flush()
+        if self._file is not sys.stdout:
+            self._file.close()
+
+    def put(self, number: int, answer: Answer) -> None:
+        """What came of the line of this number."""
+        self._ready[number] = answer
+        while self.waiting and (ready := self._ready.pop(self.waiting[0].number, None)) is not None:
+            self._file.write(self._writer.row(self.waiting.popleft(), ready))
+            self._file.flush()
+            self.failed += isinstance(ready, str)
+            self._bar.update()
+
+    def _written(self, content: bytes) -> tuple[list[tuple[int, bool]], int]:
+        """What a run before this wrote: the lines, whether they are errors, and where the last that is whole ends."""
+        start = self._writer.start.encode()
+        if not (content.startswith(start) or start.startswith(content)):
+            raise ValueError("another start")
+        end = content.rfind(b"\n") + 1
+        rows = content[:end].decode().removeprefix(self._writer.head).split("\n")[:-1]
+        return [self._writer.read(row) for row in rows], end
+
+
+def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -> None:
+    """Solve what waits by an engine in this process."""
+    from gram.server.local import solve  # which has torch
+
+    def puzzles() -> Iterator[tuple[int, Tokens, int]]:
+        for line in list(output.waiting):
+            try:
+                yield line.number, task.parse(line.puzzle), line.seed(options)
+            except PuzzleError as error:
+                output.put(line.number, str(error))
+
+    for number, answer in solve(engine, task, puzzles(), options):
+        assert isinstance(answer, SolveResponse), "nobody watches"
+        output.put(number, answer)
+
+
+async def solve_there(output: Output, url: str, api_key: str | None, task: str, options: Options) -> None:
+    """Solve what waits on a server. Raises GramError where that does not answer."""
+    body = options.model_dump(include=set(Options.model_fields))
+    async with AsyncClient(url, api_key=api_key, timeout=None) as client:
+        await client.models()  # with few retries: a wrong address is soon known
+    free = asyncio.Semaphore(min(_MAX_IN_FLIGHT, 1 + math.ceil(_TRAJECTORIES / options.num_trajectories)))
+
+    async def solve(line: Line) -> None:
+        try:
+            answer: Answer = await client.solve(line.puzzle, task=task, **body | {"seed": line.seed(options)})
+        except GramError as error:
+            answer = _of_the_puzzle(error)
+        output.put(line.number, answer)
+        free.release()
+
+    try:
+        async with (
+            AsyncClient(url, api_key=api_key, timeout=None, max_retries=_MAX_RETRIES) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for line in list(output.waiting):
+                await free.acquire()
+                tasks.create_task(solve(line))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+def _of_the_puzzle(error: GramError) -> str:
+    """What is wrong with the puzzle. Raises the error where it is none of the puzzle's: then it would be the next one's too."""
+    if problem := error.problem:
+        if wrong := [each.message for each in problem.errors if each.place.split(".")[0] == "puzzle"]:
+            return "; ".join(wrong)
+        if problem.cause in _OF_THE_PUZZLE:
+            return problem.detail
+    raise error

@@ -1,0 +1,33 @@
+"""Boards and answers as text, for a terminal."""
+
+import itertools
+
+from gram.server.sampling.answers import SolveResponse
+
+_LINE_LENGTH = 120
+
+
+def spaced(row: str) -> str:
+    """A row of a board with its symbols apart; a line of a graph, which has words, as it is."""
+    return row if " " in row else " ".join(row)
+
+
+def draw(response: SolveResponse) -> str:
+    """The puzzle and the answers side by side, for a terminal."""
+    boards = [("puzzle", response.puzzle.text)]
+    for candidate in response.candidates:
+        mark = "valid" if candidate.valid else "WRONG"
+        boards.append((f"{mark} {candidate.score:.3f} x{candidate.votes}", candidate.text))
+    columns = [[title, *map(spaced, text.split("\n"))] for title, text in boards]
+    width = max(len(line) for column in columns for line in column) + 3
+    per_line = max(1, _LINE_LENGTH // width)
+    lines = []
+    for start in range(0, len(columns), per_line):
+        group = columns[start : start + per_line]
+        lines += ["".join(line.ljust(width) for line in row).rstrip() for row in itertools.zip_longest(*group, fillvalue="")]
+        lines.append("")
+    lines.append(
+        f"{response.distinct_valid} distinct valid answers from {response.trajectories} trajectories, "
+        f"{response.steps_run} steps in {response.compute_ms / 1e3:.2f} s, seed {response.seed}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""`--watch`: the trajectories of a request, live in a terminal."""
+
+import heapq
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from gram.server.cli.drawing import spaced
+from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+
+_FRAME_SECONDS = 0.1
+_GAP = 3
+"""Columns between two boards."""
+_MOST_BOARDS = 200
+"""More are on no terminal."""
+
+State = Literal["running", "valid", "WRONG", "pruned"]
+_STYLES: dict[State, str] = {"running": "yellow", "valid": "green", "WRONG": "red", "pruned": "dim"}
+
+
+@dataclass
+class Row:
+    """A trajectory as it was last heard of."""
+
+    index: int
+    state: State
+    steps: int
+    score: float = 0.0
+    text: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """Its place among the others: the best-scored first, the pruned last."""
+        return self.state == "pruned", -self.score, self.index
+
+
+@dataclass
+class View:
+    """What is known of a request, from its events, and the picture of it."""
+
+    start: StartEvent
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    def take(self, event: Event) -> None:
+        """Something happened."""
+        match event:
+            case StepEvent(trajectory=index):
+                self.rows[index] = Row(index, "running", event.steps, event.score, event.text)
+            case TrajectoryEvent(trajectory=index):
+                self.rows[index] = Row(index, "valid" if event.valid else "WRONG", event.steps, event.score, event.text)
+            case PrunedEvent(trajectory=index):
+                row = self.rows.setdefault(index, Row(index, "pruned", event.steps))
+                row.state, row.steps = "pruned", event.steps
+
+    @property
+    def distinct_valid(self) -> int:
+        """Distinct valid answers so far."""
+        return len({row.text for row in self.rows.values() if row.state == "valid"})
+
+    @property
+    def title(self) -> Text:
+        """How far it is."""
+        states = [row.state for row in self.rows.values()]
+        counts = [(f"{states.count(state)} {state}", style) for state, style in _STYLES.items() if state in states]
+        known = f"{self.start.model}, seed {self.start.seed}, {self.start.num_trajectories} trajectories: "
+        title = Text(known, no_wrap=True, overflow="ellipsis")
+        for text, style in counts:
+            title.append(f"{text}, ", style)
+        return title.append(f"{self.distinct_valid} distinct valid answers", "bold")
+
+    def picture(self, width: int, height: int) -> RenderableType:
+        """The title, the puzzle and as many trajectories as there is room for, by their rank."""
+        puzzle = Text("\n".join(["puzzle", *map(spaced, self.start.puzzle.text.split("\n"))]))
+        best = heapq.nsmallest(_MOST_BOARDS, self.rows.values(), key=lambda row: row.rank)
+        blocks = [puzzle, *map(self._block, best)]
+        widest = max(line.cell_len for block in blocks for line in block.split())
+        tallest = max(len(block.split()) for block in blocks)
+        across = max(1, (width + _GAP) // (widest + _GAP))
+        down = max(1, (height - 2) // (tallest + 1))
+        grid = Table.grid(*(Column(min_width=widest, no_wrap=True) for _ in range(across)), padding=(0, _GAP, 0, 0))
+        for first in range(0, min(len(blocks), across * down), across):
+            grid.add_row()
+            grid.add_row(*blocks[first : first + across])
+        return Group(self.title, grid)
+
+    def _block(self, row: Row) -> Text:
+        """A trajectory: its number, value and state, above its board."""
+        board = row.text.removeprefix(f"{self.start.puzzle.text}\n")  # a graph's answer repeats it before the colours
+        return Text(
+            "\n".join([f"#{row.index} {row.score:.3f} {row.state}", *map(spaced, board.split("\n"))]), _STYLES[row.state]
+        )
+
+
+def show(events: Iterable[Event], console: Console | None = None) -> SolveResponse:
+    """Show a request's events as they come, and leave no trace of them; returns what it ends with."""
+    console = console or Console()
+    shown_at = -math.inf
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        for event in events:
+            match event:
+                case SolveResponse():
+                    return event
+                case StartEvent():
+                    view = View(event)
+                case _:
+                    view.take(event)
+            if time.monotonic() - shown_at > _FRAME_SECONDS:
+                live.update(view.picture(console.width, console.height), refresh=True)
+                shown_at = time.monotonic()
+    raise AssertionError("events end with a result")

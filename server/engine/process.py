@@ -1,0 +1,123 @@
+"""The engine process: receive, admit, step, report."""
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from gram.server import logs
+from gram.server.engine.device import num_devices, trim
+from gram.server.engine.engine import Engine
+from gram.server.engine.lane import laps
+from gram.server.engine.messages import (
+    Failed,
+    FromEngine,
+    Load,
+    Ping,
+    Ready,
+    Stepping,
+    StepReport,
+    ToEngine,
+    Unframer,
+    Unload,
+    frame,
+)
+from gram.server.settings import EngineSettings
+
+_log = logging.getLogger("gram")
+
+_TRIM_PINGS = 60
+"""After so many signs of life, a second apart, freed memory goes back to the system."""
+
+
+def serve(channel: socket.socket, engine: Engine) -> None:
+    """Serve messages until the other end closes. Between two steps everything that arrived is taken, and pings are answered.
+
+    What a step brought is sent while the next one is computed, so that the device does not wait for it. Not so with a suspect:
+    then one model steps at a time, and says so before, so that the next death is known to be of that.
+    """
+    unframer: Unframer[ToEngine] = Unframer(ToEngine)
+    reports: list[StepReport] = []
+    pings = itertools.count(1)
+    while True:
+        ready, _, _ = select.select([channel], [], [], None if engine.idle and not reports else 0)
+        if ready:
+            data = channel.recv(1 << 16)
+            if not data:
+                return
+            for message in unframer.feed(data):
+                match message:
+                    case Ping():
+                        send(channel, engine.pong())
+                        if next(pings) % _TRIM_PINGS == 0:
+                            trim()
+                    case Load():
+                        send(channel, engine.load(Path(message.folder)))
+                    case Unload():
+                        engine.unload(message.model)
+                    case _:
+                        engine.handle(message)
+        one_by_one = engine.suspects
+        steps = [] if one_by_one else engine.launch()
+        for report in reports:
+            send(channel, report)
+        reports = [finish() for finish in steps]
+        for lane in engine.busy if one_by_one else []:
+            send(channel, Stepping(lane.name, sorted(lane.admit())))
+            send(channel, lane.launch(laps())())
+
+
+def send(channel: socket.socket, message: FromEngine) -> None:
+    """Send a message whole."""
+    channel.sendall(frame(message))
+
+
+def main() -> None:
+    """The engine process: started by the API process with one end of a socket pair."""
+    parser = argparse.ArgumentParser(prog="python -m gram.server.engine.process", description=main.__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="the socket to the API process")
+    parser.add_argument("--number", type=int, default=0, help="the engine's, and the device's where there are several")
+    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    parser.add_argument("--known", type=json.loads, default={}, help="fingerprints of models as JSON; see Engine")
+    parser.add_argument("--log-format", default="text")
+    options = parser.parse_args()
+    logs.configure(options.log_format)
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's policy
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API process ends this one
+    channel = socket.socket(fileno=options.fd)
+    try:
+        settings = EngineSettings.model_validate_json(options.settings)
+        engine = Engine(settings, options.known, options.number, calibrated=True)
+        engine.warm_up()
+    except Exception as error:
+        send(channel, Failed(f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
+    place = engine.placement
+    ready = Ready(
+        models=engine.fingerprints,
+        missing=engine.missing,
+        device=place.where,
+        devices=num_devices(place.device),
+        dtype=str(place.dtype),
+        slots=place.slots,
+        threads=place.threads if place.device.type == "cpu" else None,
+    )
+    send(channel, ready)
+    try:
+        serve(channel, engine)
+    except ConnectionError:
+        os._exit(0)  # the API process is gone, and with it everyone who waited
+    except Exception as error:
+        _log.exception("an error of the engine's own")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How to sample and rank: the options of a request, by whatever way it comes."""
+
+import secrets
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from gram.models.tasks import Tokens
+from gram.models.temperature import LONGEST, listed
+from gram.server.engine.messages import Submit
+from gram.server.engine.pruning import Prune
+from gram.server.sampling.collector import Select
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+WATCHED = 256
+"""So many trajectories of a request, the first ones, are shown on their way."""
+
+
+def chosen(seed: int | None) -> int:
+    """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
+    return secrets.randbits(53) if seed is None else seed
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("write a number")
+    return value
+
+
+Heat = Annotated[float, Field(ge=0, le=10), BeforeValidator(_no_boolean)]
+Heats = Annotated[
+    Annotated[Heat, Tag("<number>")] | Annotated[list[Heat], Field(min_length=1, max_length=LONGEST), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<number>"),
+]
+"""The tags keep errors to the kind that was meant."""
+
+
+class Pruning(BaseModel):
+    """At each checkpoint step, end the trajectories that rank below the best share of those with an index up to theirs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: float = Field(0.5, gt=0, lt=1, description="the share that goes on, rounded up")
+    steps: tuple[Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)], ...] = Field(
+        (2, 4, 8), min_length=1, max_length=8, description="the checkpoint steps; those from max_steps on have no effect"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _ascend(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(step < following for step, following in pairwise(steps)):
+            raise ValueError("write each step once, in ascending order")
+        return steps
+
+
+class Guidance(BaseModel):
+    """How the reward model steers the sampling."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prune: Pruning
+
+
+class Options(BaseModel):
+    """How to sample and rank."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_trajectories: int = Field(20, ge=1, description="K: trajectories to sample")
+    max_steps: int = Field(16, ge=1, description="supervision steps after which a trajectory that has not halted ends")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="the same seed gives the same answer, whatever the load; chosen and returned when absent",
+    )
+    temperature: Heats = Field(
+        1.0,
+        description="scales sigma; above 1 finds more solutions, each less surely. A list: that of each supervision step, its "
+        "last one also of those after it; no trajectory halts before the list's end",
+    )
+    symmetries: bool = Field(
+        True,
+        description="each trajectory sees another image of the puzzle under the task's symmetries, and its answer is turned "
+        "back, for what the model prefers and where it fails differ between images; false: all see the puzzle as it is",
+    )
+    select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
+    stop: Literal["all", "first_valid"] | Score = Field(
+        "all",
+        description="run all trajectories, or stop with the lowest-numbered one that the checker finds valid, "
+        "or whose score reaches this number",
+    )
+    top: int | None = Field(None, ge=1, description="return only this many candidates (default: all)")
+    guidance: Literal["none"] | Guidance = Field(
+        "none", description="give the slots of trajectories that the reward model ranks low at a step to those that wait"
+    )
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if (steps := len(listed(self.temperature))) > self.max_steps:
+            raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise that or list fewer")
+        return self
+
+    def chosen_seed(self) -> int:
+        """The seed, or a random one."""
+        return chosen(self.seed)
+
+    def submit(self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False) -> Submit:
+        """The engine's order for these options; `watch`: to show the trajectories on their way, too."""
+        return Submit(
+            request=number,
+            model=model,
+            puzzle=puzzle.astype(np.uint8).tobytes(),
+            num_trajectories=self.num_trajectories,
+            max_steps=self.max_steps,
+            seed=seed,
+            temperature=self.temperature,
+            symmetries=self.symmetries,
+            prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
+            watch=WATCHED if watch else 0,
+        )
+
+
+class GenerateOptions(Options):
+    """How to sample boards: the same options, one of them by another name."""
+
+    num_trajectories: int = Field(20, ge=1, alias="num_samples", description="boards to sample")

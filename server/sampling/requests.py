@@ -1,0 +1,109 @@
+"""What may be asked: a puzzle to solve, or new boards, and of which model."""
+
+import re
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from gram.models.config import Ability
+from gram.models.tasks import TASKS, Task, Tokens
+from gram.server.sampling.options import WATCHED, GenerateOptions, Options
+
+DEFAULT_TASK = next(iter(TASKS.values()))
+
+_NUMBER = re.compile(r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
+
+
+class SamplingRequest(Options, ABC):
+    """What to sample from which model."""
+
+    ability: ClassVar[Ability]
+
+    model: str | None = Field(None, description="a name from GET /v1/models")
+    task: str | None = Field(
+        None,
+        description="a name from GET /v1/tasks: a loaded model of it answers, of several one that can only do this",
+        json_schema_extra={"enum": [*TASKS, None]},
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="end after so long with the trajectories that have ended by then (504 where none has); refused with 429 "
+        "where by the measured rate not all would end in time (default: as long as the server allows)",
+    )
+    stream: bool = Field(
+        False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
+    )
+    stream_steps: bool = Field(
+        False,
+        description=f"of a stream: send the first {WATCHED} trajectories on their way too, after every step, as far as the "
+        "client reads fast enough",
+    )
+
+    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object) -> object:
+        """To pydantic true is a 1 and "5" a 5, which a command line needs; in JSON they are something else."""
+        if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+            raise ValueError("write a number, without quotes")
+        return value
+
+    @abstractmethod
+    def input(self, task: Task) -> Tokens:
+        """What the model is given [N]. Raises PuzzleError."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.model is None and self.task is None:
+            raise ValueError("name a model or a task")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_streamed(self) -> Self:
+        if self.stream_steps and not self.stream:
+            raise ValueError("stream_steps needs stream: true")
+        return self
+
+
+class SolveRequest(SamplingRequest):
+    """A puzzle and how to solve it."""
+
+    ability = "solve"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"task": DEFAULT_TASK.name, "puzzle": example, "num_trajectories": 20, "seed": 1}
+                for example in DEFAULT_TASK.examples
+            ]
+        },
+    )
+
+    puzzle: JsonValue = Field(description="in any spelling that GET /v1/tasks lists for the task")
+
+    def input(self, task: Task) -> Tokens:
+        return task.parse(self.puzzle)
+
+
+class GenerateRequest(GenerateOptions, SamplingRequest):
+    """New boards, from the task's empty input."""
+
+    ability = "generate"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"task": DEFAULT_TASK.name, "num_samples": 20, "seed": 1},
+                {
+                    "task": DEFAULT_TASK.name,
+                    "num_samples": 20,
+                    "seed": 1,
+                    "guidance": {"prune": {"keep": 0.5, "steps": [2, 4]}},
+                },
+            ]
+        },
+    )
+
+    def input(self, task: Task) -> Tokens:
+        assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
+        return task.blank

@@ -1,0 +1,143 @@
+"""The engines, one for each device: a request goes to the one that has the least to do, and models come and go on all."""
+
+import asyncio
+import dataclasses
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+from gram.server.catalog import model_name
+from gram.server.engine.messages import Ready, Step, Submit, Trajectory
+from gram.server.settings import ServerSettings
+from gram.server.supervision.job import EngineUnavailableError, Job
+from gram.server.supervision.rotation import Rotation
+from gram.server.supervision.supervisor import Listener, Supervisor
+
+log = logging.getLogger("gram")
+
+
+class Engines:
+    """Owns the supervisors. All methods run on the API process's event loop."""
+
+    def __init__(self, settings: ServerSettings, listener: Listener) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._rotation = Rotation({model_name(folder): folder for folder in settings.model})
+        self._supervisors: list[Supervisor] = []
+        self._tasks = asyncio.TaskGroup()
+        self._failure: str | None = None
+        self._ids = itertools.count()
+        self._closed = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an engine can answer."""
+        return any(supervisor.ready for supervisor in self._supervisors)
+
+    @property
+    def out_of_rotation(self) -> dict[str, str]:
+        """Models that are asked no more -> what is answered in their place."""
+        return self._rotation.out
+
+    async def run(self) -> None:
+        """Keep the engines running until cancelled. Raises EngineUnavailableError when the last one gives up."""
+        try:
+            async with self._tasks:
+                self._start(self._settings.engines or 1)
+        except* EngineUnavailableError as errors:
+            raise errors.exceptions[0] from None
+
+    def open(self, submit: Callable[[int], Submit]) -> Job:
+        """Submit a request under a number of its own. Raises EngineUnavailableError. `close` it, however it ends."""
+        message = submit(next(self._ids))
+        if reason := self._failure or self._rotation.out.get(message.model):
+            raise EngineUnavailableError(reason)
+        job = Job(message)
+        self._least_loaded().take(job)
+        return job
+
+    def close(self, job: Job) -> None:
+        """Forget a request; what it still has in its engine is cancelled."""
+        job.supervisor.close(job)
+        self._closed.set()
+
+    def end(self, job: Job, error: Exception) -> None:
+        """Free what a request holds; nothing more comes of it but, after what is there, this error."""
+        job.supervisor.end(job, error)
+
+    def end_all(self, error: Exception) -> None:
+        """End all open requests with this error."""
+        for job in self._jobs:
+            self.end(job, error)
+
+    async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory | Step]:
+        """The request's trajectories as they finish, each once, and between them the steps that it watches.
+
+        Raises what the job is ended with.
+        """
+        missing = job.submit.num_trajectories
+        while missing:
+            result = await job.read()
+            missing -= isinstance(result, Trajectory)
+            yield result
+
+    async def load(self, folder: Path) -> None:
+        """Take a model more, on all engines. Raises CheckpointError, or EngineUnavailableError where an engine is not ready."""
+        name = model_name(folder)
+        try:
+            for supervisor in [*self._supervisors]:
+                await supervisor.load(name, folder)
+            if not all(name in supervisor.loaded for supervisor in self._supervisors):
+                raise EngineUnavailableError("an engine died meanwhile; try again")
+        except Exception:
+            self._remove(name)
+            raise
+        self._rotation.folders[name] = folder
+
+    async def unload(self, name: str) -> None:
+        """Free a model, when the last of its requests has ended. The caller lets no more in."""
+        while any(job.submit.model == name for job in self._jobs):
+            self._closed.clear()
+            await self._closed.wait()
+        self._remove(name)
+
+    @property
+    def _jobs(self) -> list[Job]:
+        return [job for supervisor in self._supervisors for job in supervisor.jobs.values()]
+
+    def _remove(self, name: str) -> None:
+        self._rotation.remove(name)
+        for supervisor in self._supervisors:
+            supervisor.unload(name)
+
+    def _start(self, count: int) -> None:
+        """Start supervisors until there are so many."""
+        listener = dataclasses.replace(self._listener, on_ready=self._on_ready)
+        for number in range(len(self._supervisors), count):
+            supervisor = Supervisor(self._settings, self._rotation, number, listener)
+            self._supervisors.append(supervisor)
+            self._tasks.create_task(self._run(supervisor))
+
+    async def _run(self, supervisor: Supervisor) -> None:
+        """Run it; what it leaves behind when it gives up goes to the others."""
+        try:
+            await supervisor.run()
+        except EngineUnavailableError as error:
+            if len(self._supervisors) == 1 or self._rotation.over:
+                self._failure = str(error)
+                self.end_all(error)
+                raise
+            log.error("%s; the other engines go on", error)
+            self._supervisors.remove(supervisor)
+            for job in supervisor.jobs.values():
+                self._least_loaded().take(job)
+
+    def _on_ready(self, number: int, ready: Ready) -> None:
+        """The first engine to start tells how many devices there are."""
+        if number == 0 and self._settings.engines is None:
+            self._start(ready.devices)
+        self._listener.on_ready(number, ready)
+
+    def _least_loaded(self) -> Supervisor:
+        return min(self._supervisors, key=lambda supervisor: (not supervisor.ready, supervisor.remaining))

@@ -1,0 +1,41 @@
+"""GRAM: a server for recursive reasoning models, its clients, the network and its tasks.
+
+    from gram import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        print(client.solve("g7 a4", task="nqueens-8").candidates[0].text)
+
+What is named here is public. It is imported when it is first used, so that a client never loads torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncClient": "gram.server.client",
+    "Client": "gram.server.client",
+    "GramError": "gram.server.client",
+    "GRAM": "gram.models.network",
+    "TASKS": "gram.models.tasks",
+    "load_checkpoint": "gram.models.checkpoint",
+}
+
+if TYPE_CHECKING:
+    from gram.models.checkpoint import load_checkpoint
+    from gram.models.network import GRAM
+    from gram.models.tasks import TASKS
+    from gram.server.client import AsyncClient, Client, GramError
+
+__all__ = ["GRAM", "TASKS", "AsyncClient", "Client", "GramError", "load_checkpoint"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

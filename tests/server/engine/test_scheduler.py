@@ -1,0 +1,202 @@
+"""The scheduler: no slot held twice, none leaked, every trajectory ends once, no request starves, the load prunes nobody."""
+
+import math
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gram.server.engine.pruning import Prune
+from gram.server.engine.scheduler import Ended, Observation, Scheduler
+
+GOES_ON = Observation(0.5, retires=False)
+REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 20)), min_size=1, max_size=12)
+"""(trajectories, max_steps, step of arrival) of each request."""
+
+
+@given(
+    slots=st.integers(1, 9), requests=REQUESTS, cancelled=st.sets(st.integers(0, 11)), halts=st.randoms(use_true_random=False)
+)
+def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
+    slots: int, requests: list[tuple[int, int, int]], cancelled: set[int], halts: random.Random
+) -> None:
+    scheduler = Scheduler(slots)
+    ended: Counter[tuple[int, int]] = Counter()
+    holder: dict[int, tuple[int, int]] = {}
+    made: Counter[int] = Counter()
+    gone: set[int] = set()
+    step = 0
+    while step <= 20 or not scheduler.idle:
+        for number, (trajectories, _, arrival) in enumerate(requests):
+            if arrival == step:
+                prune = Prune(0.5, (1, 3)) if number % 2 else None
+                scheduler.submit(number, 0, trajectories, prune)
+        if step == 10:
+            for number in cancelled & set(range(len(requests))):
+                for slot in scheduler.cancel(number):
+                    assert holder.pop(slot)[0] == number
+                gone.add(number)
+        for slot, request, trajectory in scheduler.admit():
+            assert slot not in holder
+            assert 0 <= slot < slots
+            holder[slot] = request, trajectory
+            made[slot] = 0
+        assert scheduler.live == len(holder) <= slots
+        assert not (scheduler.waiting and scheduler.live < slots), "a slot is idle while a trajectory waits"
+        made.update(list(holder))
+        shown = {
+            slot: Observation(halts.random(), made[slot] == requests[request][1] or halts.random() < 0.4)
+            for slot, (request, _) in holder.items()
+        }
+        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
+            assert holder.pop(slot) == (request, trajectory)
+            assert steps == made[slot]
+            assert pruned != shown[slot].retires
+            ended[request, trajectory] += 1
+        step += 1
+        assert step < 10_000
+    assert not holder
+    assert scheduler.live == scheduler.waiting == 0
+    assert set(ended.values()) <= {1}
+    for number, (trajectories, _, arrival) in enumerate(requests):
+        finished = sum(request == number for request, _ in ended)
+        assert finished == trajectories if number not in gone or arrival > 10 else finished <= trajectories
+
+
+@given(slots=st.integers(1, 8), others=st.lists(st.integers(1, 1000), max_size=6), depth=st.integers(1, 5))
+def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: list[int], depth: int) -> None:
+    """Every trajectory takes `depth` steps."""
+    scheduler = Scheduler(slots)
+    made: Counter[int] = Counter()
+
+    def admit() -> list[int]:
+        admitted = list(scheduler.admit())
+        made.update({slot: -made[slot] for slot, _, _ in admitted})
+        return [request for _, request, _ in admitted]
+
+    def step() -> None:
+        made.update(range(slots))
+        scheduler.step({slot: Observation(0.5, made[slot] == depth) for slot in range(slots)})
+
+    for number, trajectories in enumerate(others):
+        scheduler.submit(number, 0, trajectories)
+    admit()
+    step()
+    scheduler.submit(99, 0, 1)
+    started_before = 0
+    for _ in range(depth * (len(others) + 1) + 1):
+        admitted = admit()
+        if 99 in admitted:
+            started_before += admitted.index(99)
+            break
+        started_before += len(admitted)
+        step()
+    else:
+        pytest.fail("the new request never started")
+    assert started_before <= len(others)
+
+
+def test_a_trajectory_that_retires_ends_and_one_that_does_not_goes_on() -> None:
+    scheduler = Scheduler(1)
+    scheduler.submit(7, 0, 1)
+    ((slot, _, _),) = scheduler.admit()
+    assert scheduler.step({slot: GOES_ON}) == []
+    assert scheduler.step({slot: Observation(math.nan, retires=True)}) == [Ended(slot, 7, 0, 2, pruned=False)]
+    assert scheduler.idle
+
+
+def test_none_halts_before_its_least_steps_but_one_whose_state_is_lost_ends() -> None:
+    scheduler = Scheduler(2)
+    scheduler.submit(7, 0, 2, min_steps=3)
+    (first, *_), (second, *_) = scheduler.admit()
+    halts, lost = Observation(0.5, retires=True), Observation(math.nan, retires=True, finite=False)
+    assert scheduler.step({first: halts, second: GOES_ON}) == []
+    assert scheduler.step({first: halts, second: lost}) == [Ended(second, 7, 1, 2, pruned=False)]
+    assert scheduler.step({first: halts}) == [Ended(first, 7, 0, 3, pruned=False)]
+
+
+Course = list[tuple[bool, float]]
+"""What a trajectory shows at each of its steps: whether it halts, and its value."""
+
+COURSES = st.lists(
+    st.lists(st.tuples(st.sampled_from([False] * 5 + [True]), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=5, max_size=5),
+    min_size=1,
+    max_size=30,
+)
+PRUNES = st.builds(
+    Prune,
+    keep=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    steps=st.sets(st.integers(1, 6), min_size=1).map(lambda steps: tuple(sorted(steps))),
+)
+
+
+def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
+    """The rule as it is written down: (trajectory, steps, pruned), from the values alone, one trajectory after another."""
+    entries: dict[int, list[tuple[float, int]]] = {step: [] for step in prune.steps}
+    ends = []
+    for index, course in enumerate(courses):
+        for step, (halts, value) in enumerate(course, start=1):
+            pruned = False
+            if halts or step == len(course):
+                break
+            if step in entries:
+                entries[step].append((-value, index))
+                rank = sorted(entries[step]).index((-value, index)) + 1
+                pruned = rank > max(1, math.ceil(prune.keep * len(entries[step])))
+            if pruned:
+                break
+        ends.append((index, step, pruned))
+    return ends
+
+
+@given(courses=COURSES, prune=PRUNES, slots=st.integers(1, 40), requests=REQUESTS, order=st.randoms(use_true_random=False))
+def test_who_is_pruned_follows_from_the_requests_own_values(
+    courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random
+) -> None:
+    """Whatever the slots and the other requests, and in whatever order the rows are shown."""
+    scheduler = Scheduler(slots)
+    holder: dict[int, list[int]] = {}
+    ends = []
+    for step in range(10_000):
+        for number, (trajectories, _, arrival) in enumerate(requests, start=1):
+            if arrival == step:
+                scheduler.submit(number, 0, trajectories, prune if number % 2 else None)
+        if step == 5:
+            scheduler.submit(0, 0, len(courses), prune)
+        for slot, request, trajectory in scheduler.admit():
+            holder[slot] = [request, trajectory, 0]
+        shown = {}
+        for slot in order.sample(sorted(holder), len(holder)):
+            request, trajectory, steps = holder[slot]
+            holder[slot][2] += 1
+            depth = 5 if request == 0 else requests[request - 1][1]
+            halts, value = courses[trajectory][steps] if request == 0 else (order.random() < 0.2, order.random())
+            shown[slot] = Observation(value, halts or steps + 1 == depth)
+        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
+            del holder[slot]
+            if request == 0:
+                ends.append((trajectory, steps, pruned))
+        if step >= 5 and not scheduler.holds(0):
+            break
+    assert sorted(ends) == fates(courses, prune)
+    assert not all(pruned for _, _, pruned in ends)
+
+
+def test_a_request_resumes_at_its_first_unfinished_trajectory() -> None:
+    scheduler = Scheduler(8)
+    scheduler.submit(0, 5, 8)
+    assert sorted(trajectory for _, _, trajectory in scheduler.admit()) == [5, 6, 7]
+
+
+def test_misuse_is_refused() -> None:
+    scheduler = Scheduler(1)
+    scheduler.submit(0, 0, 1)
+    with pytest.raises(ValueError, match="already"):
+        scheduler.submit(0, 0, 1)
+    with pytest.raises(ValueError, match="no trajectory"):
+        scheduler.submit(1, 3, 3)
+    with pytest.raises(ValueError, match="pruned"):
+        scheduler.submit(1, 3, 5, Prune(0.5, (2,)))
+    assert scheduler.cancel(42) == []

@@ -1,0 +1,100 @@
+"""From trajectories to a ranked answer."""
+
+import random
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gram.models.tasks import TASKS
+from gram.server.engine.messages import Trajectory
+from gram.server.sampling.collector import Collector, Stop
+
+TASK = TASKS["nqueens-8"]
+PUZZLE = TASK.parse({"queens": []})
+WRONG = bytes([1] * 64)
+
+
+def _answer(board: int) -> bytes:
+    """A valid board, or for -1 a wrong one."""
+    return WRONG if board < 0 else TASK.solutions(PUZZLE)[board].astype(np.uint8).tobytes()
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.integers(-1, 3),
+        st.sampled_from([0.1, 0.5, 0.9]),
+        st.integers(1, 16),
+        st.sampled_from(["answers", "answers", "dropped", "pruned"]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+"""(answer, score, steps, end) of each trajectory."""
+
+
+def _trajectories(runs: list[tuple[int, float, int, str]]) -> list[Trajectory]:
+    return [
+        Trajectory(0, i, steps, score, _answer(board) if end == "answers" else None, pruned=end == "pruned")
+        for i, (board, score, steps, end) in enumerate(runs)
+    ]
+
+
+def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
+    collector = Collector(TASK, PUZZLE, len(trajectories), stop)
+    for trajectory in trajectories:
+        collector.add(trajectory)
+        if collector.done:
+            break
+    assert collector.done
+    ranking = [
+        [(c.best.trajectory, c.best.steps, c.best.score, c.best.valid, c.votes) for c in collector.ranked(select, None)]
+        for select in ("lprm", "majority")
+    ]
+    votes = sum(candidate.votes for candidate in collector.ranked("lprm", None))
+    assert votes + len(collector.dropped) + collector.pruned == collector.counted
+    return ranking, sorted(collector.dropped), collector.pruned, collector.steps_run, collector.distinct_valid
+
+
+@given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from(["all", "first_valid", 0.5]))
+def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
+    runs: list[tuple[int, float, int, str]], order: random.Random, stop: Stop
+) -> None:
+    trajectories = _trajectories(runs)
+    shuffled = trajectories.copy()
+    order.shuffle(shuffled)
+    assert _collect(trajectories, stop) == _collect(shuffled, stop)
+
+
+@given(runs=RUNS)
+def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[tuple[int, float, int, str]]) -> None:
+    collector = Collector(TASK, PUZZLE, len(runs), "first_valid")
+    outcomes = [outcome for trajectory in reversed(_trajectories(runs)) for outcome in collector.add(trajectory)]
+    valid = [i for i, (board, _, _, end) in enumerate(runs) if board >= 0 and end == "answers"]
+    assert collector.counted == (valid[0] + 1 if valid else len(runs))
+    assert [outcome.trajectory for outcome in outcomes] == [i for i in range(collector.counted) if runs[i][3] == "answers"]
+
+
+def test_equal_answers_are_one_candidate_with_votes() -> None:
+    collector = Collector(TASK, PUZZLE, 4)
+    runs = [(0, 0.5, 3, "answers"), (1, 0.9, 2, "answers"), (0, 0.9, 4, "answers"), (-1, 0.1, 1, "answers")]
+    for trajectory in _trajectories(runs):
+        collector.add(trajectory)
+    by_score = [(c.best.trajectory, c.votes, c.best.valid) for c in collector.ranked("lprm", None)]
+    assert by_score == [(2, 2, True), (1, 1, True), (3, 1, False)]
+    assert [c.votes for c in collector.ranked("majority", 2)] == [2, 1]
+    assert collector.distinct_valid == 2
+    assert collector.steps_run == 10
+
+
+def test_when_the_time_is_over_what_has_finished_counts_up_to_the_early_stop() -> None:
+    trajectories = _trajectories(
+        [(-1, 0.1, 1, "answers"), (-1, 0.1, 1, "answers"), (0, 0.9, 1, "answers"), (1, 0.9, 1, "answers")]
+    )
+    collector = Collector(TASK, PUZZLE, len(trajectories), "first_valid")
+    for trajectory in reversed(trajectories[1:]):
+        assert collector.add(trajectory) == [], "trajectory 0 may still be valid"
+    assert collector.complete
+    assert [outcome.trajectory for outcome in collector.cut_off()] == [1, 2]
+    assert not collector.complete
+    assert collector.distinct_valid == 1
