@@ -103,8 +103,9 @@ def undisturbed(models: list[Path], requests: list[Body]) -> list[Exchange]:
     total = sum(request.num_trajectories for request in parsed)
     for trajectory in tqdm(run(engine, submits, in_flight=32), "undisturbed", total, unit="trajectory"):
         collector, exchange = collectors[trajectory.request], exchanges[trajectory.request]
-        for outcome in collector.add(trajectory):
-            exchange.events[outcome.trajectory] = TrajectoryEvent.of_outcome(collector.task, outcome).model_dump()
+        for counted, candidate in collector.add(trajectory):
+            event = TrajectoryEvent.of_trajectory(collector.task, counted, candidate)
+            exchange.events[counted.index] = event.model_dump()
     for exchange, collector, request in zip(exchanges, collectors, parsed, strict=True):
         answer = SolveResponse.of(exchange.body["model"], collector, exchange.body["seed"], request, 0.0, 0.0)
         exchange.result = untimed(answer.model_dump())

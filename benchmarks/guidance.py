@@ -110,8 +110,8 @@ def _prefixes(
         until_valid.add(trajectory)
         if k in ks:
             # No candidate solves nothing: all trajectories may have been dropped.
-            yield ("LPRM", k), (every.steps_run, any(c.best.valid for c in every.ranked("lprm", top=1)))
-            yield ("majority", k), (every.steps_run, any(c.best.valid for c in every.ranked("majority", top=1)))
+            yield ("LPRM", k), (every.steps_run, any(c.valid for c in every.ranked("lprm", top=1)))
+            yield ("majority", k), (every.steps_run, any(c.valid for c in every.ranked("majority", top=1)))
             yield ("first valid", k), (until_valid.steps_run, until_valid.distinct_valid > 0)
 
 

@@ -18,6 +18,7 @@ from benchmarks.load import LARGEST_K, TASK
 from gram.server.catalog import bundled_models
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import Trajectory
+from gram.server.engine.runner import endings
 from gram.server.engine.slots import SlotPool, Start
 from gram.server.engine.views import Views
 from gram.server.sampling.answers import SolveResponse
@@ -70,19 +71,19 @@ class PlainServer:
             collectors.append(Collector(TASK, puzzle, request.num_trajectories))
             for index in range(request.num_trajectories):
                 tokens = puzzle.astype(np.uint8).tobytes()
-                keys = request.seed or 0, index, request.temperature
-                starts.append(Start(len(rows), tokens, *keys, request.max_steps, request.symmetries))
+                seed, temperature = request.seed or 0, request.temperature
+                starts.append(Start(len(rows), tokens, seed, index, temperature, request.max_steps, request.symmetries))
                 rows.append((number, index))
         pool.place(self._views.show(starts))
         ended = [False] * len(rows)
         depth = max(request.max_steps for request in requests)
         for step in range(1, depth + 1):
-            observed = self._runner.step(pool)
-            answers = self._views.answers(range(len(rows)), observed.answer)
-            for row, (number, index) in enumerate(rows):
-                if not ended[row] and observed.retires[row]:
+            readout = self._runner.step(pool)
+            answers, scores = self._views.answers(range(len(rows)), readout.answers.numpy()), readout.score.tolist()
+            for row, ((number, index), ending) in enumerate(zip(rows, endings(readout), strict=True)):
+                if not ended[row] and ending:
                     ended[row] = True
-                    collectors[number].add(Trajectory(number, index, step, float(observed.score[row]), answers[row]))
+                    collectors[number].add(Trajectory(number, index, step, scores[row], ending, answers[row]))
             if all(ended) and not self._full_depth:
                 break
         pool.release(range(len(rows)))

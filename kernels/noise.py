@@ -1,13 +1,15 @@
-"""Counter-based standard normals: a pure function of (seed, trajectory, transition, position, channel).
+"""Counter-based standard normals: a pure function of (seed, index, transition, position, channel).
 
 Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is
-the request's seed; the counter is (position * D/4 + i, transition, trajectory, 0). Each counter gives four words w0 .. w3
+the request's seed; the counter is (position * D/4 + i, transition, index, 0), where index is the trajectory's number in its
+request. Each counter gives four words w0 .. w3
 and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3), for channels i, i + D/4, i + D/2 and
 i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, which makes an answer reproducible.
 """
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +18,25 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class NoiseKey:
+    """What determines the noise of each of B rows, and the factor that scales it. All tensors are [B].
+
+    seed: int64, of the request; all 64 bits count. index: int64, of the trajectory in its request. transition: int64, how many
+    transitions the trajectory has made. temperature: float32, multiplies sigma.
+    """
+
+    seed: Tensor
+    index: Tensor
+    transition: Tensor
+    temperature: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four tensors, in the order of the fields."""
+        return self.seed, self.index, self.transition, self.temperature
 
 
 @functools.cache
@@ -48,16 +69,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return torch.stack([factors[0], others[0] & _MASK, factors[1], others[1] & _MASK])
 
 
-def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
-    """Normals [B, length, dim], float32. seed, trajectory and transition are int64 [B]; the seed counts with all 64 bits.
-
-    dim is a multiple of 4.
-    """
+def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+    """Standard normals [B, length, dim], float32, of seed, index and transition [B] (see NoiseKey). dim is a multiple of 4."""
     rows, quarter = len(seed), dim // 4
     block = torch.arange(length * quarter, device=seed.device).expand(rows, -1)
-    transition, trajectory = transition[:, None].expand_as(block), trajectory[:, None].expand_as(block)
+    transition, index = transition[:, None].expand_as(block), index[:, None].expand_as(block)
     key = seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK
-    words = philox((block, transition, trajectory, torch.zeros_like(block)), key)
+    words = philox((block, transition, index, torch.zeros_like(block)), key)
     # 24 bits are exact in float32; the half step, lost to rounding in the upper half, keeps the uniform off 0, where the
     # logarithm ends. At the other end it may be 1, and the normal 0.
     uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)

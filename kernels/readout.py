@@ -8,15 +8,34 @@ from torch import Tensor
 
 
 class Readout(NamedTuple):
-    """What a step showed of each row.
+    """What a supervision step shows of each of B rows, on the device or on the host.
 
-    numbers: float32 [B, 4], in one tensor since it goes to the host in one copy: the halt probability and the LPRM's
-    score, both in [0, 1]; whether the state is finite and whether the row retires, both 0 or 1.
+    numbers: float32 [B, 4], one tensor so that one copy brings it to the host; its columns are the properties below.
     answers: uint8 [B, N], the decoded symbols.
     """
 
     numbers: Tensor
     answers: Tensor
+
+    @property
+    def halt(self) -> Tensor:
+        """The halt head's probability, float32 [B] in [0, 1]."""
+        return self.numbers[:, 0]
+
+    @property
+    def score(self) -> Tensor:
+        """The LPRM's score, float32 [B] in [0, 1]."""
+        return self.numbers[:, 1]
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether every number of the row's state is finite, bool [B]."""
+        return self.numbers[:, 2] > 0
+
+    @property
+    def retires(self) -> Tensor:
+        """Whether the row ends with this step: it has halted, made its last step or lost its state; bool [B]."""
+        return self.numbers[:, 3] > 0
 
 
 def readout(

@@ -24,6 +24,7 @@ import gram.kernels.readout
 import gram.kernels.swiglu
 import gram.kernels.transition
 from gram.kernels import dispatch
+from gram.kernels.noise import NoiseKey
 
 _TURNS = 7
 _LEAST_TURNS = 3
@@ -105,7 +106,7 @@ class Case:
     name: str
     kernel: Callable[..., object]
     reference: Callable[..., object]
-    draw: Callable[[], tuple[Tensor | None, ...]]
+    draw: Callable[[], tuple[Tensor | NoiseKey | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.d
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, device=device, dtype=dtype)
 
-    def keys(count: int) -> list[Tensor]:
-        return [torch.randint(0, 1 << 40, (rows,), device=device) for _ in range(count)]
+    def numbers() -> Tensor:
+        return torch.randint(0, 1 << 40, (rows,), device=device)
 
-    def temperature() -> Tensor:
-        return torch.ones(rows, device=device)
+    def key() -> NoiseKey:
+        return NoiseKey(numbers(), numbers(), numbers(), torch.ones(rows, device=device))
 
     def state(channels: int = dim) -> Tensor:
         return normal(rows, length, channels)
@@ -146,13 +147,13 @@ def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.d
         "guided_transition",
         partial(dispatch.guided_transition, **bounds),
         partial(gram.kernels.transition.guided_transition, **bounds),
-        lambda: (state(), state(), state(), weight(), weight(), normal(dim), *keys(3), temperature()),
+        lambda: (state(), state(), state(), weight(), weight(), normal(dim), key()),
     )
     yield Case(
         "stochastic_transition",
         dispatch.stochastic_transition,
         gram.kernels.transition.stochastic_transition,
-        lambda: (state(), state(), state(), *keys(3), temperature()),
+        lambda: (state(), state(), state(), key()),
     )
     yield Case("add_rms_norm", dispatch.add_rms_norm, gram.kernels.norm.add_rms_norm, lambda: (state(), state()))
     yield Case("swiglu", dispatch.swiglu, gram.kernels.swiglu.swiglu, lambda: (state(6 * dim),))
@@ -167,7 +168,7 @@ def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.d
         "readout",
         partial(dispatch.readout, **registers),
         partial(gram.kernels.readout.readout, **registers),
-        lambda: (state(), state(), heads(2, dim), heads(2), normal(10, dim), *keys(2)),
+        lambda: (state(), state(), heads(2, dim), heads(2), normal(10, dim), numbers(), numbers()),
     )
 
 
@@ -199,6 +200,8 @@ def measure(case: Case, device: torch.device) -> Measured:
 
 def _bytes(value: object) -> int:
     """Of the tensors in it."""
+    if isinstance(value, NoiseKey):
+        value = value.parts
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     return sum(map(_bytes, value)) if isinstance(value, tuple) else 0

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gram.kernels.noise import standard_normal
+from gram.kernels.noise import NoiseKey, standard_normal
 
 
 class Transition(NamedTuple):
@@ -16,22 +16,13 @@ class Transition(NamedTuple):
     finite: Tensor
 
 
-def stochastic_transition(
-    u: Tensor,
-    mean: Tensor,
-    log_sigma: Tensor,
-    seed: Tensor,
-    trajectory: Tensor,
-    transition: Tensor,
-    temperature: Tensor,
-) -> Tensor:
+def stochastic_transition(u: Tensor, mean: Tensor, log_sigma: Tensor, key: NoiseKey) -> Tensor:
     """Sample h ~ N(u + mean, (temperature * exp(log_sigma))^2 I), in float32, and cast to u's dtype.
 
-    u, mean, log_sigma: [B, L, D]. seed, trajectory, transition: int64 [B], the counter of the noise.
-    temperature: float32 [B].
+    u, mean, log_sigma: [B, L, D]. key: the rows' NoiseKey [B].
     """
-    noise = standard_normal(seed, trajectory, transition, *u.shape[1:])
-    scale = temperature[:, None, None] * log_sigma.float().exp()
+    noise = standard_normal(key.seed, key.index, key.transition, *u.shape[1:])
+    scale = key.temperature[:, None, None] * log_sigma.float().exp()
     return (u.float() + mean.float() + scale * noise).to(u.dtype)
 
 
@@ -65,10 +56,7 @@ def guided_transition(
     weight_mean: Tensor | None,
     weight_log_sigma: Tensor,
     bias: Tensor,
-    seed: Tensor,
-    trajectory: Tensor,
-    transition: Tensor,
-    temperature: Tensor,
+    key: NoiseKey,
     *,
     log_sigma_min: float,
     log_sigma_max: float,
@@ -78,7 +66,7 @@ def guided_transition(
     With mu and log sigma as `gaussian` says, h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype (Sec. 2.1).
 
     u: [B, L, D]. hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H].
-    bias: [D]. seed, trajectory, transition: int64 [B], the counter of the noise. temperature: float32 [B].
+    bias: [D]. key: the rows' NoiseKey [B].
     """
     mean, log_sigma = gaussian(
         hidden_mean,
@@ -89,5 +77,5 @@ def guided_transition(
         log_sigma_min=log_sigma_min,
         log_sigma_max=log_sigma_max,
     )
-    h = stochastic_transition(u, mean, log_sigma, seed, trajectory, transition, temperature)
+    h = stochastic_transition(u, mean, log_sigma, key)
     return Transition(h, h.sum((1, 2), dtype=torch.float32).isfinite())  # a sum is finite only if all its terms are

@@ -4,6 +4,7 @@ Source: Baek et al., "Generative Recursive Reasoning", arXiv:2605.19376. Shapes:
 L = registers + N latent positions, D channels, V symbols, T transitions per supervision step.
 """
 
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gram.kernels.dispatch import guided_transition, readout
+from gram.kernels.noise import NoiseKey
 from gram.kernels.readout import Readout
 from gram.kernels.transition import gaussian
 from gram.models.config import ModelConfig
@@ -65,13 +67,13 @@ class Guidance(nn.Module):
         low, high = self.config.log_sigma_min, self.config.log_sigma_max
         return Gaussian(*gaussian(*self._heads(x), log_sigma_min=low, log_sigma_max=high))
 
-    def transition(self, u: Tensor, seed: Tensor, trajectory: Tensor, transition: Tensor, temperature: Tensor) -> Tensor:
-        """h [B, L, D], drawn from N(u + mu(u), (temperature sigma(u))^2 I), with neither mu nor sigma in memory where a
-        kernel can do without; for inference. The arguments are those of `GRAM.supervision_step`.
+    def transition(self, u: Tensor, key: NoiseKey) -> Tensor:
+        """Sample h [B, L, D] from N(u + mu(u), (temperature sigma(u))^2 I), for inference.
+
+        The Triton kernel holds neither mu nor sigma in memory. key: the rows' NoiseKey [B].
         """
-        keys = seed, trajectory, transition, temperature
         low, high = self.config.log_sigma_min, self.config.log_sigma_max
-        return guided_transition(u, *self._heads(u), *keys, log_sigma_min=low, log_sigma_max=high).h
+        return guided_transition(u, *self._heads(u), key, log_sigma_min=low, log_sigma_max=high).h
 
     def _heads(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor, Tensor]:
         """Both heads up to their last layers, as kernels.transition takes them: activations, weights and the bias."""
@@ -160,20 +162,18 @@ class GRAM(nn.Module):
         e_y = self._embed(target, self.target_embedding).to(u.dtype)
         return self.posterior(torch.cat([u, e_y], dim=-1))
 
-    def supervision_step(
-        self, state: State, e_x: Tensor, seed: Tensor, trajectory: Tensor, transition: Tensor, temperature: Tensor
-    ) -> State:
+    def supervision_step(self, state: State, e_x: Tensor, key: NoiseKey) -> State:
         """T transitions under the prior, h <- u + eps with eps ~ N(mu(u), (temperature sigma(u))^2 I): the unit of serving.
 
-        seed [B] int64, trajectory [B] int64 and transition [B] int64 (transitions made before this step) key the
-        noise, so that a row's future depends on nothing but the row. temperature [B] float32 scales sigma.
+        state, e_x: [B, L, D]. key: the rows' NoiseKey [B], its transition the number made before this step. The noise depends
+        on the key alone, so a row's future depends on nothing but the row.
         """
         for t in range(self.config.transitions):
             u, low = self.propose(state, e_x)
             if self.config.guidance == "none":
                 state = State(u, low)
                 continue
-            state = State(self.prior.transition(u, seed, trajectory, transition + t, temperature), low)
+            state = State(self.prior.transition(u, replace(key, transition=key.transition + t)), low)
         return state
 
     def decode(self, h: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gram.kernels import timing as bench
+from gram.kernels import timing
+from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.markdown import table
 from gram.models.network import GRAM
@@ -117,8 +118,8 @@ def measure(options: "Bench") -> BenchReport:
     cases = [(size, case) for size in SIZES for case in _cases(size, place)]
     with tqdm(total=1 + len(cases) + len(SIZES) * len(slots) + 1, desc="ceilings", unit="part") as bar:
         torch.set_num_threads(place.threads)  # the ceilings are the whole machine's, and what is beside them likewise
-        ceiling = bench.ceiling(place.device, place.dtype)
-        copy = bench.copy_rate(place.device)
+        ceiling = timing.ceiling(place.device, place.dtype)
+        copy = timing.copy_rate(place.device)
         bar.update()
         kernels = []
         for size, case in cases:
@@ -153,13 +154,13 @@ def _slots(lane: Lane) -> list[int]:
     return sorted({lane.runner.tile, lane.num_slots, 2 * lane.num_slots})
 
 
-def _cases(size: str, place: Placement) -> Iterator[bench.Case]:
+def _cases(size: str, place: Placement) -> Iterator[timing.Case]:
     config = SIZES[size]
-    return bench.cases(place.slots, config.length, config.dim, place.device, place.dtype)
+    return timing.cases(place.slots, config.length, config.dim, place.device, place.dtype)
 
 
-def _kernel(size: str, place: Placement, case: bench.Case, copy: float) -> KernelFigures:
-    measured = bench.measure(case, place.device)
+def _kernel(size: str, place: Placement, case: timing.Case, copy: float) -> KernelFigures:
+    measured = timing.measure(case, place.device)
     return KernelFigures(
         name=case.name,
         model=size,
@@ -171,7 +172,7 @@ def _kernel(size: str, place: Placement, case: bench.Case, copy: float) -> Kerne
     )
 
 
-def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: bench.Ceiling) -> StepFigures:
+def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
     """A step of the engine's own kind of runner, over slots that are all live, in turns with the ceiling's product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
@@ -183,7 +184,7 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: bench.
         ceiling.multiply(call)
         torch.set_num_threads(1)
 
-    once, product = bench.seconds([lambda _: runner.step(pool), multiply], place.device)
+    once, product = timing.seconds([lambda _: runner.step(pool), multiply], place.device)
     rate = slots * row_operations(model.config) / once
     return StepFigures(
         model=size,
@@ -203,7 +204,7 @@ def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
 
 
 def _bare_step(runner: Runner, pool: SlotPool) -> float:
-    (once,) = bench.seconds([lambda _: runner.step(pool)], runner.device)
+    (once,) = timing.seconds([lambda _: runner.step(pool)], runner.device)
     return once
 
 
@@ -219,7 +220,7 @@ def row_operations(config: ModelConfig) -> int:
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             e_x = model.encode(key.expand(1, config.seq_len))
-            state = model.supervision_step(model.initial_state(1), e_x, key, key, key, torch.ones(1))
+            state = model.supervision_step(model.initial_state(1), e_x, NoiseKey(key, key, key, torch.ones(1)))
             model.read(state, key, key, HALT_THRESHOLD)
     operations: int = counter.get_total_flops()
     return operations

@@ -120,13 +120,13 @@ def draw_without_halting(
             ]
             lane.pool.place(lane.views.show(starts))
             for depth in range(1, depths[-1] + 1):
-                observed = lane.runner.step(lane.pool)
+                readout = lane.runner.step(lane.pool)
                 bar.update(len(chunk))
                 if depth not in samples:
                     continue
-                answers = lane.views.answers(lane.pool.slots, observed.answer)
+                answers = lane.views.answers(lane.pool.slots, readout.answers.numpy())
                 for slot, answer, score, finite in zip(
-                    lane.pool.slots, answers, observed.score.tolist(), observed.finite, strict=True
+                    lane.pool.slots, answers, readout.score.tolist(), readout.finite.tolist(), strict=True
                 ):
                     puzzle, _ = chunk[slot]
                     drawn = _sample(task, answer, score, depth) if finite else _sample(task, None, 0.0, depth)

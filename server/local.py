@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from gram.models.tasks import Task, Tokens
 from gram.server.engine.engine import Engine
-from gram.server.engine.messages import Cancel, StepReport, Submit, Trajectory
+from gram.server.engine.messages import Cancel, Ending, StepReport, Submit, Trajectory
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
 from gram.server.sampling.collector import Collector
 from gram.server.sampling.options import Options
@@ -90,11 +90,11 @@ def solve(
             if number not in open_:
                 continue  # enough was known before
             collector, seed, begun = open_[number]
-            if watch and ended.pruned:
+            if watch and ended.ending is Ending.PRUNED:
                 yield number, PrunedEvent(trajectory=ended.index, steps=ended.steps)
-            for outcome in collector.add(ended):
+            for trajectory, candidate in collector.add(ended):
                 if watch:
-                    yield number, TrajectoryEvent.of_outcome(task, outcome)
+                    yield number, TrajectoryEvent.of_trajectory(task, trajectory, candidate)
             if collector.done:
                 del open_[number]
                 engine.handle(Cancel(number))

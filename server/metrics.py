@@ -8,9 +8,8 @@ from typing import NamedTuple, TypeVar, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from gram.server.causes import Cause
-from gram.server.engine.messages import LaneStats, Pong, StepReport
-from gram.server.sampling.collector import Outcome
-from gram.server.supervision.fleet import Engines
+from gram.server.engine.messages import LaneStats, Pong, StepReport, Trajectory
+from gram.server.supervision.fleet import Fleet
 
 # A series more for each, of when it began: Prometheus sees that from the values.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -49,7 +48,7 @@ class Metrics:
         self._slots: dict[int, int] = {}
         self._stats: dict[str, dict[int, LaneStats]] = defaultdict(dict)
         self._memory: dict[int, int] = {}
-        self._engines: Engines | None = None
+        self._fleet: Fleet | None = None
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
         self._metrics: list[tuple[Counter | Gauge | Histogram, tuple[str, ...]]] = []
@@ -123,14 +122,14 @@ class Metrics:
         for model, task in tasks.items():
             self.add_model(model, task)
 
-    def watch(self, engines: Engines) -> None:
+    def watch(self, fleet: Fleet) -> None:
         """Look at each scrape whether they can answer."""
-        self._engines = engines
-        self.ready.set_function(lambda: engines.ready)
+        self._fleet = fleet
+        self.ready.set_function(lambda: fleet.ready)
 
     def _is_ready(self, model: str) -> bool:
-        engines = self._engines
-        return engines is not None and engines.ready and model not in engines.out_of_rotation
+        fleet = self._fleet
+        return fleet is not None and fleet.ready and model not in fleet.out_of_rotation
 
     def add_model(self, model: str, task: str) -> None:
         """Show a model from now on."""
@@ -181,12 +180,12 @@ class Metrics:
         self.occupancy.labels(report.model).observe(report.rows / self._slots[number])
         self._on_stats(number, report.model, report.stats)
 
-    def on_outcome(self, model: str, outcome: Outcome) -> None:
+    def on_trajectory(self, model: str, trajectory: Trajectory, *, valid: bool) -> None:
         """Count a trajectory that gave an answer."""
-        valid = "true" if outcome.valid else "false"
-        self.trajectories.labels(model, self._tasks[model], valid).inc()
-        self.depth.labels(model).observe(outcome.steps)
-        self.score.labels(model, valid).observe(outcome.score)
+        label = "true" if valid else "false"
+        self.trajectories.labels(model, self._tasks[model], label).inc()
+        self.depth.labels(model).observe(trajectory.steps)
+        self.score.labels(model, label).observe(trajectory.score)
 
     def document(self) -> str:
         """All metrics, in Markdown."""

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.guidance import Point, comparison_table, curves, measure, solved_at
 from gram.models.config import ZOO
 from gram.models.tasks import TASKS
-from gram.server.engine.messages import Trajectory
+from gram.server.engine.messages import Ending, Trajectory
 from gram.server.sampling.options import Options
 
 
@@ -35,11 +35,11 @@ def test_the_hand_computed_example() -> None:
     puzzle = task.held_out[0]
     right, wrong = task.solutions(puzzle)[0].astype(np.uint8).tobytes(), bytes(16)
     trajectories = [
-        Trajectory(0, 0, 4, 0.0, None, pruned=True),
-        Trajectory(0, 1, 16, 0.9, wrong),
-        Trajectory(0, 2, 3, 0.1, right),
-        Trajectory(0, 3, 2, 0.2, right),
-        Trajectory(0, 4, 1, 0.8, wrong),
+        Trajectory(0, 0, 4, 0.0, Ending.PRUNED),
+        Trajectory(0, 1, 16, 0.9, Ending.DEPTH, wrong),
+        Trajectory(0, 2, 3, 0.1, Ending.HALTED, right),
+        Trajectory(0, 3, 2, 0.2, Ending.HALTED, right),
+        Trajectory(0, 4, 1, 0.8, Ending.HALTED, wrong),
     ]
     points = curves("g", task, puzzle[None], [trajectories], ["LPRM", "majority", "first valid"])
     assert points == [

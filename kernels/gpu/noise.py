@@ -33,25 +33,23 @@ def _box_muller(first, second):
 
 
 @triton.jit
-def four_normals(seed, trajectory, transition, block):
+def four_normals(seed, index, transition, block):
     """The four normals of each counter, in the order of the quarters of the channels that they are for.
 
-    seed, trajectory, transition: int64 tensors; block: int32 tensor, position * D/4 + i. They broadcast together.
+    seed, index, transition: int64 tensors; block: int32 tensor, position * D/4 + i. They broadcast together.
     """
     nothing = tl.zeros_like(block).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32), transition.to(tl.uint32), trajectory.to(tl.uint32), nothing)
+    w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32), transition.to(tl.uint32), index.to(tl.uint32), nothing)
     cos01, sin01 = _box_muller(w0, w1)
     cos23, sin23 = _box_muller(w2, w3)
     return cos01, cos23, sin01, sin23
 
 
 @triton.jit
-def _kernel(out, seed, trajectory, transition, counters: tl.constexpr, quarter: tl.constexpr, BLOCK: tl.constexpr):
+def _kernel(out, seed, index, transition, counters: tl.constexpr, quarter: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     block = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    first, second, third, fourth = four_normals(
-        tl.load(seed + row), tl.load(trajectory + row), tl.load(transition + row), block
-    )
+    first, second, third, fourth = four_normals(tl.load(seed + row), tl.load(index + row), tl.load(transition + row), block)
     place = out + row * counters * 4 + block // quarter * (4 * quarter) + block % quarter
     mask = block < counters
     tl.store(place, first, mask)
@@ -60,10 +58,10 @@ def _kernel(out, seed, trajectory, transition, counters: tl.constexpr, quarter: 
     tl.store(place + 3 * quarter, fourth, mask)
 
 
-def standard_normal(seed: Tensor, trajectory: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
     """As kernels.noise.standard_normal."""
     rows, counters = len(seed), length * dim // 4
     out = torch.empty(rows, length, dim, device=seed.device)
-    keys = (key.contiguous() for key in (seed, trajectory, transition))
-    _kernel[(rows, triton.cdiv(counters, 1024))](out, *keys, counters, dim // 4, BLOCK=1024)
+    counters_of_rows = (part.contiguous() for part in (seed, index, transition))
+    _kernel[(rows, triton.cdiv(counters, 1024))](out, *counters_of_rows, counters, dim // 4, BLOCK=1024)
     return out

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gram.kernels.gpu.interpreter import dot_operand
 from gram.kernels.gpu.noise import four_normals
+from gram.kernels.noise import NoiseKey
 from gram.kernels.transition import Transition
 
 COUNTERS = 512
@@ -33,11 +34,11 @@ def _sample(
     log_sigma,
     h,
     seed,
-    trajectory,
+    index,
     transition,
     temperature,
     seed_stride,
-    trajectory_stride,
+    index_stride,
     transition_stride,
     temperature_stride,
     positions,
@@ -58,7 +59,7 @@ def _sample(
     loc3, scale3 = _gaussian(u, mean, log_sigma, place + 3 * Q, mask, heat)
     noise0, noise1, noise2, noise3 = four_normals(
         tl.load(seed + row * seed_stride, valid, 0),
-        tl.load(trajectory + row * trajectory_stride, valid, 0),
+        tl.load(index + row * index_stride, valid, 0),
         tl.load(transition + row * transition_stride, valid, 0),
         m % L * Q + i,
     )
@@ -91,11 +92,11 @@ def _guide_and_sample(
     h,
     finite,
     seed,
-    trajectory,
+    index,
     transition,
     temperature,
     seed_stride,
-    trajectory_stride,
+    index_stride,
     transition_stride,
     temperature_stride,
     log_sigma_min,
@@ -122,7 +123,7 @@ def _guide_and_sample(
     i = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     cos01, cos23, sin01, sin23 = four_normals(
         tl.load(seed + row * seed_stride, valid, 0)[:, None],
-        tl.load(trajectory + row * trajectory_stride, valid, 0)[:, None],
+        tl.load(index + row * index_stride, valid, 0)[:, None],
         tl.load(transition + row * transition_stride, valid, 0)[:, None],
         (m % L * Q)[:, None] + i[None, :],
     )
@@ -144,10 +145,7 @@ def stochastic_transition(
     u: Tensor,
     mean: Tensor,
     log_sigma: Tensor,
-    seed: Tensor,
-    trajectory: Tensor,
-    transition: Tensor,
-    temperature: Tensor,
+    key: NoiseKey,
 ) -> Tensor:
     """As kernels.transition.stochastic_transition."""
     u, mean, log_sigma = u.contiguous(), mean.contiguous(), log_sigma.contiguous()
@@ -156,14 +154,13 @@ def stochastic_transition(
     quarter = dim // 4
     block_q = min(triton.next_power_of_2(quarter), 128)
     block_m = COUNTERS // block_q
-    keys = seed, trajectory, transition, temperature
     _sample[(triton.cdiv(rows * length, block_m), triton.cdiv(quarter, block_q))](
         u,
         mean,
         log_sigma,
         h,
-        *keys,
-        *(key.stride(0) for key in keys),
+        *key.parts,
+        *(part.stride(0) for part in key.parts),
         rows * length,
         length,
         quarter,
@@ -180,10 +177,7 @@ def guided_transition(
     weight_mean: Tensor | None,
     weight_log_sigma: Tensor,
     bias: Tensor,
-    seed: Tensor,
-    trajectory: Tensor,
-    transition: Tensor,
-    temperature: Tensor,
+    key: NoiseKey,
     *,
     log_sigma_min: float,
     log_sigma_max: float,
@@ -196,7 +190,6 @@ def guided_transition(
     h = torch.empty_like(u)
     rows, length, dim = u.shape
     finite = torch.ones(rows, dtype=torch.bool, device=u.device)
-    keys = seed, trajectory, transition, temperature
     _guide_and_sample[(triton.cdiv(rows * length, BLOCK_M), triton.cdiv(dim // 4, BLOCK_Q))](
         u,
         hidden_mean,
@@ -206,8 +199,8 @@ def guided_transition(
         bias.contiguous(),
         h,
         finite,
-        *keys,
-        *(key.stride(0) for key in keys),
+        *key.parts,
+        *(part.stride(0) for part in key.parts),
         log_sigma_min,
         log_sigma_max,
         rows * length,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gram.kernels.noise import NoiseKey
 from gram.models.network import GRAM
 
 
@@ -12,11 +13,11 @@ def rollout(model: GRAM, puzzles: Tensor, steps: int, seed: int, temperature: Te
     rows, device = len(puzzles), model.initial_h.device
     e_x = model.encode(puzzles.to(device))
     state = model.initial_state(rows)
-    seeds, trajectory = torch.full((rows,), seed, device=device), torch.arange(rows, device=device)
+    seeds, index = torch.full((rows,), seed, device=device), torch.arange(rows, device=device)
     temperature = torch.ones(rows, device=device) if temperature is None else temperature.to(device)
     states = []
     for step in range(steps):
         transition = torch.full((rows,), step * model.config.transitions, device=device)
-        state = model.supervision_step(state, e_x, seeds, trajectory, transition, temperature)
+        state = model.supervision_step(state, e_x, NoiseKey(seeds, index, transition, temperature))
         states.append(state.h)
     return states

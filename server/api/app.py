@@ -33,7 +33,7 @@ from gram.server.engine.messages import Ready, StepReport
 from gram.server.metrics import Metrics
 from gram.server.sampling.requests import GenerateRequest, SolveRequest
 from gram.server.settings import ServerSettings
-from gram.server.supervision.fleet import Engines
+from gram.server.supervision.fleet import Fleet
 from gram.server.supervision.supervisor import Listener
 
 log = logging.getLogger("gram")
@@ -152,15 +152,15 @@ async def serve(settings: ServerSettings) -> None:
         metrics.on_report(number, report)
         admission.on_report(report)
 
-    engines = Engines(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
-    metrics.watch(engines)
+    fleet = Fleet(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
+    metrics.watch(fleet)
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    app = create_app(Service(settings, models, metrics, engines, admission, keys))
-    server = Server(app, settings, end_requests=lambda: engines.end_all(ProblemError(503, _STOPPING, cause="stopping")))
+    app = create_app(Service(settings, models, metrics, fleet, admission, keys))
+    server = Server(app, settings, end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping")))
     # uvicorn stops at these signals, and then sends them to the process again: to be told that it stopped, not to die.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
-    supervision = asyncio.create_task(engines.run())
+    supervision = asyncio.create_task(fleet.run())
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
         if supervision.done():

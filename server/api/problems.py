@@ -13,7 +13,7 @@ from gram.models.config import place
 from gram.server import logs
 from gram.server.api.schemas import FieldProblem, Problem
 from gram.server.causes import Cause
-from gram.server.supervision.job import EngineUnavailableError, SlowClientError
+from gram.server.supervision.errors import EngineUnavailableError, SlowClientError
 
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {

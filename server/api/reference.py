@@ -15,9 +15,9 @@ from gram.server.api.schemas import Problem
 from gram.server.api.service import Service
 from gram.server.causes import Cause
 from gram.server.metrics import Metrics
-from gram.server.sampling.answers import PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from gram.server.sampling.answers import EVENTS
 from gram.server.settings import ServerSettings
-from gram.server.supervision.fleet import Engines
+from gram.server.supervision.fleet import Fleet
 from gram.server.supervision.supervisor import Listener
 
 Schema = dict[str, Any]
@@ -48,15 +48,16 @@ Every error is a [Problem](#problem), as `application/problem+json` (RFC 9457). 
 `cause` is for programs, and what `gram_errors_total` counts by. In a stream that has begun it is the last event.
 """
 
-EVENTS: dict[str, tuple[type[BaseModel], str]] = {
-    "start": (StartEvent, "with `stream_steps`: the first event"),
-    "step": (StepEvent, "with `stream_steps`: a trajectory has made a step and goes on"),
-    "pruned": (PrunedEvent, "with `stream_steps`: a trajectory has given up its slot, by `guidance`"),
-    "trajectory": (TrajectoryEvent, "a trajectory has ended: in the order of their ends, with `stop` in that of their index"),
-    "result": (SolveResponse, "the last event: what the call answers without a stream"),
-    "error": (Problem, "the last event, where there is no result"),
+_WHEN = {
+    "start": "with `stream_steps`: the first event",
+    "step": "with `stream_steps`: a trajectory has made a step and goes on",
+    "pruned": "with `stream_steps`: a trajectory has given up its slot because of `guidance`",
+    "trajectory": "a trajectory has ended: in the order in which they end, or with `stop` in the order of their index",
+    "result": "the last event: what the call answers without a stream",
+    "error": "the last event if there is no result",
 }
-"""What a stream sends: the event's data, and when it comes. The OpenAPI document has no place for it."""
+"""When a stream sends each event. The OpenAPI document has no place for it."""
+_STREAMED: dict[str, type[BaseModel]] = {**EVENTS, "error": Problem}
 
 CAUSES: dict[Cause, tuple[str, str]] = {
     "invalid": ("400, 408, 409, 422", "the request is wrong or never came whole; `errors` names each place in it"),
@@ -84,8 +85,8 @@ _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "
 def openapi() -> Schema:
     """The document of a server without settings and without models."""
     settings = ServerSettings.model_construct(model=[])  # whatever the environment says
-    engines = Engines(settings, Listener(*[lambda *_: None] * 4))
-    app = create_app(Service(settings, {}, Metrics({}), engines, Admission(settings)))
+    fleet = Fleet(settings, Listener(*[lambda *_: None] * 4))
+    app = create_app(Service(settings, {}, Metrics({}), fleet, Admission(settings)))
 
     async def ask() -> Schema:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
@@ -99,13 +100,13 @@ def reference() -> str:
     """The whole page."""
     document = openapi()
     schemas: dict[str, Schema] = {k: v for k, v in document["components"]["schemas"].items() if k not in _FOREIGN}
-    for model, _ in EVENTS.values():
+    for model in _STREAMED.values():
         schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():
             schemas.setdefault(name, part)
     calls = [(method, path, call) for path, calls in document["paths"].items() for method, call in calls.items()]
     sections = [_INTRODUCTION, *(_call(method, path, call, schemas) for method, path, call in calls)]
-    events = [[f"`{name}`", f"[{model.__name__}](#{model.__name__.lower()})", what] for name, (model, what) in EVENTS.items()]
+    events = [[f"`{name}`", f"[{model.__name__}](#{model.__name__.lower()})", _WHEN[name]] for name, model in _STREAMED.items()]
     sections.append(_STREAMS + "\n" + _table(["event", "data", "when"], events))
     causes = [[f"`{cause}`", *CAUSES[cause]] for cause in get_args(Cause)]
     sections.append(_ERRORS + "\n" + _table(["cause", "status", "what has happened"], causes))

@@ -14,23 +14,23 @@ from gram.server.api.admission import Ticket
 from gram.server.api.problems import ProblemError
 from gram.server.api.service import Service
 from gram.server.catalog import LoadedModel, choose
-from gram.server.engine.messages import Step
-from gram.server.sampling.answers import PrunedEvent, SolveResponse, StartEvent
-from gram.server.sampling.collector import Collector, Outcome
+from gram.server.engine.messages import Ending, Step, Trajectory
+from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from gram.server.sampling.collector import Candidate, Collector
 from gram.server.sampling.requests import SamplingRequest
-from gram.server.supervision.job import EngineUnavailableError, Job
+from gram.server.supervision.errors import EngineUnavailableError
+from gram.server.supervision.job import Job
 
-Shown = Outcome | Step | PrunedEvent
-"""What a client may see of the trajectories: those that end and count, and if it watches them also those on their way."""
+_DEADLINE = "the deadline came before any trajectory had ended; allow more timeout_seconds or fewer max_steps"
 
 
-class _TimeOverError(Exception):
+class _DeadlineError(Exception):
     """The request's deadline has come."""
 
 
 @dataclass
-class Solve:
-    """A request that has been understood."""
+class SamplingRun:
+    """A request that has been checked: what it samples, from which model, and with which seed."""
 
     service: Service
     model: LoadedModel
@@ -39,17 +39,17 @@ class Solve:
     request: SamplingRequest
 
     @classmethod
-    def read(cls, service: Service, request: SamplingRequest) -> "Solve":
-        """Check the request against what is loaded and the limits. Raises ProblemError."""
+    def read(cls, service: Service, request: SamplingRequest) -> "SamplingRun":
+        """Check a request against the loaded models and the limits, and parse its puzzle. Raises ProblemError."""
         for name, limit in service.settings.request_limits.items():
             if (getattr(request, name) or 0) > limit:
                 place = type(request).model_fields[name].alias or name
                 raise ProblemError(422, f"this server allows {limit} at most", place)
         model = _choose(service, request)
-        if reason := service.engines.out_of_rotation.get(model.name):
+        if reason := service.fleet.out_of_rotation.get(model.name):
             raise EngineUnavailableError(reason)
-        seen = logs.current()
-        seen.model, seen.num_trajectories = model.name, request.num_trajectories
+        log = logs.current()
+        log.model, log.num_trajectories = model.name, request.num_trajectories
         try:
             puzzle = request.input(model.task)
         except PuzzleError as error:
@@ -57,44 +57,40 @@ class Solve:
         return cls(service, model, puzzle, request.chosen_seed(), request)
 
     def admit(self) -> Ticket:
-        """What it takes to run. Raises ProblemError where it must come later."""
+        """Reserve its place in the queue. Raises ProblemError if it must come later."""
         request = self.request
         return self.service.admission.admit(
             self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
         )
 
-    def started(self) -> StartEvent:
-        """What was understood of it."""
-        return StartEvent.of(self.model.name, self.model.task, self.puzzle, self.seed, self.request)
+    async def events(self, ticket: Ticket) -> AsyncGenerator[Event]:
+        """Run it. The last event is the result; a stream has events before it. Frees its slots however it ends.
 
-    async def run(self, ticket: Ticket) -> AsyncGenerator[Shown | SolveResponse]:
-        """Run it: each trajectory that counts as it ends, then the result. Frees its slots however it ends.
-
-        Raises ProblemError where the time is over before any trajectory has ended.
+        Raises ProblemError if the deadline comes before any trajectory has ended.
         """
         request, metrics, name = self.request, self.service.metrics, self.model.name
+        if request.stream_steps:
+            yield StartEvent.of(name, self.model.task, self.puzzle, self.seed, request)
         collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop)
-        job = self.service.engines.open(
+        job = self.service.fleet.open(
             lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
         )
         seconds = ticket.deadline - time.monotonic()
-        time_over = asyncio.get_running_loop().call_later(seconds, self.service.engines.end, job, _TimeOverError())
+        deadline = asyncio.get_running_loop().call_later(seconds, self.service.fleet.end, job, _DeadlineError())
         with metrics.active.labels(name).track_inprogress():
             try:
-                async with aclosing(self._shown(job, ticket, collector)) as items:
-                    async for item in items:
-                        if isinstance(item, Outcome):
-                            metrics.on_outcome(name, item)
-                        # Until the next is asked for, the reader waits for its client.
+                async with aclosing(self._sampled(job, ticket, collector)) as events:
+                    async for event in events:
+                        # Until the next event is asked for, the stream waits for its client to read.
                         job.max_results = job.unread + self.service.settings.max_unread
-                        yield item
+                        yield event
                         job.max_results = math.inf
             except (asyncio.CancelledError, GeneratorExit):
                 metrics.cancelled.labels(name).inc()
                 raise
             finally:
-                time_over.cancel()
-                self.service.engines.close(job)
+                deadline.cancel()
+                self.service.fleet.close(job)
                 observe.phases(job.submitted_at, job.queue_seconds)
         metrics.dropped.labels(name).inc(len(collector.dropped))
         metrics.pruned.labels(name).inc(collector.pruned)
@@ -102,53 +98,58 @@ class Solve:
         compute = time.monotonic() - job.submitted_at - queue
         yield SolveResponse.of(name, collector, self.seed, request, queue, compute)
 
-    async def _shown(self, job: Job, ticket: Ticket, collector: Collector) -> AsyncGenerator[Shown]:
-        """The outcomes that count, as the trajectories end, and what is watched: until enough is known, or the time is over."""
-        metrics, name = self.service.metrics, self.model.name
+    async def _sampled(self, job: Job, ticket: Ticket, collector: Collector) -> AsyncGenerator[Event]:
+        """Collect the trajectories until enough is known or the deadline comes. Yields a stream's events."""
+        task, metrics, name = self.model.task, self.service.metrics, self.model.name
         first = True
         try:
-            async with aclosing(self.service.engines.trajectories(job)) as trajectories:
+            async with aclosing(self.service.fleet.trajectories(job)) as trajectories:
                 async for trajectory in trajectories:
                     if isinstance(trajectory, Step):
-                        yield trajectory
+                        yield StepEvent.of_step(task, trajectory)
                         continue
                     ticket.sent()
-                    if first and not trajectory.pruned:
+                    pruned = trajectory.ending is Ending.PRUNED
+                    if first and not pruned:
                         metrics.first_candidate.labels(name).observe(time.monotonic() - job.submitted_at)
                         metrics.queue_time.labels(name).observe(job.queue_seconds or 0.0)
                         first = False
-                    if trajectory.pruned and self.request.stream_steps:
+                    if pruned and self.request.stream_steps:
                         yield PrunedEvent(trajectory=trajectory.index, steps=trajectory.steps)
-                    for outcome in collector.add(trajectory):
-                        yield outcome
+                    for event in self._counted(collector.add(trajectory)):
+                        yield event
                     if collector.done:
                         return
-        except _TimeOverError:
-            for outcome in collector.cut_off():
-                yield outcome
+        except _DeadlineError:
+            for event in self._counted(collector.cut_off()):
+                yield event
             if not collector.counted:
-                detail = "the time was over before a trajectory had ended; give it more timeout_seconds, or fewer max_steps"
-                raise ProblemError(504, detail) from None
+                raise ProblemError(504, _DEADLINE) from None
+
+    def _counted(self, answered: list[tuple[Trajectory, Candidate]]) -> list[Event]:
+        """Measure the trajectories that count now; returns their events, of a stream."""
+        for trajectory, candidate in answered:
+            self.service.metrics.on_trajectory(self.model.name, trajectory, valid=candidate.valid)
+        return [TrajectoryEvent.of_trajectory(self.model.task, *pair) for pair in answered] if self.request.stream else []
 
 
 def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
-    """The model that the request names, or the best suited one of its task: see `choose`. Raises ProblemError.
+    """The model that the request names, or the one that suits its task best (see `choose`). Raises ProblemError.
 
-    One that is out of rotation only where it is named, or there is no other.
+    A model out of rotation is chosen only if it is named, or no other model can answer.
     """
     if request.model is not None:
         model = service.model(request.model)
         if request.task not in (None, model.task.name):
-            raise ProblemError(
-                422, f"{model.name} answers {model.task.name}, not {request.task!r}; name one of the two", "task"
-            )
+            detail = f"{model.name} answers {model.task.name}, not {request.task!r}; name only one of the two"
+            raise ProblemError(422, detail, "task")
         if request.ability not in model.config.abilities:
             abilities = " and ".join(model.config.abilities) or "nothing"
             raise ProblemError(422, f"{model.name} can't {request.ability}; what it can: {abilities}", "model")
         return model
     able = [model for model in service.models.values() if request.ability in model.config.abilities]
-    in_rotation = [model for model in able if model.name not in service.engines.out_of_rotation]
+    in_rotation = [model for model in able if model.name not in service.fleet.out_of_rotation]
     if chosen := choose(in_rotation, request.task) or choose(able, request.task):
         return chosen
     known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"
-    raise ProblemError(404, f"no loaded model can {request.ability} {request.task!r}; tasks that one can: {known}", "task")
+    raise ProblemError(404, f"no loaded model can {request.ability} {request.task!r}; tasks that can be: {known}", "task")

@@ -13,15 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import TASKS
 from gram.server.api.admission import Ticket
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
-from gram.server.api.request import Shown, Solve
+from gram.server.api.request import SamplingRun
 from gram.server.api.schemas import DrawnPuzzle, ModelInfo, TaskInfo
 from gram.server.api.service import Service
-from gram.server.engine.messages import Step
-from gram.server.sampling.answers import Board, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
-from gram.server.sampling.collector import Outcome
+from gram.server.sampling.answers import EVENTS, Board, SolveResponse
 from gram.server.sampling.options import chosen
 from gram.server.sampling.requests import DEFAULT_TASK, GenerateRequest, SamplingRequest, SolveRequest
 
@@ -38,6 +36,7 @@ _STREAMS: dict[str, Callable[[str, str], str]] = {
     _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
     _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
 }
+_EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {_SSE: {}, _NDJSON: {}},
@@ -69,13 +68,13 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 
 async def _answer(body: SamplingRequest, request: Request) -> Response:
-    work = Solve.read(_service(request), body)
-    ticket = work.admit()
+    run = SamplingRun.read(_service(request), body)
+    ticket = run.admit()
     if body.stream:
         media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
-        return _Stream(ticket, _events(work, ticket, _STREAMS[media_type]), media_type)
+        return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
     with ticket:
-        result = await _unless_disconnected(request, work, ticket)
+        result = await _unless_disconnected(request, run, ticket)
     if result is None:
         return Response(status_code=499)  # nobody reads it; it is the status in the log and the metrics
     return Response(result.model_dump_json(), media_type="application/json")
@@ -93,44 +92,28 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _events(work: Solve, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncIterator[str]:
-    """The events as text. When the client leaves, the response closes this and with it the work."""
+async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncIterator[str]:
+    """The run's events as text. When the client leaves, the response closes this generator, and with it the run."""
     try:
-        async with aclosing(work.run(ticket)) as items:
-            if work.request.stream_steps:
-                yield write("start", work.started().model_dump_json())
-            async for item in items:
-                name, data = _event(work.model.task, item)
-                yield write(name, data.model_dump_json())
+        async with aclosing(run.events(ticket)) as events:
+            async for event in events:
+                yield write(_EVENT_NAMES[type(event)], event.model_dump_json())
     except Exception as error:
         problem = problem_of(error)
         if problem.cause == "internal":
-            log.exception("a stream ends with an error of the server's own")
+            log.exception("a stream ends with an internal error")
         yield write("error", told(problem).model_dump_json())
 
 
-def _event(task: Task, item: Shown | SolveResponse) -> tuple[str, BaseModel]:
-    """An event's name and its data."""
-    match item:
-        case Step():
-            return "step", StepEvent.of_step(task, item)
-        case PrunedEvent():
-            return "pruned", item
-        case Outcome():
-            return "trajectory", TrajectoryEvent.of_outcome(task, item)
-        case SolveResponse():
-            return "result", item
-
-
-async def _unless_disconnected(request: Request, work: Solve, ticket: Ticket) -> SolveResponse | None:
-    """The result, or None if the client leaves first: then the work is cancelled."""
+async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:
+    """The result, or None if the client leaves first: then the run is cancelled."""
 
     async def result() -> SolveResponse:
-        async with aclosing(work.run(ticket)) as items:
-            async for item in items:
-                if isinstance(item, SolveResponse):
-                    return item
-        raise AssertionError("a solve ends with its result")
+        async with aclosing(run.events(ticket)) as events:
+            async for event in events:
+                if isinstance(event, SolveResponse):
+                    return event
+        raise AssertionError("a run ends with its result")
 
     async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -203,7 +186,7 @@ async def live() -> Health:
 @probes.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
 async def ready(request: Request) -> Health:
     """Answers 503 while the engine starts, or when none can be started."""
-    if not _service(request).engines.ready:
+    if not _service(request).fleet.ready:
         raise ProblemError(503, "the engine is starting; try again in a few seconds")
     return Health(status="ready")
 

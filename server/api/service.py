@@ -11,7 +11,7 @@ from gram.server.api.schemas import ModelInfo
 from gram.server.catalog import LoadedModel, read_models
 from gram.server.metrics import Metrics
 from gram.server.settings import ServerSettings
-from gram.server.supervision.fleet import Engines
+from gram.server.supervision.fleet import Fleet
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Service:
     settings: ServerSettings
     models: dict[str, LoadedModel]
     metrics: Metrics
-    engines: Engines
+    fleet: Fleet
     admission: Admission
     keys: Keys | None = None
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -31,7 +31,7 @@ class Service:
         return ModelInfo(
             name=model.name,
             task=model.task.name,
-            status="out_of_rotation" if model.name in self.engines.out_of_rotation else "serving",
+            status="out_of_rotation" if model.name in self.fleet.out_of_rotation else "serving",
             solves=model.config.solves,
             generates=model.config.generates,
             config=model.config.model.model_dump(),
@@ -52,7 +52,7 @@ class Service:
         async with self._changing:
             if model.name in self.models:
                 raise ProblemError(409, f"{model.name} is loaded; unload it first, if its files have changed", "name")
-            await self.engines.load(folder)
+            await self.fleet.load(folder)
             self.metrics.add_model(model.name, model.task.name)
             self.models[model.name] = model
         return model
@@ -61,5 +61,5 @@ class Service:
         """Let no more requests of a model in, and free it when those that run have ended."""
         del self.models[name]
         async with self._changing:
-            await self.engines.unload(name)
+            await self.fleet.unload(name)
             self.metrics.remove_model(name)

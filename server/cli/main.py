@@ -43,7 +43,7 @@ class Serve(ServerSettings):
         import uvloop
 
         from gram.server.api.app import serve
-        from gram.server.supervision.job import EngineUnavailableError
+        from gram.server.supervision.errors import EngineUnavailableError
 
         logs.configure(self.log_format)
         try:

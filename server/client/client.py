@@ -33,7 +33,7 @@ from pydantic_core import from_json, to_json
 
 from gram.models.config import Ability
 from gram.server.api.schemas import ModelInfo, Problem, TaskInfo
-from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from gram.server.sampling.answers import EVENTS, Event, SolveResponse
 
 URL = "http://127.0.0.1:8000"
 TIMEOUT_SECONDS = 660.0
@@ -43,13 +43,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _NOT_NOW = (429, 503)
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 """There was no server, or it went away. What was asked may be asked again: it changes nothing there."""
-_EVENTS: dict[str, type[Event]] = {
-    "start": StartEvent,
-    "step": StepEvent,
-    "pruned": PrunedEvent,
-    "trajectory": TrajectoryEvent,
-    "result": SolveResponse,
-}
 
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
@@ -201,7 +194,7 @@ class _Asking(Generic[H]):
                     problem = Problem.model_validate(data)
                     raise GramError(f"{self._url} answered {problem.status}: {problem.detail}", problem.status, problem)
                 case {"event": name, "data": data}:
-                    return _EVENTS[name].model_validate(data) if name in _EVENTS else None
+                    return EVENTS[name].model_validate(data) if name in EVENTS else None
                 case _:
                     raise self._not_understood(line)
         except ValueError as error:  # ValidationError is one

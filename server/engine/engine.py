@@ -1,8 +1,8 @@
-"""The engine loop: receive, admit, step, report; and the process around it."""
+"""The engine of one device: it loads the models, and makes a supervision step of each one that has work."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,32 +16,33 @@ from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
-from gram.server.engine.lane import Lane, hold, laps, open_lanes
+from gram.server.engine.lane import Lane, Stopwatch, is_out_of_memory, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
 from gram.server.engine.runner import Runner
 from gram.server.settings import DeviceError, EngineSettings
 
 _log = logging.getLogger("gram")
 
-_TRIM_PINGS = 60
-"""After so many signs of life, a second apart, freed memory goes back to the system."""
-
 
 class Engine:
-    """All models of one device. Works without a process of its own too: `gram solve` and `gram eval` drive it so."""
+    """All models of one device. `gram solve` and `gram eval` drive one in their own process; a server's has its own.
+
+    `start` and `finish` make a step of each model that has work. Between the two calls nobody may call the engine.
+    """
 
     def __init__(
         self, settings: EngineSettings, known: Mapping[str, str] | None = None, number: int = 0, *, calibrated: bool = False
     ) -> None:
-        """Loads the models on the device of this number. Raises CheckpointError, or DeviceError for a device that is not there
-        or too small.
+        """Load the models on the device with this number.
 
-        `known`: the fingerprints of models that an engine before this one served. Where the files of one are no longer those,
-        it is left out and `missing` says why: what it would answer now is not what its requests were promised.
-        `calibrated`: on a CPU, measure which threads and slots suit it, where the settings leave that open.
+        `known`: the fingerprints of the models that an earlier engine served. A model whose files have changed since is left
+        out, and `missing` says why: its requests were promised the answers of the model that was served.
+        `calibrated`: on a CPU, measure which number of threads and slots is fastest, where the settings leave that open.
+
+        Raises CheckpointError, or DeviceError if the device does not exist or has too little memory.
         """
         known = known or {}
-        torch.set_num_threads(1)  # a tile is one thread's; see runner.py
+        torch.set_num_threads(1)  # each tile is computed by one thread; see runner.py
         place = self.placement = resolve(settings, number)
         models: dict[str, tuple[Task, GRAM]] = {}
         self.fingerprints: dict[str, str] = {}
@@ -63,14 +64,16 @@ class Engine:
             place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
         self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
         runners = {name: (task, self._runner(model)) for name, (task, model) in models.items()}
-        self.lanes = open_lanes(runners, place.slots, fewer=settings.slots is None)
+        self.lanes = _open_lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
+        self._stepping: list[Lane] = []
+        self._stopwatch = Stopwatch()
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to step."""
-        return all(lane.scheduler.idle for lane in self.lanes.values())
+        """Whether no model has work."""
+        return not self.busy
 
     @property
     def suspects(self) -> bool:
@@ -83,7 +86,7 @@ class Engine:
         return [lane for lane in self.lanes.values() if not lane.scheduler.idle]
 
     def handle(self, message: Submit | Cancel) -> None:
-        """Take a message from the API process."""
+        """Take a message about a request."""
         match message:
             case Submit():
                 self.lanes[message.model].submit(message)
@@ -93,16 +96,24 @@ class Engine:
 
     def pong(self) -> Pong:
         """The answer to a ping."""
-        return Pong({name: lane.stats() for name, lane in self.lanes.items()}, memory_bytes(self.placement.device))
+        return Pong({name: lane.stats for name, lane in self.lanes.items()}, memory_bytes(self.placement.device))
 
     def step(self) -> list[StepReport]:
-        """One supervision step of each model that has work. Raises DeviceError where the memory does not hold it."""
-        return [hold(finish()) for finish in self.launch()]
+        """Make a supervision step of each model that has work. Raises DeviceError if the device runs out of memory."""
+        self.start()
+        return [raise_if_out_of_memory(report) for report in self.finish()]
 
-    def launch(self) -> list[Callable[[], StepReport]]:
-        """Start such a step; the functions returned wait for it. Until then nobody may call the engine."""
-        lap = laps()
-        return [lane.launch(lap) for lane in self.busy]
+    def start(self) -> None:
+        """Start a step of each model that has work."""
+        self._stopwatch = Stopwatch()
+        self._stepping = self.busy
+        for lane in self._stepping:
+            lane.start()
+
+    def finish(self) -> list[StepReport]:
+        """Wait for the steps that were started, and report what they brought."""
+        stepping, self._stepping = self._stepping, []
+        return [lane.finish(self._stopwatch) for lane in stepping]
 
     def warm_up(self) -> None:
         """Make a step of each model."""
@@ -110,11 +121,11 @@ class Engine:
             lane.warm_up()
 
     def load(self, folder: Path) -> Loaded | NotLoaded:
-        """Take a model more, with as many slots as the others have."""
+        """Load one more model, with as many slots as the others have."""
         name = model_name(folder)
         try:
             task, model, loaded = self._read(folder)
-            (lane,) = open_lanes({name: (task, self._runner(model))}, self.placement.slots, fewer=False).values()
+            (lane,) = _open_lanes({name: (task, self._runner(model))}, self.placement.slots, fewer=False).values()
             lane.warm_up()
         except (CheckpointError, DeviceError, OSError, RuntimeError) as error:
             return NotLoaded(name, str(error))
@@ -122,17 +133,35 @@ class Engine:
         return Loaded(name, loaded)
 
     def unload(self, name: str) -> None:
-        """Free a model, which has no requests."""
+        """Free a model. It must have no requests."""
         del self.lanes[name]
         if self.placement.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
-        """The checkpoint's task, its model and its fingerprint. Raises CheckpointError, OSError."""
+        """Read a checkpoint: its task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
-        return TASKS[read_config(folder).task], model, fingerprint(folder)  # after the load: what was loaded was no older
+        # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
+        return TASKS[read_config(folder).task], model, fingerprint(folder)
 
     def _runner(self, model: GRAM) -> Runner:
-        """What runs it on this device."""
+        """The runner of a model on this device."""
         device = self.placement.device
         return GraphRunner(model, device) if device.type == "cuda" else Runner(model, device, self._threads)
+
+
+def _open_lanes(runners: Mapping[str, tuple[Task, Runner]], slots: int, *, fewer: bool) -> dict[str, Lane]:
+    """Open a lane for each runner, by name. With `fewer`, the slots are halved until they fit into the device's memory.
+
+    Raises DeviceError if they do not fit.
+    """
+    while True:
+        try:
+            return {name: Lane(name, task, runner, slots) for name, (task, runner) in runners.items()}
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if not fewer or slots == 1:
+            raise DeviceError(f"out of device memory: {slots} slots do not fit; use fewer --slots")
+        _log.warning("out of device memory: %d slots do not fit, trying %d", slots, slots // 2)
+        slots //= 2

@@ -1,17 +1,18 @@
-"""One model in the engine."""
+"""A lane is one model in the engine: its runner, its slots, their scheduler, and how each slot sees its puzzle."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
 
+from gram.kernels.readout import Readout
 from gram.models.tasks import Task
 from gram.models.temperature import listed
-from gram.server.engine.messages import LaneStats, Step, StepReport, Submit, Trajectory
-from gram.server.engine.runner import Observed, Runner
-from gram.server.engine.scheduler import Observation, Scheduler
+from gram.server.engine.messages import Ending, LaneStats, Step, StepReport, Submit, Trajectory
+from gram.server.engine.runner import Runner, endings
+from gram.server.engine.scheduler import Running, Scheduler
 from gram.server.engine.slots import Start
 from gram.server.engine.views import Views
 from gram.server.settings import DeviceError
@@ -19,9 +20,28 @@ from gram.server.settings import DeviceError
 _log = logging.getLogger("gram")
 
 
+class Stopwatch:
+    """Measures laps, in seconds.
+
+    The steps of several models are started together and finished in turn, so their times overlap. Their laps do not.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Return the seconds since the lap before, or since the start."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before
+
+
 @dataclass
 class Lane:
-    """One model in the engine: its runner, its slots and their scheduler."""
+    """Runs the requests of one model. `start` and `finish` make one supervision step of all its live rows.
+
+    `submitted`: each request's message and the time of its arrival. `suspects`: requests that an engine may have died of.
+    `watched`: request -> how many of its trajectories are reported after each of their steps.
+    """
 
     name: str
     task: Task
@@ -37,11 +57,18 @@ class Lane:
         self.views = Views(self.task, self.num_slots)
         self._starts: list[Start] = []
         self._started: dict[int, float] = {}
+        self._stepping: Set[int] = set()
+        self._error: RuntimeError | None = None
+
+    @property
+    def stats(self) -> LaneStats:
+        """Its load now."""
+        return LaneStats(self.scheduler.live, self.scheduler.waiting)
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
-        least = min(len(listed(message.temperature)), message.max_steps)
-        self.scheduler.submit(message.request, message.first_trajectory, message.num_trajectories, message.prune, least)
+        min_steps = min(len(listed(message.temperature)), message.max_steps)
+        self.scheduler.submit(message.request, message.first_index, message.num_trajectories, message.prune, min_steps)
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
@@ -49,102 +76,106 @@ class Lane:
             self.watched[message.request] = message.watch
 
     def cancel(self, request: int) -> None:
-        """Free what the request holds; nothing more is reported of it."""
+        """Free what a request holds; nothing more is reported of it."""
         self.pool.release(self.scheduler.cancel(request))
         self._forget(request)
 
     def admit(self) -> Set[int]:
-        """Give the free slots to waiting trajectories, which start with the next step; returns the requests that it is of."""
-        for slot, request, index in self.scheduler.admit():
-            message, submitted_at = self.submitted[request]
-            if index == message.first_trajectory:
-                self._started[request] = time.monotonic() - submitted_at
-            keys = message.seed, index, message.temperature
-            self._starts.append(Start(slot, message.puzzle, *keys, message.max_steps, message.symmetries))
-        return self.scheduler.running
+        """Give the free slots to waiting trajectories, and return the requests that the next step is of."""
+        for running in self.scheduler.admit():
+            message, submitted_at = self.submitted[running.request]
+            if running.index == message.first_index:
+                self._started[running.request] = time.monotonic() - submitted_at
+            self._starts.append(
+                Start(
+                    running.slot,
+                    message.puzzle,
+                    message.seed,
+                    running.index,
+                    message.temperature,
+                    message.max_steps,
+                    message.symmetries,
+                )
+            )
+        return self.scheduler.running_requests
 
-    def launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
-        """Fill the free slots and start a step; the function returned waits for it and retires the rows that ended.
+    def step(self) -> StepReport:
+        """Make one supervision step."""
+        watch = Stopwatch()
+        self.start()
+        return self.finish(watch)
 
-        `lap` says how long it took. Where the memory does not hold it, the requests in the slots end; those that wait have
-        their turn.
-        """
-        requests = self.admit()
-        try:
-            finish = self._launch(lap)
-        except RuntimeError as error:
-            report = self._end(requests, error, lap)
-            return lambda: report
-
-        def finish_or_end() -> StepReport:
-            try:
-                return finish()
-            except RuntimeError as error:
-                return self._end(requests, error, lap)
-
-        return finish_or_end
-
-    def _launch(self, lap: Callable[[], float]) -> Callable[[], StepReport]:
+    def start(self) -> None:
+        """Fill the free slots, and start a step."""
+        self._stepping = self.admit()
         starts, self._starts = self._starts, []
-        started, self._started = self._started, {}
-        self.pool.place(self.views.show(starts))
-        wait = self.runner.launch(self.pool)
+        try:
+            self.pool.place(self.views.show(starts))
+            self.runner.start(self.pool)
+        except RuntimeError as error:
+            self._error = error
 
-        def finish() -> StepReport:
-            observed = wait()
-            rows = {slot: row for row, slot in enumerate(self.pool.slots)}
-            scores = observed.score.tolist()
-            shown = dict(zip(rows, map(Observation, scores, observed.retires.tolist(), observed.finite.tolist()), strict=True))
-            finished = []
-            ended = self.scheduler.step(shown)
-            for (slot, request, index, steps, pruned), answer in zip(ended, self._answers(ended, rows, observed), strict=True):
-                _, _, finite = shown[slot]
-                score = scores[rows[slot]] if finite else 0.0
-                finished.append(Trajectory(request, index, steps, score, answer if finite and not pruned else None, pruned))
-                if not self.scheduler.holds(request):
-                    self._forget(request)
-            shows = self._watch(rows, observed) if self.watched else []
-            self.pool.release([slot for slot, *_ in ended])
-            return StepReport(self.name, finished, started, len(rows), lap(), self.stats(), steps=shows)
+    def finish(self, stopwatch: Stopwatch) -> StepReport:
+        """Wait for the step, retire the trajectories that end with it, and report what it brought.
 
-        return finish
-
-    def _watch(self, rows: Mapping[int, int], observed: Observed) -> list[Step]:
-        """What the trajectories that go on show, of requests that watch."""
-        shown = [running for running in self.scheduler.trajectories if running[2] < self.watched.get(running[1], 0)]
-        return [
-            Step(request, index, steps, float(observed.score[rows[slot]]), answer)
-            for (slot, request, index, steps), answer in zip(shown, self._answers(shown, rows, observed), strict=True)
-        ]
-
-    def _answers(self, of: Sequence[tuple[int, ...]], rows: Mapping[int, int], observed: Observed) -> list[bytes]:
-        """What decoding gives of these trajectories, the first number of each its slot, as answers to the puzzle as written."""
-        slots = [slot for slot, *_ in of]
-        return self.views.answers(slots, observed.answer[[rows[slot] for slot in slots]])
-
-    def _end(self, requests: Set[int], error: RuntimeError, lap: Callable[[], float]) -> StepReport:
-        """End the requests of a step that the memory did not hold. Raises any other error again."""
-        if not _out_of_memory(error):
-            raise error
-        _log.error("the memory of the device did not hold a step of %s: %s", self.name, error)
-        self.pool.clear()
-        for request in requests:
-            self.scheduler.cancel(request)
-            self._forget(request)
-        return StepReport(self.name, [], {}, 0, lap(), self.stats(), sorted(requests))
+        If the device runs out of memory, the requests in the slots end; those that wait have their turn.
+        """
+        error, self._error = self._error, None
+        try:
+            if error:
+                raise error
+            return self._retire(self.runner.finish(self.pool), stopwatch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            _log.error("out of device memory while running %s: %s", self.name, error)
+            return self._drop(stopwatch)
 
     def warm_up(self) -> None:
-        """Make a step, so that the first request pays no first-call cost. Raises DeviceError for too little memory."""
+        """Make a step, so that no request pays for a first call. Raises DeviceError if the device has too little memory."""
         model = self.runner.model
         # As many new puzzles as can come at once: on a GPU, memory that is left to others now may be gone later.
         model.encode(torch.zeros(self.num_slots, model.config.seq_len, dtype=torch.int64, device=self.runner.device))
         self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0))
         while not self.scheduler.idle:
-            hold(self.launch(laps())())
+            raise_if_out_of_memory(self.step())
 
-    def stats(self) -> LaneStats:
-        """Its load now."""
-        return LaneStats(self.scheduler.live, self.scheduler.waiting)
+    def _retire(self, readout: Readout, stopwatch: Stopwatch) -> StepReport:
+        """End the trajectories that the step ended."""
+        scores = readout.score.tolist()
+        rows = {slot: row for row, slot in enumerate(self.pool.slots)}
+        ended = self.scheduler.step(dict(zip(rows, zip(scores, endings(readout), strict=True), strict=True)))
+        finished = []
+        for running, answer in zip(ended, self._answers(ended, rows, readout), strict=True):
+            finished.append(_trajectory(running, scores[rows[running.slot]], answer))
+            if not self.scheduler.holds(running.request):
+                self._forget(running.request)
+        steps = self._watch(rows, readout) if self.watched else []
+        self.pool.release([running.slot for running in ended])
+        started, self._started = self._started, {}
+        return StepReport(self.name, finished, started, len(rows), stopwatch.lap(), self.stats, steps=steps)
+
+    def _watch(self, rows: Mapping[int, int], readout: Readout) -> list[Step]:
+        """What the step shows of the trajectories that go on, of requests that asked to watch them."""
+        watched = [running for running in self.scheduler.running if running.index < self.watched.get(running.request, 0)]
+        return [
+            Step(running.request, running.index, running.steps, float(readout.score[rows[running.slot]]), answer)
+            for running, answer in zip(watched, self._answers(watched, rows, readout), strict=True)
+        ]
+
+    def _answers(self, trajectories: Sequence[Running], rows: Mapping[int, int], readout: Readout) -> list[bytes]:
+        """The trajectories' decoded answers, to their puzzles as they were sent."""
+        slots = [running.slot for running in trajectories]
+        return self.views.answers(slots, readout.answers.numpy()[[rows[slot] for slot in slots]])
+
+    def _drop(self, stopwatch: Stopwatch) -> StepReport:
+        """End the requests of a step for which the device had not enough memory."""
+        self.pool.clear()
+        self._started = {}
+        for request in self._stepping:
+            self.scheduler.cancel(request)
+            self._forget(request)
+        return StepReport(self.name, [], {}, 0, stopwatch.lap(), self.stats, sorted(self._stepping))
 
     def _forget(self, request: int) -> None:
         self.submitted.pop(request, None)
@@ -152,45 +183,24 @@ class Lane:
         self.watched.pop(request, None)
 
 
-def open_lanes(runners: Mapping[str, tuple[Task, Runner]], slots: int, *, fewer: bool) -> dict[str, Lane]:
-    """A lane for each runner of a task. Where the memory can't hold the slots, half as many are tried if `fewer` may do.
-
-    Raises DeviceError where nothing fits.
-    """
-    while True:
-        try:
-            return {name: Lane(name, task, runner, slots) for name, (task, runner) in runners.items()}
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            fault = f"the memory of the device does not hold {slots} slots"
-        if not fewer or slots == 1:
-            raise DeviceError(f"{fault}; take fewer --slots")
-        slots //= 2
-        _log.warning("%s: taking %d", fault, slots)
+def _trajectory(running: Running, score: float, answer: bytes) -> Trajectory:
+    """The report of a trajectory that has ended, with its score and its decoded answer where these mean something."""
+    assert running.ending, "the scheduler returns trajectories that have ended"
+    match running.ending:
+        case Ending.NOT_FINITE:
+            return Trajectory(running.request, running.index, running.steps, 0.0, running.ending)
+        case Ending.PRUNED:
+            return Trajectory(running.request, running.index, running.steps, score, running.ending)
+    return Trajectory(running.request, running.index, running.steps, score, running.ending, answer)
 
 
-def hold(report: StepReport) -> StepReport:
-    """The report. Raises DeviceError where the memory did not hold the step."""
+def raise_if_out_of_memory(report: StepReport) -> StepReport:
+    """Return the report. Raises DeviceError if the device ran out of memory in its step."""
     if report.out_of_memory:
-        raise DeviceError(f"the memory of the device does not hold a step of {report.model}; take fewer --slots")
+        raise DeviceError(f"out of device memory while running {report.model}; use fewer --slots")
     return report
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
-
-
-def laps() -> Callable[[], float]:
-    """A stopwatch: each call returns the seconds since the one before it.
-
-    The steps of several models are launched together and waited for in turn, so their times overlap; their laps do not.
-    """
-    last = time.monotonic()
-
-    def lap() -> float:
-        nonlocal last
-        before, last = last, time.monotonic()
-        return last - before
-
-    return lap
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch raised the error because the device, a GPU or a CPU, ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,9 +1,10 @@
-"""What the API process and the engine process say to each other, and the framing on the socket between them.
+"""The messages between the API process and an engine process, and their framing on the socket.
 
-Messages are msgspec structs in MessagePack, each behind its length in four bytes: typed on both sides, and no pickle.
+A message is a msgspec struct in MessagePack, preceded by its length in four bytes: typed on both sides, and no pickle.
 """
 
 import struct
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -12,12 +13,25 @@ from gram.models.temperature import Temperature
 from gram.server.engine.pruning import Prune
 
 
-class Submit(msgspec.Struct, tag=True, frozen=True):
-    """Run trajectories first_trajectory .. num_trajectories - 1 of a request.
+class Ending(StrEnum):
+    """How a trajectory ended."""
 
-    `symmetries`: each sees an image of the puzzle; what is reported of it is turned back.
-    `suspect`: it may be what an engine died of. While the engine has such a request, it says what it steps: see Stepping.
-    `watch`: so many of its trajectories, the first ones, are reported after each step too.
+    HALTED = "halted"
+    """Its halt probability exceeded the threshold."""
+    DEPTH = "depth"
+    """It made max_steps supervision steps."""
+    PRUNED = "pruned"
+    """It gave up its slot, by the request's guidance. It has no answer."""
+    NOT_FINITE = "not finite"
+    """A number of its state became infinite or NaN. It has no answer."""
+
+
+class Submit(msgspec.Struct, tag=True, frozen=True):
+    """Run the trajectories with index first_index .. num_trajectories - 1 of a request.
+
+    `puzzle`: its symbols, one byte each. `symmetries`: each trajectory sees an image of the puzzle, and the engine reports the
+    answer to the puzzle as it was sent. `suspect`: an engine may have died of this request; while an engine has such a request,
+    it announces each step (see Stepping). `watch`: report this many trajectories, the first ones, after each of their steps.
     """
 
     request: int
@@ -28,50 +42,51 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     seed: int
     temperature: Temperature
     symmetries: bool = False
-    first_trajectory: int = 0
+    first_index: int = 0
     prune: Prune | None = None
     suspect: bool = False
     watch: int = 0
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
-    """Drop the request's trajectories, running and waiting."""
+    """Drop all trajectories of a request, running and waiting."""
 
     request: int
 
 
 class Load(msgspec.Struct, tag=True, frozen=True):
-    """Load the checkpoint in this folder too. The answer is Loaded or NotLoaded; until then nothing is stepped."""
+    """Load one more checkpoint, from this folder. The engine answers Loaded or NotLoaded, and steps nothing until then."""
 
     folder: str
 
 
 class Unload(msgspec.Struct, tag=True, frozen=True):
-    """Free a model, which has no requests."""
+    """Free a model. It must have no requests."""
 
     model: str
 
 
 class Ping(msgspec.Struct, tag=True, frozen=True):
-    """Asks for a sign of life. The engine answers between two steps, so one that hangs does not."""
+    """Ask for a sign of life. The engine answers between two steps, so an engine that hangs does not answer."""
 
 
 class Trajectory(msgspec.Struct, frozen=True, array_like=True):
-    """A trajectory that ended: its answer's symbols, one byte each, and the LPRM's score in [0, 1].
+    """A trajectory that has ended, as the engine reports it.
 
-    answer is None when it was pruned, or dropped because its state turned non-finite.
+    `steps`: supervision steps that it made. `score`: the LPRM's, in [0, 1]. `answer`: its symbols, one byte each; None if it
+    was pruned or its state was not finite.
     """
 
     request: int
     index: int
     steps: int
     score: float
-    answer: bytes | None
-    pruned: bool = False
+    ending: Ending
+    answer: bytes | None = None
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """A trajectory that goes on: what decoding and scoring it gives after so many steps."""
+    """A trajectory that goes on: the answer and the score that it would have if it ended after these steps."""
 
     request: int
     index: int
@@ -81,23 +96,25 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LaneStats(msgspec.Struct, frozen=True, array_like=True):
-    """One model's load after a step."""
+    """The load of one model: its running trajectories, and those that wait for a slot."""
 
     live: int
     waiting: int
 
 
 class Stepping(msgspec.Struct, tag=True, frozen=True):
-    """A model's step begins, of rows of these requests, and nothing else does: should the engine die now, it is of that."""
+    """A step of one model begins, of these requests, and nothing else runs: if the engine dies now, this step killed it."""
 
     model: str
     requests: list[int]
 
 
 class StepReport(msgspec.Struct, tag=True, frozen=True):
-    """What one supervision step of one model brought. `started`: request -> seconds it waited for its first slot.
+    """The result of one supervision step of one model.
 
-    `out_of_memory`: requests that end here, since the device's memory did not hold the step. `steps`: of requests that watch.
+    `started`: request -> seconds that it waited for its first slot. `rows`: live rows of the step. `seconds`: the engine's
+    time for the step. `out_of_memory`: requests that end here because the device ran out of memory. `steps`: trajectories that
+    go on, of requests that asked to watch them.
     """
 
     model: str
@@ -111,10 +128,10 @@ class StepReport(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The engine has loaded its models and made a step of each.
+    """The engine has loaded its models and made a warm-up step of each.
 
-    `models`: name -> fingerprint of its files; `missing`: name -> why it could not be loaded again; `devices`: how many of its
-    kind there are, each for an engine; `threads`: those that compute, of a CPU.
+    `models`: name -> fingerprint of its files. `missing`: name -> why it could not be loaded again. `devices`: the number of
+    devices of this kind in the machine, each for an engine of its own. `threads`: computing threads; None on a GPU.
     """
 
     models: dict[str, str]
@@ -127,27 +144,27 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
 
 class Loaded(msgspec.Struct, tag=True, frozen=True):
-    """A model was loaded on demand, and has made a step."""
+    """A model was loaded on request and has made its warm-up step."""
 
     model: str
     fingerprint: str
 
 
 class NotLoaded(msgspec.Struct, tag=True, frozen=True):
-    """It was not; all others are as before."""
+    """Loading failed; other models are unaffected."""
 
     model: str
     reason: str
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """The engine can't start; it exits after this."""
+    """The engine can't start. It exits after this message."""
 
     message: str
 
 
 class Pong(msgspec.Struct, tag=True, frozen=True):
-    """The answer to a ping: each model's load now, and the memory that the engine holds, where that is known."""
+    """The answer to a ping: each model's load, and the memory that the engine holds, in bytes if it is known."""
 
     lanes: dict[str, LaneStats]
     memory_bytes: int | None
@@ -162,20 +179,20 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def frame(message: ToEngine | FromEngine) -> bytes:
-    """The message as it goes over the socket."""
+    """Encode a message as it goes over the socket."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
 class Unframer(Generic[T]):
-    """Cuts a stream of bytes into messages of one type."""
+    """Decodes a stream of bytes into messages of one type."""
 
     def __init__(self, message_type: Any) -> None:
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(message_type)
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[T]:
-        """Take what arrived; return the messages that are now whole."""
+        """Add bytes that arrived, and return the messages that are now complete."""
         self._buffer += data
         messages = []
         while len(self._buffer) >= LENGTH.size:

@@ -1,4 +1,4 @@
-"""The engine process: receive, admit, step, report."""
+"""The engine process: it takes messages from the API process, steps the engine, and sends reports back."""
 
 import argparse
 import itertools
@@ -14,7 +14,6 @@ from pathlib import Path
 from gram.server import logs
 from gram.server.engine.device import num_devices, trim
 from gram.server.engine.engine import Engine
-from gram.server.engine.lane import laps
 from gram.server.engine.messages import (
     Failed,
     FromEngine,
@@ -33,14 +32,14 @@ from gram.server.settings import EngineSettings
 _log = logging.getLogger("gram")
 
 _TRIM_PINGS = 60
-"""After so many signs of life, a second apart, freed memory goes back to the system."""
+"""Freed memory goes back to the system after this many pings, which come once a second."""
 
 
 def serve(channel: socket.socket, engine: Engine) -> None:
-    """Serve messages until the other end closes. Between two steps everything that arrived is taken, and pings are answered.
+    """Serve messages until the other end closes. All that has arrived is taken between two steps.
 
-    What a step brought is sent while the next one is computed, so that the device does not wait for it. Not so with a suspect:
-    then one model steps at a time, and says so before, so that the next death is known to be of that.
+    A step's reports are sent while the next step runs, so that the device does not wait for the sending. If a request is a
+    suspect, one model steps at a time and is announced before its step, so that the next death has a known culprit.
     """
     unframer: Unframer[ToEngine] = Unframer(ToEngine)
     reports: list[StepReport] = []
@@ -64,13 +63,14 @@ def serve(channel: socket.socket, engine: Engine) -> None:
                     case _:
                         engine.handle(message)
         one_by_one = engine.suspects
-        steps = [] if one_by_one else engine.launch()
+        if not one_by_one:
+            engine.start()
         for report in reports:
             send(channel, report)
-        reports = [finish() for finish in steps]
+        reports = engine.finish()
         for lane in engine.busy if one_by_one else []:
             send(channel, Stepping(lane.name, sorted(lane.admit())))
-            send(channel, lane.launch(laps())())
+            send(channel, lane.step())
 
 
 def send(channel: socket.socket, message: FromEngine) -> None:
@@ -79,17 +79,17 @@ def send(channel: socket.socket, message: FromEngine) -> None:
 
 
 def main() -> None:
-    """The engine process: started by the API process with one end of a socket pair."""
+    """Run an engine process. The API process starts it with one end of a socket pair."""
     parser = argparse.ArgumentParser(prog="python -m gram.server.engine.process", description=main.__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="the socket to the API process")
-    parser.add_argument("--number", type=int, default=0, help="the engine's, and the device's where there are several")
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the socket to the API process")
+    parser.add_argument("--number", type=int, default=0, help="the engine's number, and its device's if there are several")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
-    parser.add_argument("--known", type=json.loads, default={}, help="fingerprints of models as JSON; see Engine")
-    parser.add_argument("--log-format", default="text")
+    parser.add_argument("--known", type=json.loads, default={}, help="fingerprints of the models served before, as JSON")
+    parser.add_argument("--log-format", default="text", help="text or json")
     options = parser.parse_args()
     logs.configure(options.log_format)
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's policy
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's scheduling policy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API process ends this one
     channel = socket.socket(fileno=options.fd)
     try:
@@ -99,8 +99,19 @@ def main() -> None:
     except Exception as error:
         send(channel, Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
+    send(channel, _ready(engine))
+    try:
+        serve(channel, engine)
+    except ConnectionError:
+        os._exit(0)  # the API process is gone, and with it everyone who waited
+    except Exception as error:
+        _log.exception("the engine ends with an internal error")
+        raise SystemExit(1) from error
+
+
+def _ready(engine: Engine) -> Ready:
     place = engine.placement
-    ready = Ready(
+    return Ready(
         models=engine.fingerprints,
         missing=engine.missing,
         device=place.where,
@@ -109,14 +120,6 @@ def main() -> None:
         slots=place.slots,
         threads=place.threads if place.device.type == "cpu" else None,
     )
-    send(channel, ready)
-    try:
-        serve(channel, engine)
-    except ConnectionError:
-        os._exit(0)  # the API process is gone, and with it everyone who waited
-    except Exception as error:
-        _log.exception("an error of the engine's own")
-        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Who runs next: requests, trajectories and slots. Plain Python: no torch, no HTTP, no clock."""
+"""The scheduler decides which trajectory gets a slot and which one gives its slot up. No torch, no HTTP, no clock."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from gram.server.engine.messages import Ending
 from gram.server.engine.pruning import Prune, Rungs
 
 
 @dataclass
 class Request:
-    """A request's trajectories: those from `next` to `stop - 1` wait, those in `slots` run."""
+    """The trajectories of a request: those with index `next` .. `stop - 1` wait, those in `slots` run."""
 
     id: int
     next: int
@@ -22,37 +22,21 @@ class Request:
 
 @dataclass
 class Running:
-    """A trajectory in a slot, after `steps` supervision steps."""
-
-    request: Request
-    index: int
-    steps: int = 0
-
-
-class Observation(NamedTuple):
-    """What a step showed of a trajectory: the LPRM's value, whether it would end (see kernels.readout), and a sound state."""
-
-    value: float
-    retires: bool
-    finite: bool = True
-
-
-class Ended(NamedTuple):
-    """A trajectory that ended: it retired by itself or was pruned."""
+    """A trajectory in a slot. `ending` is set when it ends, and its slot is then free."""
 
     slot: int
     request: int
-    trajectory: int
-    steps: int
-    pruned: bool
+    index: int
+    steps: int = 0
+    ending: Ending | None = None
 
 
 class Scheduler:
-    """Gives free slots to waiting trajectories, the requests taking turns, one trajectory a turn.
+    """Gives free slots to waiting trajectories. The requests take turns, one trajectory a turn.
 
-    So a request of one trajectory waits for one round of the others' turns, however many trajectories those have, and
-    a request holds memory for its slots alone: its waiting trajectories are two numbers. (With pruning it also holds a
-    number for each trajectory and checkpoint step.)
+    So a request of one trajectory waits for one round of the others' turns, however many trajectories they have. Waiting
+    trajectories cost no memory: a request's are two numbers. (With pruning, it also keeps a score for each trajectory and
+    checkpoint step.)
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -64,43 +48,45 @@ class Scheduler:
 
     @property
     def live(self) -> int:
+        """The number of slots that are taken."""
         return len(self._running)
 
     @property
     def idle(self) -> bool:
+        """Whether no request has trajectories, running or waiting."""
         return not self._requests
 
     @property
-    def running(self) -> set[int]:
-        """The requests with trajectories in slots."""
-        return {running.request.id for running in self._running.values()}
+    def running(self) -> list[Running]:
+        """The trajectories in slots."""
+        return [*self._running.values()]
 
     @property
-    def trajectories(self) -> Iterator[tuple[int, int, int, int]]:
-        """(slot, request, trajectory, steps made) of each that runs."""
-        return ((slot, running.request.id, running.index, running.steps) for slot, running in self._running.items())
+    def running_requests(self) -> set[int]:
+        """The requests that have trajectories in slots."""
+        return {running.request for running in self._running.values()}
 
     def holds(self, request: int) -> bool:
-        """Whether the request has trajectories running or waiting."""
+        """Whether the request has trajectories, running or waiting."""
         return request in self._requests
 
     def submit(self, request: int, first: int, stop: int, prune: Prune | None = None, min_steps: int = 1) -> None:
-        """Queue trajectories first .. stop - 1 of a new request. One that is pruned starts with its trajectory 0.
+        """Queue trajectories first .. stop - 1 of a new request; with `prune`, first is 0.
 
-        None that is finite ends by itself before it has made `min_steps`.
+        No trajectory halts before it has made `min_steps` supervision steps.
         """
         if request in self._requests:
             raise ValueError(f"request {request} is already here")
         if not first < stop:
             raise ValueError(f"request {request} has no trajectory to run")
         if prune and first:
-            raise ValueError(f"request {request} is pruned, which takes the values of all its trajectories")
+            raise ValueError(f"request {request} is pruned, which needs the scores of all its trajectories")
         entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None, min_steps)
         self._turns.append(entry)
         self.waiting += stop - first
 
     def cancel(self, request: int) -> list[int]:
-        """Forget the request; returns the slots that its trajectories held. Unknown requests hold none."""
+        """Forget a request, and return the slots that its trajectories held. An unknown request held none."""
         entry = self._requests.pop(request, None)
         if entry is None:
             return []
@@ -113,37 +99,46 @@ class Scheduler:
         self._free += slots
         return slots
 
-    def admit(self) -> Iterator[tuple[int, int, int]]:
-        """Fill the free slots: yields (slot, request, trajectory) for each trajectory that starts now."""
+    def admit(self) -> Iterator[Running]:
+        """Fill the free slots, and yield each trajectory that starts now.
+
+        Invariant: when it is exhausted, no slot is free while a trajectory waits. The trajectories of a request start in the
+        order of their index, and `_running` is in the order of the starts.
+        """
         while self._free and self._turns:
             request = self._turns.popleft()
-            slot, index = self._free.pop(), request.next
+            running = Running(self._free.pop(), request.id, request.next)
             request.next += 1
             self.waiting -= 1
-            request.slots.add(slot)
-            self._running[slot] = Running(request, index)
+            request.slots.add(running.slot)
+            self._running[running.slot] = running
             if request.next < request.stop:
                 self._turns.append(request)
-            yield slot, request.id, index
+            yield running
 
-    def step(self, observed: Mapping[int, Observation]) -> list[Ended]:
-        """Every running trajectory has made a step; what it showed, by slot. Frees the slots of those that end with it."""
+    def step(self, shown: Mapping[int, tuple[float, Ending | None]]) -> list[Running]:
+        """Count a step of every running trajectory, and return those that end with it, whose slots are then free.
+
+        `shown`, by slot: the LPRM's score, and how the trajectory would end by itself now (None: it goes on).
+        """
         ended = []
-        # `_running` is in the order of the starts, which within a request is that of the index. And all rows step together.
-        # So when a trajectory comes to a rung, each of a lower index has come to it before or has ended: what is pruned does
-        # not depend on slots, load or time.
+        # Within a request the order is that of the index, and all rows step together. So when a trajectory comes to a rung,
+        # those of a lower index have come to it before or have ended: what is pruned depends on no slot, load or time.
         for slot, running in list(self._running.items()):
-            value, retires, finite = observed[slot]
+            score, ending = shown[slot]
             running.steps += 1
-            request = running.request
-            retires &= running.steps >= request.min_steps or not finite
-            pruned = not retires and request.rungs is not None and not request.rungs.passes(running.steps, value)
-            if not retires and not pruned:
+            request = self._requests[running.request]
+            if ending is not Ending.NOT_FINITE and running.steps < request.min_steps:
+                ending = None
+            if ending is None and request.rungs is not None and not request.rungs.passes(running.steps, score):
+                ending = Ending.PRUNED
+            if ending is None:
                 continue
+            running.ending = ending
             del self._running[slot]
             self._free.append(slot)
             request.slots.remove(slot)
             if not request.slots and request.next == request.stop:
                 del self._requests[request.id]
-            ended.append(Ended(slot, request.id, running.index, running.steps, pruned))
+            ended.append(running)
         return ended

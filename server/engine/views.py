@@ -1,6 +1,7 @@
-"""How the trajectory in each slot sees its puzzle: as it is written, or as a symmetry of the task shows it."""
+"""How the trajectory in each slot sees its puzzle: as it was sent, or as one of the task's symmetries shows it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,10 @@ from gram.server.engine.slots import Start
 
 
 class Views:
-    """A symmetry for each slot. Which one depends on the request's seed and the trajectory's index alone.
+    """Holds a symmetry for each slot. It depends on the request's seed and the trajectory's index alone.
 
-    A model prefers some solutions of a puzzle, and fails on some ways of writing it down. In images of the puzzle it prefers
-    and fails elsewhere, so trajectories that each see another image differ more than by their noise.
+    A model prefers some solutions of a puzzle, and fails on some ways to write it down. It prefers and fails differently on
+    images of the puzzle, so trajectories that each see another image differ by more than their noise.
     """
 
     def __init__(self, task: Task, num_slots: int) -> None:
@@ -22,26 +23,27 @@ class Views:
         self._symmetries = Symmetries.identity(num_slots, task.seq_len, task.vocab_size)
 
     def show(self, starts: Sequence[Start]) -> list[Start]:
-        """The trajectories with their puzzles as they will see them."""
+        """Return the starts with the puzzles that their trajectories will see."""
         if not starts:
             return []
         seen = _tokens([start.puzzle for start in starts])
         symmetries = Symmetries.identity(len(starts), self._task.seq_len, self._task.vocab_size)
         turned = [i for i, start in enumerate(starts) if start.symmetries]
         if turned:
-            keys = np.array([(starts[i].seed, starts[i].trajectory) for i in turned], dtype=np.uint64)
-            drawn = self._task.symmetries(seen[turned], draws(keys[:, 0], keys[:, 1], self._task.num_draws))
+            pairs = np.array([(starts[i].seed, starts[i].index) for i in turned], dtype=np.uint64)
+            drawn = self._task.symmetries(seen[turned], draws(pairs[:, 0], pairs[:, 1], self._task.num_draws))
             symmetries.cells[turned], symmetries.symbols[turned] = drawn.cells, drawn.symbols
         slots = [start.slot for start in starts]
         self._symmetries.cells[slots], self._symmetries.symbols[slots] = symmetries.cells, symmetries.symbols
         images = symmetries.image(seen).astype(np.uint8)
-        return [start._replace(puzzle=image.tobytes()) for start, image in zip(starts, images, strict=True)]
+        return [replace(start, puzzle=image.tobytes()) for start, image in zip(starts, images, strict=True)]
 
     def answers(self, slots: Sequence[int], answers: NDArray[np.uint8]) -> list[bytes]:
-        """The answers [n, N] of these slots to their puzzles as they are written."""
+        """Turn the answers [n, N] of trajectories in these slots into answers to the puzzles as they were sent."""
         symmetries = Symmetries(self._symmetries.cells[slots], self._symmetries.symbols[slots])
         return [answer.tobytes() for answer in symmetries.preimage(answers.astype(np.int64)).astype(np.uint8)]
 
 
 def _tokens(puzzles: Sequence[bytes]) -> NDArray[np.int64]:
+    """Puzzles of one byte a symbol -> [n, N]."""
     return np.frombuffer(b"".join(puzzles), np.uint8).reshape(len(puzzles), -1).astype(np.int64)

@@ -5,8 +5,8 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from gram.models.tasks import Grid, Task, Tokens
-from gram.server.engine.messages import Step
-from gram.server.sampling.collector import Candidate, Collector, Outcome, answer_of
+from gram.server.engine.messages import Step, Trajectory
+from gram.server.sampling.collector import Candidate, Collector, answer_of
 from gram.server.sampling.options import Options
 
 
@@ -73,14 +73,16 @@ class TrajectoryEvent(Board):
     valid: bool
 
     @classmethod
-    def of_outcome(cls, task: Task, outcome: Outcome) -> Self:
-        return cls(
-            text=task.text(outcome.tokens),
-            grid=task.grid(outcome.tokens),
-            trajectory=outcome.trajectory,
-            steps=outcome.steps,
-            score=outcome.score,
-            valid=outcome.valid,
+    def of_trajectory(cls, task: Task, trajectory: Trajectory, candidate: Candidate) -> "TrajectoryEvent":
+        """The event of a trajectory that gave a candidate's answer."""
+        board = Board.of(task, candidate.answer)
+        return TrajectoryEvent(
+            text=board.text,
+            grid=board.grid,
+            trajectory=trajectory.index,
+            steps=trajectory.steps,
+            score=trajectory.score,
+            valid=candidate.valid,
         )
 
 
@@ -91,7 +93,8 @@ class RankedCandidate(TrajectoryEvent):
 
     @classmethod
     def of_candidate(cls, task: Task, candidate: Candidate) -> Self:
-        event = TrajectoryEvent.of_outcome(task, candidate.best)
+        """The candidate as a client gets it."""
+        event = TrajectoryEvent.of_trajectory(task, candidate.best, candidate)
         return cls(**dict(event), votes=candidate.votes)
 
 
@@ -136,4 +139,13 @@ class SolveResponse(BaseModel):
 
 
 Event = StartEvent | StepEvent | PrunedEvent | TrajectoryEvent | SolveResponse
-"""What a stream brings. The SolveResponse is the last."""
+"""What a stream sends. The SolveResponse is the last."""
+
+EVENTS: dict[str, type[Event]] = {
+    "start": StartEvent,
+    "step": StepEvent,
+    "pruned": PrunedEvent,
+    "trajectory": TrajectoryEvent,
+    "result": SolveResponse,
+}
+"""The events by the names that a stream gives them."""

@@ -6,49 +6,46 @@ from typing import Literal
 import numpy as np
 
 from gram.models.tasks import Task, Tokens
-from gram.server.engine.messages import Trajectory
+from gram.server.engine.messages import Ending, Trajectory
 
 Select = Literal["lprm", "majority"]
+"""Rank by the LPRM's score, or by votes."""
+
 Stop = Literal["all", "first_valid"] | float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished trajectory, decoded and checked."""
-
-    trajectory: int
-    steps: int
-    score: float
-    tokens: Tokens
-    valid: bool
+"""Run all trajectories, or stop at the first one that is valid, or whose score reaches a number."""
 
 
 def answer_of(task: Task, answer: bytes) -> Tokens:
-    """The engine's answer, a byte for each symbol, in the form that all of the same meaning share."""
+    """The engine's answer, one byte for each symbol, in the canonical form [N] that all answers of the same meaning share."""
     return task.canonical(np.frombuffer(answer, np.uint8).astype(np.int64))
 
 
 @dataclass
 class Candidate:
-    """A distinct answer: the best-scored of the trajectories that gave it (the first of equals), and how many did."""
+    """A distinct answer [N], the checker's word on it, the best-scored trajectory that gave it, and how many gave it.
 
-    best: Outcome
+    Of trajectories with equal scores the lowest index is the best.
+    """
+
+    answer: Tokens
+    valid: bool
+    best: Trajectory
     votes: int = 1
 
-    def add(self, outcome: Outcome) -> None:
-        """Another trajectory gave this answer. The order in which they come does not matter."""
+    def add(self, trajectory: Trajectory) -> None:
+        """Count another trajectory that gave this answer. The order of these calls does not matter."""
         self.votes += 1
-        if (-outcome.score, outcome.trajectory) < (-self.best.score, self.best.trajectory):
-            self.best = outcome
+        if (-trajectory.score, trajectory.index) < (-self.best.score, self.best.index):
+            self.best = trajectory
 
 
 @dataclass
 class Collector:
-    """Takes a request's trajectories as they finish and says when enough is known.
+    """Takes a request's trajectories as they end, and says when enough is known.
 
-    An early stop must not depend on which trajectory happens to finish first, or the answer would depend on the load.
-    So with one the trajectories count in the order of their index: the request ends with the lowest-numbered one that
-    satisfies it, and those after it are left out though they may have finished.
+    An early stop must not depend on which trajectory happens to end first, or the answer would depend on the load. So with an
+    early stop, trajectories count in the order of their index: the request ends with the lowest-numbered one that satisfies
+    it, and those after it are left out even if they have ended.
     """
 
     task: Task
@@ -56,82 +53,79 @@ class Collector:
     num_trajectories: int
     stop: Stop = "all"
     done: bool = False
+    complete: bool = True
+    """Whether no deadline cut the request short."""
+    counted: int = 0
+    """Trajectories that ended and count, dropped and pruned ones included."""
     steps_run: int = 0
     dropped: list[int] = field(default_factory=list)
+    """The indices of trajectories whose state was not finite."""
     pruned: int = 0
-    complete: bool = True
     _candidates: dict[bytes, Candidate] = field(default_factory=dict)
-    _counted: int = 0
     _early: dict[int, Trajectory] = field(default_factory=dict)
 
-    def add(self, trajectory: Trajectory) -> list[Outcome]:
-        """Take a finished trajectory; returns the outcomes that now count, dropped and pruned ones left out."""
+    def add(self, trajectory: Trajectory) -> list[tuple[Trajectory, Candidate]]:
+        """Take a trajectory that ended; return those that now count and gave an answer, each with its candidate."""
         if self.stop == "all":
             return self._count_all([trajectory])
         self._early[trajectory.index] = trajectory
         ready: list[Trajectory] = []
-        while (following := self._counted + len(ready)) in self._early:
+        while (following := self.counted + len(ready)) in self._early:
             ready.append(self._early.pop(following))
         return self._count_all(ready)
 
-    def cut_off(self) -> list[Outcome]:
-        """The time is over: those that finished count, though some before them did not; returns the outcomes that count now."""
+    def cut_off(self) -> list[tuple[Trajectory, Candidate]]:
+        """The deadline has come: count all that ended, though some before them did not. Returns those that count now."""
         self.complete = False
         return self._count_all([self._early[index] for index in sorted(self._early)])
 
     def ranked(self, select: Select, top: int | None) -> list[Candidate]:
-        """The distinct answers, best first: by the LPRM's score, or by votes; the other and the index break ties."""
+        """The best `top` candidates (None: all), by score or by votes. The other of the two and the index break ties."""
 
         def by_score(c: Candidate) -> tuple[float, float, int]:
-            return -c.best.score, -c.votes, c.best.trajectory
+            return -c.best.score, -c.votes, c.best.index
 
         def by_votes(c: Candidate) -> tuple[float, float, int]:
-            return -c.votes, -c.best.score, c.best.trajectory
+            return -c.votes, -c.best.score, c.best.index
 
         return sorted(self._candidates.values(), key=by_score if select == "lprm" else by_votes)[:top]
 
     @property
-    def counted(self) -> int:
-        """Trajectories that ended and count, dropped and pruned ones included."""
-        return self._counted
-
-    @property
     def distinct_valid(self) -> int:
-        return sum(candidate.best.valid for candidate in self._candidates.values())
+        """The number of distinct valid answers."""
+        return sum(candidate.valid for candidate in self._candidates.values())
 
-    def _count_all(self, ready: list[Trajectory]) -> list[Outcome]:
-        outcomes = []
-        for ended in ready:
+    def _count_all(self, ready: list[Trajectory]) -> list[tuple[Trajectory, Candidate]]:
+        answered = []
+        for trajectory in ready:
             if self.done:
                 break
-            outcome = self._count(ended)
-            if outcome:
-                outcomes.append(outcome)
-                self.done = self._satisfies(outcome)
-            self.done |= self._counted == self.num_trajectories
-        return outcomes
+            if candidate := self._count(trajectory):
+                answered.append((trajectory, candidate))
+                self.done = self._is_enough(trajectory, candidate)
+            self.done |= self.counted == self.num_trajectories
+        return answered
 
-    def _count(self, ended: Trajectory) -> Outcome | None:
-        self._counted += 1
-        self.steps_run += ended.steps
-        if ended.pruned:
-            self.pruned += 1
-            return None
-        if ended.answer is None:
-            self.dropped.append(ended.index)
-            return None
-        tokens = answer_of(self.task, ended.answer)
-        answer = tokens.tobytes()
-        known = self._candidates.get(answer)
-        valid = known.best.valid if known else self.task.check(self.puzzle, tokens)
-        outcome = Outcome(ended.index, ended.steps, ended.score, tokens, valid)
-        if known:
-            known.add(outcome)
+    def _count(self, trajectory: Trajectory) -> Candidate | None:
+        self.counted += 1
+        self.steps_run += trajectory.steps
+        match trajectory.ending:
+            case Ending.PRUNED:
+                self.pruned += 1
+                return None
+            case Ending.NOT_FINITE:
+                self.dropped.append(trajectory.index)
+                return None
+        assert trajectory.answer is not None, "a trajectory that halted or made its last step has an answer"
+        answer = answer_of(self.task, trajectory.answer)
+        if candidate := self._candidates.get(answer.tobytes()):
+            candidate.add(trajectory)
         else:
-            self._candidates[answer] = Candidate(outcome)
-        return outcome
+            candidate = Candidate(answer, self.task.check(self.puzzle, answer), trajectory)
+            self._candidates[answer.tobytes()] = candidate
+        return candidate
 
-    def _satisfies(self, outcome: Outcome) -> bool:
+    def _is_enough(self, trajectory: Trajectory, candidate: Candidate) -> bool:
         if self.stop == "first_valid":
-            return outcome.valid
-        return isinstance(self.stop, float) and outcome.score >= self.stop
+            return candidate.valid
+        return isinstance(self.stop, float) and trajectory.score >= self.stop

@@ -1,1 +1,1 @@
-"""The API process's side of the engines: starts, feeds, watches and replaces them."""
+"""The API process's side of the engines: it starts, feeds, watches and replaces them."""

@@ -1,4 +1,4 @@
-"""The engines, one for each device: a request goes to the one that has the least to do, and models come and go on all."""
+"""The fleet of engines, one for each device: a request goes to the least loaded one, and a model is loaded on all of them."""
 
 import asyncio
 import dataclasses
@@ -10,14 +10,15 @@ from pathlib import Path
 from gram.server.catalog import model_name
 from gram.server.engine.messages import Ready, Step, Submit, Trajectory
 from gram.server.settings import ServerSettings
-from gram.server.supervision.job import EngineUnavailableError, Job
+from gram.server.supervision.errors import EngineUnavailableError
+from gram.server.supervision.job import Job
 from gram.server.supervision.rotation import Rotation
 from gram.server.supervision.supervisor import Listener, Supervisor
 
 log = logging.getLogger("gram")
 
 
-class Engines:
+class Fleet:
     """Owns the supervisors. All methods run on the API process's event loop."""
 
     def __init__(self, settings: ServerSettings, listener: Listener) -> None:
@@ -37,7 +38,7 @@ class Engines:
 
     @property
     def out_of_rotation(self) -> dict[str, str]:
-        """Models that are asked no more -> what is answered in their place."""
+        """Models out of rotation -> the error message that their requests get."""
         return self._rotation.out
 
     async def run(self) -> None:
@@ -49,7 +50,7 @@ class Engines:
             raise errors.exceptions[0] from None
 
     def open(self, submit: Callable[[int], Submit]) -> Job:
-        """Submit a request under a number of its own. Raises EngineUnavailableError. `close` it, however it ends."""
+        """Submit a request under a number of its own. Call `close` however it ends. Raises EngineUnavailableError."""
         message = submit(next(self._ids))
         if reason := self._failure or self._rotation.out.get(message.model):
             raise EngineUnavailableError(reason)
@@ -58,23 +59,25 @@ class Engines:
         return job
 
     def close(self, job: Job) -> None:
-        """Forget a request; what it still has in its engine is cancelled."""
-        job.supervisor.close(job)
+        """Forget a job, and cancel what it still has in its engine."""
+        for supervisor in self._supervisors:
+            supervisor.close(job)
         self._closed.set()
 
     def end(self, job: Job, error: Exception) -> None:
-        """Free what a request holds; nothing more comes of it but, after what is there, this error."""
-        job.supervisor.end(job, error)
+        """Free what a job holds. Its reader gets what is there, and then this error."""
+        job.end(error)
+        self.close(job)
 
     def end_all(self, error: Exception) -> None:
-        """End all open requests with this error."""
+        """End all open jobs with this error."""
         for job in self._jobs:
             self.end(job, error)
 
     async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory | Step]:
-        """The request's trajectories as they finish, each once, and between them the steps that it watches.
+        """Yield a job's trajectories as they end, each once, and between them the steps that it watches.
 
-        Raises what the job is ended with.
+        Raises the error that the job was ended with.
         """
         missing = job.submit.num_trajectories
         while missing:
@@ -83,20 +86,23 @@ class Engines:
             yield result
 
     async def load(self, folder: Path) -> None:
-        """Take a model more, on all engines. Raises CheckpointError, or EngineUnavailableError where an engine is not ready."""
+        """Load one more model, on all engines. Nothing of it stays behind if this fails or is cancelled.
+
+        Raises CheckpointError if it can't be loaded, EngineUnavailableError if an engine is not ready.
+        """
         name = model_name(folder)
         try:
             for supervisor in [*self._supervisors]:
                 await supervisor.load(name, folder)
             if not all(name in supervisor.loaded for supervisor in self._supervisors):
-                raise EngineUnavailableError("an engine died meanwhile; try again")
-        except Exception:
+                raise EngineUnavailableError("an engine died while the model was loaded; try again")
+        except BaseException:
             self._remove(name)
             raise
         self._rotation.folders[name] = folder
 
     async def unload(self, name: str) -> None:
-        """Free a model, when the last of its requests has ended. The caller lets no more in."""
+        """Free a model when the last of its requests has ended. The caller admits no new ones."""
         while any(job.submit.model == name for job in self._jobs):
             self._closed.clear()
             await self._closed.wait()
@@ -112,7 +118,7 @@ class Engines:
             supervisor.unload(name)
 
     def _start(self, count: int) -> None:
-        """Start supervisors until there are so many."""
+        """Start supervisors until there are `count`."""
         listener = dataclasses.replace(self._listener, on_ready=self._on_ready)
         for number in range(len(self._supervisors), count):
             supervisor = Supervisor(self._settings, self._rotation, number, listener)
@@ -120,7 +126,7 @@ class Engines:
             self._tasks.create_task(self._run(supervisor))
 
     async def _run(self, supervisor: Supervisor) -> None:
-        """Run it; what it leaves behind when it gives up goes to the others."""
+        """Run a supervisor. When it gives up, its jobs go to the others."""
         try:
             await supervisor.run()
         except EngineUnavailableError as error:

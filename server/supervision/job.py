@@ -1,76 +1,58 @@
-"""An unfinished request, as the API process keeps it."""
+"""A job is an unfinished request, as the API process keeps it until its client has the answer."""
 
 import asyncio
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from gram.server.engine.messages import Step, Submit, Trajectory
 
-if TYPE_CHECKING:
-    from gram.server.supervision.supervisor import Supervisor
-
 MAX_UNREAD_STEPS = 1000
-"""Of a request whose client reads slowly: what its trajectories show beyond that on their way is left out."""
-
-
-class EngineUnavailableError(Exception):
-    """No engine is going to answer this; the message says why, and what to do."""
-
-    cause: Literal["no_engine", "out_of_memory"] = "no_engine"
-
-
-class SlowClientError(Exception):
-    """The client of a stream lets too much wait for it."""
-
-
-class OutOfMemoryError(EngineUnavailableError):
-    """The device's memory did not hold a step with this."""
-
-    cause = "out_of_memory"
+"""Steps of trajectories on their way that wait for a slow client. Further ones are left out."""
 
 
 @dataclass
 class Job:
-    """An unfinished request, as the API process keeps it. `supervisor` is the one that took it last."""
+    """What a request has brought so far, and what it still needs. It outlives the engines that work on it."""
 
     submit: Submit
-    supervisor: "Supervisor" = field(init=False)
     submitted_at: float = field(default_factory=time.monotonic)
+    """By time.monotonic()."""
     results: asyncio.Queue[Trajectory | Step | Exception] = field(default_factory=asyncio.Queue)
     max_results: float = math.inf
     """Trajectories that may wait for the reader. More end the job."""
     queue_seconds: float | None = None
+    """Time until its first trajectory got a slot; None while it waits."""
     sent: Submit | None = None
-    """What the present engine was told."""
+    """The message that the present engine was sent."""
     deaths: int = 0
-    """Engines that died while they stepped it, or may have, since its client last got something new."""
+    """Engines that died in its steps, or may have, since its client last got something new."""
     _finished: set[int] = field(default_factory=set)
     _next: int = 0
+    """The first gap: all trajectories before it are here."""
     _shown: dict[int, int] = field(default_factory=dict)
-    """Trajectories on their way -> the last step of them that was handed on."""
+    """The index of a trajectory on its way -> its last step that was handed on."""
     _unread_steps: int = 0
 
     @property
     def complete(self) -> bool:
-        """Whether all its trajectories are here; its client may not have read them yet."""
+        """Whether all its trajectories are here. Its client may not have read them yet."""
         return self._next == self.submit.num_trajectories
 
     @property
     def remaining(self) -> int:
-        """Trajectories that are not here, past the first gap."""
+        """The number of trajectories from the first gap on."""
         return self.submit.num_trajectories - self._next
 
     @property
     def unread(self) -> int:
-        """Trajectories that wait for the reader."""
+        """The number of trajectories that wait for the reader."""
         return self.results.qsize() - self._unread_steps
 
     async def read(self) -> Trajectory | Step:
-        """What comes next, each thing once. Raises what the job is ended with."""
+        """Return what comes next, each thing once. Raises the error that the job was ended with."""
         result = await self.results.get()
         if isinstance(result, Exception):
             raise result
@@ -79,9 +61,9 @@ class Job:
         return result
 
     def show(self, step: Step) -> bool:
-        """Hand on what a trajectory shows on its way, unless an engine that died has already, or the reader is slow.
+        """Hand on a step of a trajectory on its way, unless an earlier engine has shown it or the reader is slow.
 
-        Returns whether it did.
+        Returns whether it was handed on.
         """
         if self._has(step.index) or step.steps <= self._shown.get(step.index, 0) or self._unread_steps >= MAX_UNREAD_STEPS:
             return False
@@ -92,7 +74,7 @@ class Job:
         return True
 
     def accept(self, trajectory: Trajectory) -> None:
-        """Hand a trajectory on, unless an engine that died has already reported it."""
+        """Hand on a trajectory that ended, unless an earlier engine has reported it."""
         if self._has(trajectory.index):
             return
         self._shown.pop(trajectory.index, None)
@@ -103,21 +85,21 @@ class Job:
             self._next += 1
         self.results.put_nowait(trajectory)
 
-    def _has(self, index: int) -> bool:
-        """Whether this trajectory is here."""
-        return index < self._next or index in self._finished
-
     def end(self, error: Exception) -> None:
-        """Nothing more comes: whoever reads the results gets this after those that are there."""
+        """End the job: its reader gets what is there, and then this error."""
         self.results.put_nowait(error)
 
     def unfinished(self) -> Submit | None:
-        """What to submit to a new engine, if anything; trajectories past the first gap are run again and not accepted twice.
+        """What to submit to a new engine, if anything: all trajectories from the first gap on.
 
-        With pruning all are run again: who is pruned follows from the values of those before.
+        Those of them that are here run again, and are not accepted twice. With pruning all trajectories run again, since who is
+        pruned follows from the scores of those before.
         """
         if self.complete:
             return None
         if self.submit.prune:
             return self.submit
-        return msgspec.structs.replace(self.submit, first_trajectory=self._next)
+        return msgspec.structs.replace(self.submit, first_index=self._next)
+
+    def _has(self, index: int) -> bool:
+        return index < self._next or index in self._finished

@@ -1,4 +1,4 @@
-"""The models that the engines serve."""
+"""The models in rotation: those that the engines of all devices serve."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,18 +6,23 @@ from pathlib import Path
 
 @dataclass
 class Rotation:
-    """The models that the engines of all devices serve, by name."""
+    """The served models by name, shared by all supervisors."""
 
     folders: dict[str, Path]
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """Of the files that the first engine loaded: any other must load the same."""
+    """Fingerprints of the files that the first engine loaded. Every other engine must load the same files."""
     out: dict[str, str] = field(default_factory=dict)
-    """Models that are asked no more -> what is answered in their place."""
+    """Models out of rotation -> the error message that their requests get."""
 
     @property
     def over(self) -> bool:
-        """Whether no model is left."""
+        """Whether all models are out of rotation."""
         return 0 < len(self.folders) == len(self.out)
+
+    @property
+    def served(self) -> list[Path]:
+        """The folders of the models that are not out of rotation."""
+        return [folder for model, folder in self.folders.items() if model not in self.out]
 
     def remove(self, model: str) -> None:
         """Forget a model."""

@@ -25,7 +25,7 @@ def _unforced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the two implementations of add_rms_norm ran."""
-    fused = importlib.import_module("kernels.gpu.norm")
+    fused = importlib.import_module("gram.kernels.gpu.norm")
     calls: list[str] = []
     original = fused.add_rms_norm
 

@@ -30,15 +30,15 @@ def philox_by_definition(counter: tuple[int, ...], key: tuple[int, ...]) -> list
 
 
 def draw(*keys: tuple[int, int, int], length: int = 3, dim: int = 8) -> Tensor:
-    """Noise of rows that are each (seed, trajectory, transition)."""
-    seed, trajectory, transition = torch.tensor(keys).unbind(1)
-    return standard_normal(seed, trajectory, transition, length, dim)
+    """Noise of rows, each a (seed, index, transition)."""
+    seed, index, transition = torch.tensor(keys).unbind(1)
+    return standard_normal(seed, index, transition, length, dim)
 
 
 @pytest.fixture(scope="module")
 def many() -> Tensor:
     """1,000,000 draws in float64, of 25 trajectories at 5 transitions each."""
-    keys = [(2024, trajectory, transition) for trajectory in range(25) for transition in range(5)]
+    keys = [(2024, index, transition) for index in range(25) for transition in range(5)]
     return draw(*keys, length=125, dim=64).double().flatten()
 
 
@@ -66,9 +66,9 @@ def test_philox_leaves_its_arguments_alone() -> None:
 def test_a_normal_is_the_box_muller_transform_of_its_own_counter(
     row: tuple[int, int, int], position: int, channel: int
 ) -> None:
-    seed, trajectory, transition = row
+    seed, index, transition = row
     quarter, block = divmod(channel, 2)  # of 8 channels; the first two quarters are cosines, the others sines
-    counter = (position * 2 + block, transition, trajectory, 0)
+    counter = (position * 2 + block, transition, index, 0)
     uniform = [((w >> 8) + 0.5) / 2**24 for w in philox_by_definition(counter, (seed & MASK, seed >> 32 & MASK))]
     first, second = uniform[:2] if quarter % 2 == 0 else uniform[2:]
     angle = 2 * math.pi * second
@@ -108,7 +108,7 @@ def test_the_least_and_the_greatest_random_word_give_finite_normals() -> None:
     [
         [(seed, 0, 0) for seed in range(20)],
         [(seed << 32, 0, 0) for seed in range(20)],
-        [(0, trajectory, 0) for trajectory in range(20)],
+        [(0, index, 0) for index in range(20)],
         [(0, 0, transition) for transition in range(20)],
         [(i, j, k) for i in range(3) for j in range(3) for k in range(3)],
     ],

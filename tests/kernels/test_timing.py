@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gram.kernels import timing as bench
+from gram.kernels import timing
 
 CPU = torch.device("cpu")
 
 
 def test_the_sides_take_turns_and_each_call_of_a_turn_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_ENOUGH_SECONDS", math.inf)  # which a slow machine would reach before its last turn
+    monkeypatch.setattr(timing, "_ENOUGH_SECONDS", math.inf)  # which a slow machine would reach before its last turn
     calls: list[tuple[str, int]] = []
 
     def side(name: str) -> Callable[[int], None]:
@@ -22,20 +22,20 @@ def test_the_sides_take_turns_and_each_call_of_a_turn_has_its_number(monkeypatch
 
         return call
 
-    assert all(seconds > 0 for seconds in bench.seconds([side("a"), side("b")], CPU))
+    assert all(seconds > 0 for seconds in timing.seconds([side("a"), side("b")], CPU))
     turns = [[*group] for _, group in itertools.groupby(calls, lambda call: call[0])]
     assert [turn[0][0] for turn in turns] == ["a", "b"] * 8, "the warm-ups, then seven turns each"
     for turn in turns[2:]:
         assert [number for _, number in turn] == [*range(len(turn))]
 
 
-@pytest.mark.parametrize("case", [*bench.cases(3, 12, 16, CPU, torch.float32)], ids=lambda case: case.name)
-def test_every_case_draws_fresh_inputs_that_its_kernel_and_its_reference_take(case: bench.Case) -> None:
+@pytest.mark.parametrize("case", [*timing.cases(3, 12, 16, CPU, torch.float32)], ids=lambda case: case.name)
+def test_every_case_draws_fresh_inputs_that_its_kernel_and_its_reference_take(case: timing.Case) -> None:
     inputs = case.draw()
     kernel, reference = case.kernel(*inputs), case.reference(*inputs)
     for ours, theirs in zip(*(x if isinstance(x, tuple) else (x,) for x in (kernel, reference)), strict=True):
         assert torch.equal(ours, theirs), "on a CPU they are the same code"
     (first, *_), (second, *_) = inputs, case.draw()
-    assert first is not None
-    assert second is not None
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
     assert not torch.equal(first, second)

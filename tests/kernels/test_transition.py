@@ -1,10 +1,11 @@
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from gram.kernels.noise import standard_normal
+from gram.kernels.noise import NoiseKey, standard_normal
 from gram.kernels.transition import stochastic_transition
 
 ROWS, LENGTH, DIM = 6, 5, 12
@@ -14,26 +15,29 @@ class Inputs(NamedTuple):
     u: Tensor
     mean: Tensor
     log_sigma: Tensor
-    seed: Tensor
-    trajectory: Tensor
-    transition: Tensor
-    temperature: Tensor
+    key: NoiseKey
 
     def rows(self, chosen: slice | list[int]) -> "Inputs":
-        return Inputs(*(t[chosen] for t in self))
+        u, mean, log_sigma = (t[chosen] for t in self[:3])
+        return Inputs(u, mean, log_sigma, NoiseKey(*(part[chosen] for part in self.key.parts)))
+
+    def at(self, temperature: Tensor) -> "Inputs":
+        return self._replace(key=replace(self.key, temperature=temperature))
 
 
 @pytest.fixture
 def inputs() -> Inputs:
     generator = torch.Generator().manual_seed(0)
     u, mean, log_sigma = torch.randn(3, ROWS, LENGTH, DIM, generator=generator)
-    temperature = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
-    return Inputs(u, mean, log_sigma - 2, torch.arange(ROWS) * 2**40, torch.arange(ROWS), torch.arange(ROWS) * 3, temperature)
+    row = torch.arange(ROWS)
+    key = NoiseKey(row * 2**40, row, row * 3, torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0]))
+    return Inputs(u, mean, log_sigma - 2, key)
 
 
 def in_float64(inputs: Inputs) -> Tensor:
-    u, mean, log_sigma, seed, trajectory, transition, temperature = inputs
-    noise = standard_normal(seed, trajectory, transition, LENGTH, DIM).double()
+    u, mean, log_sigma, key = inputs
+    seed, index, transition, temperature = key.parts
+    noise = standard_normal(seed, index, transition, LENGTH, DIM).double()
     return u.double() + mean.double() + temperature.double()[:, None, None] * log_sigma.double().exp() * noise
 
 
@@ -53,14 +57,14 @@ def test_the_output_takes_u_s_dtype_alone(inputs: Inputs) -> None:
 
 
 def test_temperature_zero_gives_u_plus_the_mean(inputs: Inputs) -> None:
-    still = inputs._replace(temperature=torch.zeros(ROWS))
+    still = inputs.at(torch.zeros(ROWS))
     assert torch.equal(stochastic_transition(*still), inputs.u + inputs.mean)
 
 
 def test_each_row_has_its_own_temperature(inputs: Inputs) -> None:
     moved = stochastic_transition(*inputs) - inputs.u - inputs.mean
-    at_one = stochastic_transition(*inputs._replace(temperature=torch.ones(ROWS))) - inputs.u - inputs.mean
-    torch.testing.assert_close(moved, inputs.temperature[:, None, None] * at_one, rtol=1e-5, atol=1e-5)
+    at_one = stochastic_transition(*inputs.at(torch.ones(ROWS))) - inputs.u - inputs.mean
+    torch.testing.assert_close(moved, inputs.key.temperature[:, None, None] * at_one, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", range(ROWS))
@@ -83,6 +87,7 @@ def test_a_broken_row_leaves_the_others_untouched(inputs: Inputs) -> None:
 
 
 def test_arguments_are_left_alone(inputs: Inputs) -> None:
-    before = [t.clone() for t in inputs]
+    arguments = [*inputs[:3], *inputs.key.parts]
+    before = [t.clone() for t in arguments]
     stochastic_transition(*inputs)
-    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))

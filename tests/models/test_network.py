@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gram.kernels.dispatch import uses_triton
+from gram.kernels.noise import NoiseKey
 from gram.models.config import GuidanceKind, Mixing, ModelConfig
 from gram.models.network import GRAM, Heads, State
 from tests.kernels.support import forget_choices
@@ -25,14 +26,13 @@ def advance(
 ) -> State:
     """A supervision step of every row: each its own trajectory of one seed, `made` transitions behind it."""
     rows, device = len(puzzle), puzzle.device
-    return model.supervision_step(
-        model.initial_state(rows) if state is None else state,
-        model.encode(puzzle),
+    key = NoiseKey(
         torch.full((rows,), seed, device=device),
         torch.arange(rows, device=device),
         torch.full((rows,), made, device=device),
         torch.full((rows,), temperature, device=device),
     )
+    return model.supervision_step(model.initial_state(rows) if state is None else state, model.encode(puzzle), key)
 
 
 def same(a: State | Heads, b: State | Heads) -> bool:

@@ -56,10 +56,10 @@ def test_triton_s_philox_is_the_reference_s(counter: tuple[int, ...], key: tuple
 @settings(max_examples=8)
 def test_normals_are_the_reference_s_to_float32_s_precision(keys: list[tuple[int, int, int]], data: st.DataObject) -> None:
     length, dim = data.draw(st.integers(1, 9)), 4 * data.draw(st.integers(1, 40))
-    seed, trajectory, transition = torch.tensor(keys).unbind(1)
-    expected = gram.kernels.noise.standard_normal(seed, trajectory, transition, length, dim)
+    seed, index, transition = torch.tensor(keys).unbind(1)
+    expected = gram.kernels.noise.standard_normal(seed, index, transition, length, dim)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    actual = standard_normal(seed.to(device), trajectory.to(device), transition.to(device), length, dim).cpu()
+    actual = standard_normal(seed.to(device), index.to(device), transition.to(device), length, dim).cpu()
     assert actual.dtype == torch.float32
     # The reference rounds its angle, of up to 2 pi, where the kernel's is exact: that times a radius of at most 6. And a
     # radius near 0 is the root of the difference of two nearly equal numbers.
@@ -77,8 +77,8 @@ def test_the_least_and_the_greatest_random_word_give_finite_normals(device: torc
 
 @pytest.fixture(scope="module")
 def many(device: torch.device) -> Tensor:
-    trajectory = torch.arange(8, device=device)
-    return standard_normal(torch.full_like(trajectory, 2024), trajectory, trajectory % 3, 125, 64).double().flatten().cpu()
+    index = torch.arange(8, device=device)
+    return standard_normal(torch.full_like(index, 2024), index, index % 3, 125, 64).double().flatten().cpu()
 
 
 def test_moments_are_those_of_a_standard_normal(many: Tensor) -> None:
@@ -102,8 +102,8 @@ def test_quarters_and_positions_are_uncorrelated(many: Tensor) -> None:
 
 
 def test_a_row_s_noise_does_not_depend_on_its_batch(device: torch.device) -> None:
-    seed, trajectory, transition = (torch.arange(5, device=device) * step for step in (2**33 + 1, 3, 1))
-    together = standard_normal(seed, trajectory, transition, 7, 68)
+    seed, index, transition = (torch.arange(5, device=device) * step for step in (2**33 + 1, 3, 1))
+    together = standard_normal(seed, index, transition, 7, 68)
     for i in range(5):
         row = slice(i, i + 1)
-        assert torch.equal(together[row], standard_normal(seed[row], trajectory[row], transition[row], 7, 68))
+        assert torch.equal(together[row], standard_normal(seed[row], index[row], transition[row], 7, 68))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.network import GRAM
 from gram.models.training.rollout import rollout
@@ -22,8 +23,8 @@ def test_rows_are_trajectories_of_one_seed_as_they_are_served(tiny: ModelConfig,
     states = rollout(model, puzzles, 3, seed=9)
     state, e_x = model.initial_state(1), model.encode(puzzles[2:3])
     for step, expected in enumerate(states):
-        seed, trajectory, transition = (torch.tensor([n]) for n in (9, 2, step * tiny.transitions))
-        state = model.supervision_step(state, e_x, seed, trajectory, transition, torch.ones(1))
+        seed, index, transition = (torch.tensor([n]) for n in (9, 2, step * tiny.transitions))
+        state = model.supervision_step(state, e_x, NoiseKey(seed, index, transition, torch.ones(1)))
         torch.testing.assert_close(state.h[0], expected[2], rtol=1e-4, atol=1e-5)
 
 

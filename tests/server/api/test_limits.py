@@ -22,7 +22,7 @@ from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
 from gram.server.api.admission import Admission
 from gram.server.api.connection import MAX_HEAD_BYTES
 from gram.server.api.problems import ProblemError
-from gram.server.engine.messages import LaneStats, StepReport, Trajectory
+from gram.server.engine.messages import Ending, LaneStats, StepReport, Trajectory
 from gram.server.settings import ServerSettings
 
 QUEUED, STREAMS, UNREAD = 200, 2, 50
@@ -282,7 +282,9 @@ def admission(clock: Clock, rate: float) -> Admission:
     admission = Admission(ServerSettings(max_queued=1000, max_streams=2, max_timeout_seconds=100), clock)
     for waiting, finished in [(0, 0), (0, 1000), (5, 0), *[(5, int(rate * 2))] * 50, (0, int(rate * 2)), (0, 1000), (0, 0)]:
         clock.now += 2
-        admission.on_report(StepReport("m", [Trajectory(0, 0, 1, 0.5, b"")] * finished, {}, 1, 1, LaneStats(32, waiting)))
+        admission.on_report(
+            StepReport("m", [Trajectory(0, 0, 1, 0.5, Ending.HALTED, b"")] * finished, {}, 1, 1, LaneStats(32, waiting))
+        )
     return admission
 
 

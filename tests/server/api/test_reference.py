@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from benchmarks.servers import RunningServer
-from gram.server.api.reference import CAUSES, EVENTS, openapi, reference
+from gram.server.api.reference import CAUSES, openapi, reference
 from gram.server.api.schemas import Problem
+from gram.server.sampling.answers import EVENTS
 from gram.server.sampling.requests import SolveRequest
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
@@ -38,9 +39,9 @@ def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
     body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 8, "guidance": guidance, **options}
     response = server.post("/v1/solve", json=body, headers={"accept": "application/x-ndjson"})
     events = [json.loads(line) for line in response.text.splitlines()]
-    assert {event["event"] for event in events} == EVENTS.keys() - {"error"}
+    assert {event["event"] for event in events} == EVENTS.keys()
     for event in events:
-        model, _ = EVENTS[event["event"]]
+        model = EVENTS[event["event"]]
         assert model.model_validate(event["data"]).model_dump() == event["data"]
 
 

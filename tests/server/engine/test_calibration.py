@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from gram.kernels.readout import Readout
 from gram.server.engine import calibration
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import Placement
 from gram.server.engine.engine import Engine
-from gram.server.engine.runner import Observed, Runner
+from gram.server.engine.runner import Runner
 from gram.server.engine.slots import SlotPool
 from gram.server.settings import EngineSettings
 from tests.server.engine.support import tiny_model
@@ -25,7 +26,7 @@ def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int], floa
     def set_cost(of: Callable[[int, int], float]) -> None:
         now = 0.0
 
-        def step(runner: Runner, pool: SlotPool) -> Observed:
+        def step(runner: Runner, pool: SlotPool) -> Readout:
             nonlocal now
             threads = runner.threads._max_workers if runner.threads else 1
             now += of(threads, pool.num_slots)

@@ -4,7 +4,7 @@ import random
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from gram.server.engine import process
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import (
     Cancel,
+    Ending,
     FromEngine,
     LaneStats,
     Ping,
@@ -58,8 +59,8 @@ def submit(
     symmetries: bool = True,
 ) -> Submit:
     tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
-    keys = seed, temperature, symmetries
-    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, *keys, prune=prune, watch=watch)
+    sampling = seed, temperature, symmetries
+    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, *sampling, prune=prune, watch=watch)
 
 
 def step(engine: Engine) -> list[Trajectory]:
@@ -134,7 +135,7 @@ def test_the_image_is_that_of_the_seed_and_the_index(checkpoint: Path, alone: li
         symmetry = TASK.symmetries(puzzle, draws(seed, index, TASK.num_draws))
         image = symmetry.image(puzzle).astype(np.uint8).tobytes()
         engine = make_engine(checkpoint, 8)
-        written = Submit(0, "nqueens-8", image, trajectory.index + 1, 16, 1, 1.0, first_trajectory=trajectory.index)
+        written = Submit(0, "nqueens-8", image, trajectory.index + 1, 16, 1, 1.0, first_index=trajectory.index)
         engine.handle(written)
         (own,) = drain(engine)
         assert (own.score, own.steps) == (trajectory.score, trajectory.steps)
@@ -156,13 +157,13 @@ def test_pruning_ends_some_trajectories_and_changes_no_bit_of_the_others(
     engine.handle(submit(0, 20))
     whole = of_request(drain(engine), 0)
     for with_pruning, without in zip(pruned_alone, whole, strict=True):
-        if with_pruning.pruned:
+        if with_pruning.ending is Ending.PRUNED:
             assert with_pruning.answer is None
             assert with_pruning.steps in PRUNE.steps
             assert with_pruning.steps < without.steps
         else:
             assert with_pruning == without
-    assert 0 < sum(trajectory.pruned for trajectory in pruned_alone) < 20
+    assert 0 < sum(trajectory.ending is Ending.PRUNED for trajectory in pruned_alone) < 20
 
 
 @pytest.mark.parametrize("slots", [1, 3, 8, 64])
@@ -208,11 +209,11 @@ def test_where_the_slots_do_not_fit_fewer_are_taken_unless_they_were_asked_for(
     engine = Engine(EngineSettings(model=models, device="cpu", threads=20))
     assert engine.placement.slots == 80
     assert {lane.num_slots for lane in engine.lanes.values()} == {80}
-    assert "does not hold 320 slots: taking 160" in caplog.text
-    with pytest.raises(DeviceError, match="does not hold 101 slots; take fewer --slots"):
+    assert "320 slots do not fit, trying 160" in caplog.text
+    with pytest.raises(DeviceError, match="out of device memory: 101 slots do not fit; use fewer --slots"):
         Engine(EngineSettings(model=models, device="cpu", slots=101))
     room = 0
-    with pytest.raises(DeviceError, match="does not hold 1 slots"):
+    with pytest.raises(DeviceError, match="1 slots do not fit"):
         Engine(EngineSettings(model=models, device="cpu"))
 
 
@@ -224,25 +225,26 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
     last = threading.Event()
 
     class ThreeSteps:
-        launched = 0
+        started = 0
         idle = False
+        busy: tuple[()] = ()
         suspects = False
 
-        def launch(self) -> list[Callable[[], StepReport]]:
+        def start(self) -> None:
+            if not self.idle:
+                self.started += 1
+                events.append(f"start {self.started}")
+
+        def finish(self) -> list[StepReport]:
             if self.idle:
                 return []
-            self.launched += 1
-            events.append(f"launch {self.launched}")
-            return [self.finish]
-
-        def finish(self) -> StepReport:
-            if self.launched > 1:
+            if self.started > 1:
                 events.extend(f"sent {report.rows}" for report in unframer.feed(ours.recv(1 << 20)))
-            events.append(f"finish {self.launched}")
-            self.idle = self.launched == 3
+            events.append(f"finish {self.started}")
+            self.idle = self.started == 3
             if self.idle:
                 last.set()
-            return StepReport("model", [], {}, self.launched, 0.0, LaneStats(0, 0))
+            return [StepReport("model", [], {}, self.started, 0.0, LaneStats(0, 0))]
 
     serving = threading.Thread(target=process.serve, args=(theirs, ThreeSteps()))
     with ours, theirs:
@@ -252,7 +254,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
         ours.shutdown(socket.SHUT_WR)
         serving.join(PATIENCE)
     assert not serving.is_alive()
-    assert events == ["launch 1", "finish 1", "launch 2", "sent 1", "finish 2", "launch 3", "sent 2", "finish 3"]
+    assert events == ["start 1", "finish 1", "start 2", "sent 1", "finish 2", "start 3", "sent 2", "finish 3"]
 
 
 def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint: Path, alone: list[Trajectory]) -> None:
@@ -323,7 +325,8 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
             short.setattr(SlotPool, "release", no_release)
         else:
             short.setattr(SlotPool, "_upload", no_upload)
-        (report,) = [finish() for finish in engine.launch()]
+        engine.start()
+        (report,) = engine.finish()
     ended = report.out_of_memory
     assert {1, 2, 3} & set(ended)
     assert (report.finished, report.rows, report.stats.live) == ([], 0, 0)
@@ -346,7 +349,7 @@ def test_an_engine_without_a_process_says_that_the_memory_does_not_hold_a_step(
 
     monkeypatch.setattr(Runner, "_step_tile", no_tile)
     engine.handle(submit(0, 12))
-    with pytest.raises(DeviceError, match="does not hold a step of nqueens-8; take fewer --slots"):
+    with pytest.raises(DeviceError, match="out of device memory while running nqueens-8; use fewer --slots"):
         engine.step()
 
 
@@ -377,7 +380,7 @@ def test_a_model_that_was_served_and_whose_files_have_changed_is_left_out(
 
 def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
     engine = make_engine(checkpoint, 32)
-    engine.handle(msgspec.structs.replace(submit(0, 12), first_trajectory=5))
+    engine.handle(msgspec.structs.replace(submit(0, 12), first_index=5))
     assert of_request(drain(engine), 0) == alone[5:]
 
 
@@ -470,7 +473,7 @@ def test_a_row_that_turns_non_finite_is_dropped_and_its_neighbours_are_not_touch
     engine.handle(submit(1, 3, temperature=float("inf")))
     engine.handle(submit(0, 12))
     finished = drain(engine)
-    assert [(t.answer, t.steps) for t in of_request(finished, 1)] == [(None, 1)] * 3
+    assert [(t.ending, t.answer, t.steps) for t in of_request(finished, 1)] == [(Ending.NOT_FINITE, None, 1)] * 3
     assert of_request(finished, 0) == alone
 
 

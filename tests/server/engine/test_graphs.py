@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from gram.kernels.readout import Readout
 from gram.models.checkpoint import load_checkpoint
 from gram.server.engine.graphs import GPU_TILE, GraphRunner
-from gram.server.engine.runner import Observed, Runner
+from gram.server.engine.runner import Runner
 from gram.server.engine.slots import SlotPool, Start
 from tests.kernels.support import forget_choices
 
@@ -34,13 +36,13 @@ def starts(count: int) -> list[Start]:
     return [Start(slot, puzzles[slot % 5], slot % 7, slot, 1.0 + slot % 2, 3 + slot % 4) for slot in range(count)]
 
 
-def listed(observed: Observed) -> list[object]:
-    return [part.tolist() for part in (observed.score, observed.finite, observed.retires, observed.answer)]
+def listed(readout: Readout) -> list[object]:
+    return [part.tolist() for part in (readout.score, readout.finite, readout.retires, readout.answers)]
 
 
 def same(a: SlotPool, b: SlotPool) -> bool:
     live = slice(a.live)
-    return all(torch.equal(x[live], y[live]) for x, y in zip((*a.state, a.keys), (*b.state, b.keys), strict=True))
+    return all(torch.equal(x[live], y[live]) for x, y in zip((*a.state, a.columns), (*b.state, b.columns), strict=True))
 
 
 @pytest.mark.parametrize("rows", [1, GPU_TILE, GPU_TILE + 1, 3 * GPU_TILE])
@@ -52,7 +54,7 @@ def test_a_replay_does_what_its_kernels_do_one_by_one(runner: GraphRunner, rows:
         shown = listed(runner.step(replayed))
         for start in range(0, rows, GPU_TILE):
             runner._step_tile(stepped, start)
-        numbers, answers = stepped.shown(stepped.report[:rows])
+        numbers, answers = stepped.readout(stepped.report[:rows])
         assert shown == [numbers[:, 1].tolist(), *(numbers[:, 2:] > 0).T.tolist(), answers.tolist()]
         assert same(replayed, stepped)
 
@@ -65,24 +67,24 @@ def test_trajectories_end_and_others_take_their_places(runner: GraphRunner) -> N
     free = list(range(2 * GPU_TILE))
     holder: dict[int, Start] = {}
     while waiting or holder:
-        placed = [start._replace(slot=slot) for start, slot in zip(waiting, free, strict=False)]
+        placed = [replace(start, slot=slot) for start, slot in zip(waiting, free, strict=False)]
         del waiting[: len(placed)], free[: len(placed)]
         holder |= {start.slot: start for start in placed}
         pool.place(placed)
-        observed = runner.step(pool)
-        ended = [(slot, row) for row, slot in enumerate(pool.slots) if observed.retires[row]]
+        readout = runner.step(pool)
+        ended = [(slot, row) for row, slot in enumerate(pool.slots) if readout.retires[row]]
         for slot, row in ended:
-            ends[holder.pop(slot).trajectory] = observed.score[row].item(), observed.answer[row].tobytes()
+            ends[holder.pop(slot).index] = readout.score[row].item(), readout.answers[row].tolist()
         pool.release([slot for slot, _ in ended])
         free += [slot for slot, _ in ended]
     whole = runner.pool(5 * GPU_TILE)
     whole.place(everything)
     seen: dict[int, object] = {}
     for _ in range(6):
-        observed = runner.step(whole)
+        readout = runner.step(whole)
         for row in range(whole.live):
-            if observed.retires[row]:
-                seen.setdefault(row, (observed.score[row].item(), observed.answer[row].tobytes()))
+            if readout.retires[row]:
+                seen.setdefault(row, (readout.score[row].item(), readout.answers[row].tolist()))
     assert ends == seen
 
 
@@ -93,11 +95,11 @@ def test_the_host_waits_for_nothing_but_the_report(runner: GraphRunner) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         pool.release([0, 7, GPU_TILE])
-        pool.place([start._replace(slot=slot) for start, slot in zip(starts(3), (0, 7, GPU_TILE), strict=True)])
-        wait = runner.launch(pool)
+        pool.place([replace(start, slot=slot) for start, slot in zip(starts(3), (0, 7, GPU_TILE), strict=True)])
+        runner.start(pool)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert wait().finite.all()
+    assert runner.finish(pool).finite.all()
 
 
 def test_serving_takes_no_more_memory_than_it_had_at_the_start(runner: GraphRunner) -> None:

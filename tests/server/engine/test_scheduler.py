@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gram.server.engine.messages import Ending
 from gram.server.engine.pruning import Prune
-from gram.server.engine.scheduler import Ended, Observation, Scheduler
+from gram.server.engine.scheduler import Running, Scheduler
 
-GOES_ON = Observation(0.5, retires=False)
+Shown = tuple[float, Ending | None]
+GOES_ON: Shown = (0.5, None)
+HALTS: Shown = (0.5, Ending.HALTED)
 REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 20)), min_size=1, max_size=12)
 """(trajectories, max_steps, step of arrival) of each request."""
 
@@ -38,23 +41,23 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
                 for slot in scheduler.cancel(number):
                     assert holder.pop(slot)[0] == number
                 gone.add(number)
-        for slot, request, trajectory in scheduler.admit():
-            assert slot not in holder
-            assert 0 <= slot < slots
-            holder[slot] = request, trajectory
-            made[slot] = 0
+        for running in scheduler.admit():
+            assert running.slot not in holder
+            assert 0 <= running.slot < slots
+            holder[running.slot] = running.request, running.index
+            made[running.slot] = 0
         assert scheduler.live == len(holder) <= slots
         assert not (scheduler.waiting and scheduler.live < slots), "a slot is idle while a trajectory waits"
         made.update(list(holder))
-        shown = {
-            slot: Observation(halts.random(), made[slot] == requests[request][1] or halts.random() < 0.4)
-            for slot, (request, _) in holder.items()
-        }
-        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
-            assert holder.pop(slot) == (request, trajectory)
-            assert steps == made[slot]
-            assert pruned != shown[slot].retires
-            ended[request, trajectory] += 1
+        shown: dict[int, Shown] = {}
+        for slot, (request, _) in holder.items():
+            ending = Ending.DEPTH if made[slot] == requests[request][1] else Ending.HALTED if halts.random() < 0.4 else None
+            shown[slot] = halts.random(), ending
+        for running in scheduler.step(shown):
+            assert holder.pop(running.slot) == (running.request, running.index)
+            assert running.steps == made[running.slot]
+            assert running.ending is (shown[running.slot][1] or Ending.PRUNED)
+            ended[running.request, running.index] += 1
         step += 1
         assert step < 10_000
     assert not holder
@@ -73,12 +76,12 @@ def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: 
 
     def admit() -> list[int]:
         admitted = list(scheduler.admit())
-        made.update({slot: -made[slot] for slot, _, _ in admitted})
-        return [request for _, request, _ in admitted]
+        made.update({running.slot: -made[running.slot] for running in admitted})
+        return [running.request for running in admitted]
 
     def step() -> None:
         made.update(range(slots))
-        scheduler.step({slot: Observation(0.5, made[slot] == depth) for slot in range(slots)})
+        scheduler.step({slot: (0.5, Ending.DEPTH if made[slot] == depth else None) for slot in range(slots)})
 
     for number, trajectories in enumerate(others):
         scheduler.submit(number, 0, trajectories)
@@ -101,24 +104,24 @@ def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: 
 def test_a_trajectory_that_retires_ends_and_one_that_does_not_goes_on() -> None:
     scheduler = Scheduler(1)
     scheduler.submit(7, 0, 1)
-    ((slot, _, _),) = scheduler.admit()
+    (slot,) = (running.slot for running in scheduler.admit())
     assert scheduler.step({slot: GOES_ON}) == []
-    assert scheduler.step({slot: Observation(math.nan, retires=True)}) == [Ended(slot, 7, 0, 2, pruned=False)]
+    assert scheduler.step({slot: (math.nan, Ending.DEPTH)}) == [Running(slot, 7, 0, 2, Ending.DEPTH)]
     assert scheduler.idle
 
 
 def test_none_halts_before_its_least_steps_but_one_whose_state_is_lost_ends() -> None:
     scheduler = Scheduler(2)
     scheduler.submit(7, 0, 2, min_steps=3)
-    (first, *_), (second, *_) = scheduler.admit()
-    halts, lost = Observation(0.5, retires=True), Observation(math.nan, retires=True, finite=False)
-    assert scheduler.step({first: halts, second: GOES_ON}) == []
-    assert scheduler.step({first: halts, second: lost}) == [Ended(second, 7, 1, 2, pruned=False)]
-    assert scheduler.step({first: halts}) == [Ended(first, 7, 0, 3, pruned=False)]
+    first, second = (running.slot for running in scheduler.admit())
+    lost = math.nan, Ending.NOT_FINITE
+    assert scheduler.step({first: HALTS, second: GOES_ON}) == []
+    assert scheduler.step({first: HALTS, second: lost}) == [Running(second, 7, 1, 2, Ending.NOT_FINITE)]
+    assert scheduler.step({first: HALTS}) == [Running(first, 7, 0, 3, Ending.HALTED)]
 
 
 Course = list[tuple[bool, float]]
-"""What a trajectory shows at each of its steps: whether it halts, and its value."""
+"""What a trajectory shows at each of its steps: whether it halts, and its score."""
 
 COURSES = st.lists(
     st.lists(st.tuples(st.sampled_from([False] * 5 + [True]), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=5, max_size=5),
@@ -133,17 +136,17 @@ PRUNES = st.builds(
 
 
 def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
-    """The rule as it is written down: (trajectory, steps, pruned), from the values alone, one trajectory after another."""
+    """The rule as it is written down: (index, steps, pruned), from the scores alone, one trajectory after another."""
     entries: dict[int, list[tuple[float, int]]] = {step: [] for step in prune.steps}
     ends = []
     for index, course in enumerate(courses):
-        for step, (halts, value) in enumerate(course, start=1):
+        for step, (halts, score) in enumerate(course, start=1):
             pruned = False
             if halts or step == len(course):
                 break
             if step in entries:
-                entries[step].append((-value, index))
-                rank = sorted(entries[step]).index((-value, index)) + 1
+                entries[step].append((-score, index))
+                rank = sorted(entries[step]).index((-score, index)) + 1
                 pruned = rank > max(1, math.ceil(prune.keep * len(entries[step])))
             if pruned:
                 break
@@ -152,7 +155,7 @@ def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
 
 
 @given(courses=COURSES, prune=PRUNES, slots=st.integers(1, 40), requests=REQUESTS, order=st.randoms(use_true_random=False))
-def test_who_is_pruned_follows_from_the_requests_own_values(
+def test_who_is_pruned_follows_from_the_requests_own_scores(
     courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random
 ) -> None:
     """Whatever the slots and the other requests, and in whatever order the rows are shown."""
@@ -165,19 +168,19 @@ def test_who_is_pruned_follows_from_the_requests_own_values(
                 scheduler.submit(number, 0, trajectories, prune if number % 2 else None)
         if step == 5:
             scheduler.submit(0, 0, len(courses), prune)
-        for slot, request, trajectory in scheduler.admit():
-            holder[slot] = [request, trajectory, 0]
-        shown = {}
+        for running in scheduler.admit():
+            holder[running.slot] = [running.request, running.index, 0]
+        shown: dict[int, Shown] = {}
         for slot in order.sample(sorted(holder), len(holder)):
-            request, trajectory, steps = holder[slot]
+            request, index, steps = holder[slot]
             holder[slot][2] += 1
             depth = 5 if request == 0 else requests[request - 1][1]
-            halts, value = courses[trajectory][steps] if request == 0 else (order.random() < 0.2, order.random())
-            shown[slot] = Observation(value, halts or steps + 1 == depth)
-        for slot, request, trajectory, steps, pruned in scheduler.step(shown):
-            del holder[slot]
-            if request == 0:
-                ends.append((trajectory, steps, pruned))
+            halts, score = courses[index][steps] if request == 0 else (order.random() < 0.2, order.random())
+            shown[slot] = score, Ending.HALTED if halts else Ending.DEPTH if steps + 1 == depth else None
+        for running in scheduler.step(shown):
+            del holder[running.slot]
+            if running.request == 0:
+                ends.append((running.index, running.steps, running.ending is Ending.PRUNED))
         if step >= 5 and not scheduler.holds(0):
             break
     assert sorted(ends) == fates(courses, prune)
@@ -187,7 +190,7 @@ def test_who_is_pruned_follows_from_the_requests_own_values(
 def test_a_request_resumes_at_its_first_unfinished_trajectory() -> None:
     scheduler = Scheduler(8)
     scheduler.submit(0, 5, 8)
-    assert sorted(trajectory for _, _, trajectory in scheduler.admit()) == [5, 6, 7]
+    assert sorted(running.index for running in scheduler.admit()) == [5, 6, 7]
 
 
 def test_misuse_is_refused() -> None:

@@ -37,12 +37,12 @@ def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
         expected |= {slot: (count, symbol) for slot, symbol in free.items()}
         assert pool.live == len(expected) == len(pool.slots)
         for row, held in enumerate(pool.slots):
-            trajectory, symbol = expected[held]
+            index, symbol = expected[held]
             assert int(pool.seed[row]) == held
-            assert int(pool.trajectory[row]) == trajectory
+            assert int(pool.index[row]) == index
             assert int(pool.transition[row]) == 0
-            assert pool.temperature(slice(row, row + 1)).tolist() == [1.0 + held]
-            assert bool((pool.state.h[row] == trajectory).all())
+            assert pool.noise_key(slice(row, row + 1)).temperature.tolist() == [1.0 + held]
+            assert bool((pool.state.h[row] == index).all())
             e_x = pool._model.encode(torch.full((1, 4), symbol))[0]
             assert torch.equal(pool.e_x[pool.puzzle[row]], e_x)
         assert len(set(pool.puzzle[: pool.live].tolist())) == len({symbol for _, symbol in expected.values()})
@@ -89,8 +89,8 @@ def test_each_step_has_its_temperature_and_the_last_one_goes_on() -> None:
     pool.place([Start(slot, bytes(4), 0, slot, heat) for slot, heat in enumerate(given)])
     seen = []
     for _ in range(LONGEST + 2):
-        seen.append(pool.temperature(slice(0, 3)).tolist())
-        pool.keys[:, 3] += pool._model.config.transitions
+        seen.append(pool.noise_key(slice(0, 3)).temperature.tolist())
+        pool.columns[:, 3] += pool._model.config.transitions
     assert [list(row) for row in zip(*seen, strict=True)] == [
         [0.5] * (LONGEST + 2),
         [3.0, *[1.0] * (LONGEST + 1)],
@@ -106,9 +106,9 @@ def test_so_many_temperatures_are_refused(heat: list[float]) -> None:
 
 def test_the_report_has_room_for_each_row_s_numbers_and_answer() -> None:
     pool = make_pool(2)
-    numbers, answers = pool.shown(pool.report)
+    numbers, answers = pool.readout(pool.report)
     numbers.copy_(torch.arange(16).view(4, 4))
     answers.fill_(7)
     assert numbers.tolist() == torch.arange(16.0).view(4, 4).tolist()
-    numbers, answers = pool.shown(pool.report[:2].clone())
+    numbers, answers = pool.readout(pool.report[:2].clone())
     assert (numbers.shape, answers.tolist()) == ((2, 4), [[7] * 4] * 2)

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gram.models.tasks import TASKS
-from gram.server.engine.messages import Trajectory
+from gram.server.engine.messages import Ending, Trajectory
 from gram.server.sampling.collector import Collector, Stop
 
 TASK = TASKS["nqueens-8"]
 PUZZLE = TASK.parse({"queens": []})
 WRONG = bytes([1] * 64)
+
+
+ANSWERS = (Ending.HALTED, Ending.DEPTH)
 
 
 def _answer(board: int) -> bytes:
@@ -25,18 +28,18 @@ RUNS = st.lists(
         st.integers(-1, 3),
         st.sampled_from([0.1, 0.5, 0.9]),
         st.integers(1, 16),
-        st.sampled_from(["answers", "answers", "dropped", "pruned"]),
+        st.sampled_from([Ending.HALTED, Ending.DEPTH, Ending.NOT_FINITE, Ending.PRUNED]),
     ),
     min_size=1,
     max_size=30,
 )
-"""(answer, score, steps, end) of each trajectory."""
+"""(answer, score, steps, ending) of each trajectory."""
 
 
-def _trajectories(runs: list[tuple[int, float, int, str]]) -> list[Trajectory]:
+def _trajectories(runs: list[tuple[int, float, int, Ending]]) -> list[Trajectory]:
     return [
-        Trajectory(0, i, steps, score, _answer(board) if end == "answers" else None, pruned=end == "pruned")
-        for i, (board, score, steps, end) in enumerate(runs)
+        Trajectory(0, i, steps, score, ending, _answer(board) if ending in ANSWERS else None)
+        for i, (board, score, steps, ending) in enumerate(runs)
     ]
 
 
@@ -48,7 +51,7 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
             break
     assert collector.done
     ranking = [
-        [(c.best.trajectory, c.best.steps, c.best.score, c.best.valid, c.votes) for c in collector.ranked(select, None)]
+        [(c.best.index, c.best.steps, c.best.score, c.valid, c.votes) for c in collector.ranked(select, None)]
         for select in ("lprm", "majority")
     ]
     votes = sum(candidate.votes for candidate in collector.ranked("lprm", None))
@@ -58,7 +61,7 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
 
 @given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from(["all", "first_valid", 0.5]))
 def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
-    runs: list[tuple[int, float, int, str]], order: random.Random, stop: Stop
+    runs: list[tuple[int, float, int, Ending]], order: random.Random, stop: Stop
 ) -> None:
     trajectories = _trajectories(runs)
     shuffled = trajectories.copy()
@@ -67,20 +70,21 @@ def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
 
 
 @given(runs=RUNS)
-def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[tuple[int, float, int, str]]) -> None:
+def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[tuple[int, float, int, Ending]]) -> None:
     collector = Collector(TASK, PUZZLE, len(runs), "first_valid")
-    outcomes = [outcome for trajectory in reversed(_trajectories(runs)) for outcome in collector.add(trajectory)]
-    valid = [i for i, (board, _, _, end) in enumerate(runs) if board >= 0 and end == "answers"]
+    counted = [ended.index for trajectory in reversed(_trajectories(runs)) for ended, _ in collector.add(trajectory)]
+    valid = [i for i, (board, _, _, ending) in enumerate(runs) if board >= 0 and ending in ANSWERS]
     assert collector.counted == (valid[0] + 1 if valid else len(runs))
-    assert [outcome.trajectory for outcome in outcomes] == [i for i in range(collector.counted) if runs[i][3] == "answers"]
+    assert counted == [i for i in range(collector.counted) if runs[i][3] in ANSWERS]
 
 
 def test_equal_answers_are_one_candidate_with_votes() -> None:
     collector = Collector(TASK, PUZZLE, 4)
-    runs = [(0, 0.5, 3, "answers"), (1, 0.9, 2, "answers"), (0, 0.9, 4, "answers"), (-1, 0.1, 1, "answers")]
+    halted = Ending.HALTED
+    runs = [(0, 0.5, 3, halted), (1, 0.9, 2, halted), (0, 0.9, 4, halted), (-1, 0.1, 1, halted)]
     for trajectory in _trajectories(runs):
         collector.add(trajectory)
-    by_score = [(c.best.trajectory, c.votes, c.best.valid) for c in collector.ranked("lprm", None)]
+    by_score = [(c.best.index, c.votes, c.valid) for c in collector.ranked("lprm", None)]
     assert by_score == [(2, 2, True), (1, 1, True), (3, 1, False)]
     assert [c.votes for c in collector.ranked("majority", 2)] == [2, 1]
     assert collector.distinct_valid == 2
@@ -89,12 +93,12 @@ def test_equal_answers_are_one_candidate_with_votes() -> None:
 
 def test_when_the_time_is_over_what_has_finished_counts_up_to_the_early_stop() -> None:
     trajectories = _trajectories(
-        [(-1, 0.1, 1, "answers"), (-1, 0.1, 1, "answers"), (0, 0.9, 1, "answers"), (1, 0.9, 1, "answers")]
+        [(board, score, 1, Ending.DEPTH) for board, score in ((-1, 0.1), (-1, 0.1), (0, 0.9), (1, 0.9))]
     )
     collector = Collector(TASK, PUZZLE, len(trajectories), "first_valid")
     for trajectory in reversed(trajectories[1:]):
         assert collector.add(trajectory) == [], "trajectory 0 may still be valid"
     assert collector.complete
-    assert [outcome.trajectory for outcome in collector.cut_off()] == [1, 2]
+    assert [trajectory.index for trajectory, _ in collector.cut_off()] == [1, 2]
     assert not collector.complete
     assert collector.distinct_valid == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram.server.engine.messages import Step, Submit, Trajectory
+from gram.server.engine.messages import Ending, Step, Submit, Trajectory
 from gram.server.engine.pruning import Prune
 from gram.server.supervision.job import MAX_UNREAD_STEPS, Job
 
@@ -17,7 +17,7 @@ PRUNED = msgspec.structs.replace(SUBMIT, prune=Prune(0.5, (2, 4)))
 
 def accept(job: Job, *indices: int) -> None:
     for index in indices:
-        job.accept(Trajectory(0, index, 3, 0.5, bytes(64)))
+        job.accept(Trajectory(0, index, 3, 0.5, Ending.HALTED, bytes(64)))
 
 
 @pytest.mark.parametrize(("submit", "first"), [(SUBMIT, 2), (PRUNED, 0)])
@@ -26,7 +26,7 @@ def test_it_starts_at_the_first_gap_or_with_pruning_at_the_beginning_and_deliver
 ) -> None:
     job = Job(submit)
     accept(job, 0, 3, 1)
-    assert job.unfinished() == msgspec.structs.replace(submit, first_trajectory=first)
+    assert job.unfinished() == msgspec.structs.replace(submit, first_index=first)
     accept(job, *range(first, 4))
     delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
     assert [trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)] == [0, 3, 1, 2]
@@ -48,7 +48,7 @@ def test_however_often_engines_die_each_trajectory_is_delivered_once(
         resumed = job.unfinished()
         if resumed is None:
             break
-        reported = data.draw(st.permutations(range(resumed.first_trajectory, trajectories)))
+        reported = data.draw(st.permutations(range(resumed.first_index, trajectories)))
         accept(job, *reported[: None if life == deaths else data.draw(st.integers(0, trajectories))])
     delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
     assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
