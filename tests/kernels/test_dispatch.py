@@ -111,9 +111,9 @@ def test_a_triton_that_does_not_work_is_said_once_and_pytorch_computes(
 def test_both_implementations_have_one_signature(name: str) -> None:
     pytest.importorskip("triton")
     chosen = getattr(dispatch, name)
-    module = chosen.__module__.removeprefix("kernels.")
-    fused = getattr(importlib.import_module(f"kernels.gpu.{module}"), name)
-    reference = getattr(importlib.import_module(f"kernels.{module}"), name)
+    module = chosen.__module__.removeprefix("gram.kernels.")
+    fused = getattr(importlib.import_module(f"gram.kernels.gpu.{module}"), name)
+    reference = getattr(importlib.import_module(f"gram.kernels.{module}"), name)
     assert inspect.signature(fused) == inspect.signature(reference) == inspect.signature(chosen)
     assert reference.__doc__
     assert chosen.__doc__ == reference.__doc__
