@@ -12,7 +12,7 @@ from gram.models.markdown import table
 from gram.models.tasks import TASKS
 from gram.server.catalog import model_name
 from gram.server.engine.engine import Engine
-from gram.server.evaluation import draw, draw_without_halting
+from gram.server.evaluation.evaluate import draw, draw_without_halting
 from gram.server.settings import EngineSettings
 
 _DEPTH = 16

@@ -10,7 +10,7 @@ from gram.models.markdown import table
 from gram.models.tasks import TASKS
 from gram.models.training.recipe import load_training_config
 from gram.server.engine.engine import Engine
-from gram.server.evaluation import draw_without_halting, spread
+from gram.server.evaluation.evaluate import draw_without_halting, spread
 from gram.server.settings import EngineSettings
 
 BASELINES = ZOO.parent / "baselines"

@@ -9,7 +9,7 @@ from benchmarks.load import Outcome, closed_loop, mixed_requests, open_loop
 from benchmarks.servers import serving
 
 _SERVERS = {
-    "ours": ("gram.server.cli", "serve"),
+    "ours": ("gram", "serve"),
     "plain, full depth": ("benchmarks.plain_server", "--depth", "full"),
     "plain, to the last halt": ("benchmarks.plain_server", "--depth", "halted"),
 }

@@ -11,5 +11,5 @@ failed=0
 tests="tests/kernels tests/server/test_graphs.py tests/server/test_engine.py tests/server/test_device.py"
 # shellcheck disable=SC2086 # a list of words
 timeout 270 "$python" -m pytest -q -ra $tests 2>&1 | tee "$out/tests.txt" || failed=1
-timeout 300 "$python" -m gram.server.cli bench --json "$out/bench.json" 2>"$out/bench.log" | tee "$out/bench.md" || failed=1
+timeout 300 "$python" -m gram bench --json "$out/bench.json" 2>"$out/bench.log" | tee "$out/bench.md" || failed=1
 exit $failed

@@ -110,9 +110,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(
-    *flags: str, module: tuple[str, ...] = ("gram.server.cli", "serve"), log: Path | None = None
-) -> Iterator[RunningServer]:
+def serving(*flags: str, module: tuple[str, ...] = ("gram", "serve"), log: Path | None = None) -> Iterator[RunningServer]:
     """A server of the bundled models, ready to answer; `module` is what `python -m` runs, `log` where its log goes."""
     port = free_port()
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]

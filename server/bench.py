@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, Field
@@ -29,9 +28,7 @@ from gram.server.engine.runner import HALT_THRESHOLD, Runner
 from gram.server.engine.slots import SlotPool, Start
 from gram.server.local import steps
 from gram.server.sampling.options import Options
-
-if TYPE_CHECKING:
-    from gram.server.cli.main import Bench
+from gram.server.settings import EngineSettings
 
 _ENGINE_TURNS, _ENGINE_SECONDS = 5, 1.0
 _TRAJECTORIES = 20
@@ -109,7 +106,7 @@ class BenchReport(BaseModel):
         return "\n\n".join([where, ceilings, *(_table(group) for group in (self.kernels, self.step, self.engine) if group)])
 
 
-def measure(options: "Bench") -> BenchReport:
+def measure(options: EngineSettings) -> BenchReport:
     """Measure all; shows a progress bar. Raises CheckpointError, DeviceError."""
     place = resolve(options)
     engine = Engine(options.for_checkpoint(options.model[0]))

@@ -14,7 +14,7 @@ ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
 """Where the documents' server is."""
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
-_SHIMS = {"gram": "-m gram.server.cli", "python": "", "pytest": "-m pytest"}
+_SHIMS = {"gram": "-m gram", "python": "", "pytest": "-m pytest"}
 
 
 @dataclass(frozen=True)

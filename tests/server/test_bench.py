@@ -27,7 +27,7 @@ def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Pa
     command = [
         sys.executable,
         "-m",
-        "gram.server.cli",
+        "gram",
         "bench",
         "--slots",
         "8",

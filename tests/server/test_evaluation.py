@@ -7,7 +7,7 @@ import pytest
 from gram.models.evaluation.scores import Conditions, Sample
 from gram.models.tasks import TASKS
 from gram.server.engine.engine import Engine
-from gram.server.evaluation import draw, draw_without_halting
+from gram.server.evaluation.evaluate import draw, draw_without_halting
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]

@@ -536,7 +536,7 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_
     broken.mkdir()
     (broken / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     (broken / "model.safetensors").write_bytes(b"nothing")
-    command = [sys.executable, "-m", "gram.server.cli", "serve", "--port", "0", "--model", str(broken)]
+    command = [sys.executable, "-m", "gram", "serve", "--port", "0", "--model", str(broken)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
     assert "model.safetensors" in result.stderr

@@ -146,7 +146,7 @@ def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, 
     with pytest.raises(KeysError, match=mend):
         read_keys(path)
     if mend in ("admn", "No such file"):
-        command = [sys.executable, "-m", "gram.server.cli", "serve", "--port", "0", "--keys-file", str(path)]
+        command = [sys.executable, "-m", "gram", "serve", "--port", "0", "--keys-file", str(path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert result.returncode == 1
         assert mend in result.stderr.splitlines()[-1]
@@ -155,7 +155,7 @@ def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, 
 
 def test_gram_key_makes_a_key_and_its_lines_and_gram_solve_takes_it(client: httpx.Client, keys_file: Path) -> None:
     def gram(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gram.server.cli", *arguments]
+        command = [sys.executable, "-m", "gram", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | environment)
 
     made = gram("key", "ci-1", "--requests-per-second", "50", "--admin")

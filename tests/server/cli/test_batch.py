@@ -236,7 +236,7 @@ def test_ctrl_c_ends_the_run_which_goes_on_where_it_was(server: RunningServer, t
     puzzles.write_text("g7\n" * 100_000)
     whole, some = tmp_path / "whole.csv", tmp_path / "some.csv"
     arguments = ("solve", "--input", str(puzzles), "--url", server.url, *SMALL, "--output")
-    command = [sys.executable, "-m", "gram.server.cli", *arguments, str(some)]
+    command = [sys.executable, "-m", "gram", *arguments, str(some)]
     with subprocess.Popen(command, preexec_fn=interruptible) as process:
         while not some.exists() or some.read_bytes().count(b"\n") < 2:
             assert process.poll() is None
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_the_run_which_goes_on_where_it_was(server: RunningServer, t
 
 
 def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningServer) -> None:
-    command = [sys.executable, "-m", "gram.server.cli", "solve", "--input", str(puzzles), "--url", server.url, *SMALL]
+    command = [sys.executable, "-m", "gram", "solve", "--input", str(puzzles), "--url", server.url, *SMALL]
     end, start = os.pipe()
     os.close(end)
     done = subprocess.run(command, stdout=start, stderr=subprocess.PIPE, timeout=PATIENCE, text=True)

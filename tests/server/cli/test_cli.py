@@ -20,7 +20,7 @@ from gram.server.catalog import bundled_models
 
 
 def gram(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gram.server.cli", *arguments]
+    command = [sys.executable, "-m", "gram", *arguments]
     return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=PATIENCE)
 
 

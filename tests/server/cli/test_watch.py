@@ -144,7 +144,7 @@ class Terminal:
 def terminal(*arguments: str) -> Iterator[Terminal]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    command = [sys.executable, "-m", "gram.server.cli", *arguments]
+    command = [sys.executable, "-m", "gram", *arguments]
     environment = os.environ | {"TERM": "xterm-256color"}
     process = subprocess.Popen(command, stdout=slave, stdin=subprocess.DEVNULL, env=environment, preexec_fn=interruptible)
     os.close(slave)

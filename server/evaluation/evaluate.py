@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -27,15 +26,13 @@ from gram.server.catalog import read_models
 from gram.server.engine.engine import Engine
 from gram.server.engine.lane import Lane
 from gram.server.engine.slots import Start
+from gram.server.evaluation.settings import EvaluationSettings
 from gram.server.local import sample
 from gram.server.sampling.collector import answer_of
 from gram.server.sampling.options import Options
 
-if TYPE_CHECKING:
-    from gram.server.cli.main import Eval
 
-
-def evaluate_checkpoint(folder: Path, options: "Eval") -> Figures:
+def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
     """The figures of what the checkpoint can: solve, generate or both. Raises CheckpointError."""
     (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
@@ -44,7 +41,7 @@ def evaluate_checkpoint(folder: Path, options: "Eval") -> Figures:
     return Figures(evaluations, curves, generations)
 
 
-def evaluate_puzzles(engine: Engine, task: Task, options: "Eval") -> tuple[list[Evaluation], Curves]:
+def evaluate_puzzles(engine: Engine, task: Task, options: EvaluationSettings) -> tuple[list[Evaluation], Curves]:
     """One evaluation for each test set and way to sample it, and the curves."""
     (lane,) = engine.lanes.values()
     evaluations, curves = [], Curves()
@@ -71,7 +68,7 @@ def spread(puzzles: Tokens, count: int | None) -> Tokens:
     return puzzles[np.linspace(0, len(puzzles), count, endpoint=False, dtype=int)]
 
 
-def evaluate_generation(engine: Engine, task: Task, options: "Eval") -> list[Generation]:
+def evaluate_generation(engine: Engine, task: Task, options: EvaluationSettings) -> list[Generation]:
     """The figures of boards from the empty input, for each way to sample. They are those of one request to generate so many."""
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
     count = min(options.boards, options.limit or options.boards)

@@ -1,0 +1,44 @@
+"""`gram train`."""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliPositionalArg
+
+from gram.server.cli.errors import CommandError
+from gram.server.settings import Device
+
+
+class Train(BaseModel):
+    """Train a checkpoint by a recipe; a run that was cut off goes on where it last saved."""
+
+    recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
+    out: Path | None = Field(None, description="the checkpoint's folder (default: the recipe's)")
+    device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
+    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+    compile: bool = Field(False, description="torch.compile: about 1.6 times as fast on a CPU; needs a C++ compiler")
+
+    def cli_cmd(self) -> None:
+        import torch
+
+        try:
+            from gram.models.training.recipe import ConfigError, load_training_config
+            from gram.models.training.trainer import train
+        except ModuleNotFoundError as error:
+            raise CommandError(f"{error}; training needs more packages: pip install -e '.[train]'") from error
+
+        from gram.server.engine.device import choose_device
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        out = self.out or self.recipe.parent
+        device = choose_device(self.device)
+        if device.type == "cuda":  # torchrun gives each process a device of its own
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        try:
+            written = train(load_training_config(self.recipe), out, device=device, compile=self.compile)
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
+        if written:
+            print(f"wrote {out}; measure it with: gram eval {out}")

@@ -1,0 +1,1 @@
+"""`gram eval`: measures checkpoints through the engine that serves them."""
