@@ -24,7 +24,7 @@ from pydantic_core import from_json, to_json
 from tqdm import tqdm
 
 from gram.models.tasks import PuzzleError, Task, Tokens
-from gram.server.client import AsyncClient, GramError
+from gram.server.client.errors import GramError
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
 
@@ -237,7 +237,9 @@ def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -
 
 
 async def solve_there(output: Output, url: str, api_key: str | None, task: str, options: Options) -> None:
-    """Solve what waits on a server. Raises GramError where that does not answer."""
+    """Solve what waits on a server. Raises GramError if the server does not answer."""
+    from gram.server.client.async_client import AsyncClient  # which has httpx
+
     body = options.model_dump(include=set(Options.model_fields))
     async with AsyncClient(url, api_key=api_key, timeout=None) as client:
         await client.models()  # with few retries: a wrong address is soon known

@@ -17,7 +17,7 @@ from gram.server.cli.key import MakeKey
 from gram.server.cli.serve import Serve
 from gram.server.cli.solve import Generate, Solve
 from gram.server.cli.train import Train
-from gram.server.client import GramError
+from gram.server.client.errors import GramError
 from gram.server.settings import DeviceError
 
 

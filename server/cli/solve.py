@@ -15,13 +15,13 @@ from gram.server.catalog import LoadedModel, choose, read_models
 from gram.server.cli.batch import ENDINGS, Format, Line, Output, read_lines, solve_here, solve_there, spelled
 from gram.server.cli.drawing import draw
 from gram.server.cli.errors import CommandError
-from gram.server.client import Client
 from gram.server.sampling.answers import Event, SolveResponse, StartEvent
 from gram.server.sampling.options import GenerateOptions, Options
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
 from gram.server.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from gram.server.client.client import Client
     from gram.server.engine.engine import Engine
 
 _Calls = tuple[Callable[..., SolveResponse], Callable[..., AbstractContextManager[Iterator[Event]]]]
@@ -56,7 +56,7 @@ class Sampling(Options, EngineSettings):
         """What the request has beside the task and the options."""
         return {}
 
-    def _calls(self, client: Client) -> _Calls:
+    def _calls(self, client: "Client") -> _Calls:
         """How a server is asked: for the answer alone, or also for what comes before it."""
         raise NotImplementedError
 
@@ -66,6 +66,8 @@ class Sampling(Options, EngineSettings):
     def _there(self, watch: bool) -> Generator[Event]:
         """The answer of a server, and to `watch` what comes before it."""
         request = self._request(self._task_there)
+        from gram.server.client.client import Client
+
         with Client(self.url or "", api_key=self.api_key, timeout=None) as client:
             ask, stream = self._calls(client)
             if watch:
@@ -155,7 +157,7 @@ class Solve(Sampling):
     def _given(self) -> dict[str, object]:
         return {"puzzle": spelled(sys.stdin.read() if self.puzzle == "-" else self.puzzle or "")}
 
-    def _calls(self, client: Client) -> _Calls:
+    def _calls(self, client: "Client") -> _Calls:
         return client.solve, client.solve_stream
 
 
@@ -164,5 +166,5 @@ class Generate(GenerateOptions, Sampling):
 
     request_type = GenerateRequest
 
-    def _calls(self, client: Client) -> _Calls:
+    def _calls(self, client: "Client") -> _Calls:
         return client.generate, client.generate_stream

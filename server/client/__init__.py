@@ -1,5 +1,1 @@
-"""Clients of a server."""
-
-from gram.server.client.client import AsyncClient, Client, GramError
-
-__all__ = ["AsyncClient", "Client", "GramError"]
+"""Clients of a server: `Client` blocks, `AsyncClient` awaits. Users import both from `gram`."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncClient": "gram.server.client",
-    "Client": "gram.server.client",
-    "GramError": "gram.server.client",
+    "AsyncClient": "gram.server.client.async_client",
+    "Client": "gram.server.client.client",
+    "GramError": "gram.server.client.errors",
     "GRAM": "gram.models.network",
     "TASKS": "gram.models.tasks",
     "load_checkpoint": "gram.models.checkpoint",
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gram.models.checkpoint import load_checkpoint
     from gram.models.network import GRAM
     from gram.models.tasks import TASKS
-    from gram.server.client import AsyncClient, Client, GramError
+    from gram.server.client.async_client import AsyncClient
+    from gram.server.client.client import Client
+    from gram.server.client.errors import GramError
 
 __all__ = ["GRAM", "TASKS", "AsyncClient", "Client", "GramError", "load_checkpoint"]
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.servers import PATIENCE, RunningServer, interruptible, serving
+from gram import GramError
 from gram.models.tasks import TASKS
 from gram.server.cli import batch
 from gram.server.cli.batch import WRITERS, Answer, BatchError, Csv, Line, Output, read_lines, solve_here, solve_there, spelled
-from gram.server.client import GramError
 from gram.server.engine.engine import Engine
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options

@@ -20,8 +20,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks.servers import PATIENCE, RunningServer, interruptible
+from gram import Client
 from gram.server.cli.watch import View, show
-from gram.server.client import Client
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 from tests.server.cli.test_cli import gram
 

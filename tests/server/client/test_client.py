@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from benchmarks.servers import PATIENCE, RunningServer, free_port, serving, wait_for
+from gram import AsyncClient, Client, GramError
 from gram.models.tasks import TASKS
-from gram.server.client import AsyncClient, Client, GramError
+from gram.server.client.options import GenerateOptions, SolveOptions
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from gram.server.sampling.options import Guidance, Pruning
+from gram.server.sampling.requests import GenerateRequest, SolveRequest
 
 QUEENS: dict[str, Any] = {"task": "nqueens-8", "num_trajectories": 6, "seed": 5}
 BOARDS: dict[str, Any] = {"task": "nqueens-8", "num_samples": 6, "seed": 5}
@@ -373,3 +377,36 @@ def test_the_key_is_sent_that_is_given_or_that_of_the_environment(monkeypatch: p
 def test_the_client_imports_neither_torch_nor_the_server() -> None:
     code = "import sys, server.client; sys.exit(bool({'torch', 'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(("options", "request_type"), [(SolveOptions, SolveRequest), (GenerateOptions, GenerateRequest)])
+def test_the_options_of_a_request_are_the_keywords_of_the_client(options: type, request_type: type[BaseModel]) -> None:
+    parameters = {"puzzle", "task", "model", "stream", "stream_steps"}  # of the methods themselves
+    fields = {field.alias or name for name, field in request_type.model_fields.items()}
+    assert options.__annotations__.keys() == fields - parameters
+
+
+def test_every_keyword_is_taken_in_all_its_types(client: Client) -> None:
+    plain = client.solve(
+        "g7 a4", task="nqueens-8", num_trajectories=4, max_steps=8, seed=None, temperature=1.5, symmetries=False, select="lprm",
+        stop="all", top=None, guidance="none", timeout_seconds=None,
+    )  # fmt: skip
+    assert plain.trajectories == 4
+    schedule: tuple[float, ...] = (2.0, 0.0)
+    pruned = client.generate(
+        model="nqueens-8", num_samples=4, seed=5, temperature=schedule, select="majority", stop=1.0, top=1,
+        guidance={"prune": {"keep": 0.5, "steps": (2, 3)}}, timeout_seconds=600.0,
+    )  # fmt: skip
+    assert (pruned.seed, len(pruned.candidates)) == (5, 1)
+    guidance = Guidance(prune=Pruning(keep=0.5, steps=(2, 3)))
+    assert client.solve("g7 a4", task="nqueens-8", num_trajectories=20, seed=5, guidance=guidance).pruned > 0
+
+
+def test_wrong_options_are_errors_to_a_type_checker_and_refused_by_the_server(client: Client) -> None:
+    """mypy, which checks the tests too, would complain of a comment here that it does not need."""
+    with pytest.raises(GramError, match="not an option of this request"):
+        client.solve("g7 a4", task="nqueens-8", num_trajectory=3)  # type: ignore[call-arg]
+    with pytest.raises(GramError, match="max_steps"):
+        client.generate(task="nqueens-8", max_steps="many")  # type: ignore[arg-type]
+    with pytest.raises(GramError, match="select"):
+        awaited(client._url, lambda c: c.solve("g7 a4", task="nqueens-8", select="best"))  # type: ignore[arg-type]
