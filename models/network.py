@@ -114,14 +114,19 @@ class GRAM(nn.Module):
                 self.target_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
                 self.posterior = Guidance(config, 2 * dim)
 
-    def cast_weights(self) -> Self:
-        """For serving: the core's and the guidance's matrices in `dtype`, once and for all.
+    @property
+    def matrices(self) -> dict[str, Linear]:
+        """The layers that compute in `dtype` when the model is served, by name: all linear ones but the heads."""
+        return {
+            name: module
+            for name, module in self.named_modules(remove_duplicate=False)
+            if isinstance(module, Linear) and module is not self.heads
+        }
 
-        Embeddings and heads stay in float32, as in training, so that serving computes what was evaluated.
-        """
-        for module in self.modules():
-            if isinstance(module, Linear) and module is not self.heads:
-                module.to(self.dtype)
+    def cast_weights(self) -> Self:
+        """Cast the matrices to `dtype` for serving. Embeddings, z_0 and heads stay in float32, as in training."""
+        for matrix in self.matrices.values():
+            matrix.to(self.dtype)
         return self
 
     def encode(self, puzzle: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The training loop: stages of updates, an average of the weights, a progress bar, and a file to resume from."""
 
+import copy
 import json
 import math
 from dataclasses import dataclass
@@ -150,20 +151,17 @@ class Trainer:
         return result
 
     def averaged(self) -> GRAM:
-        """A copy of the model with the averaged weights, in the dtype of training."""
-        model = GRAM(self.config.model, self.model.dtype).to(self.model.initial_h.device)
-        model.load_state_dict(self.model.state_dict())
+        """A copy of the model with the averaged weights, in the dtype of training. It draws nothing at random."""
+        model = copy.deepcopy(self.model)
         model.load_state_dict(self.average, strict=False)  # the parameters alone: z_0 is not averaged
         return model.eval().requires_grad_(False)
 
     def prior_accuracy(self, task: Task) -> float:
         """Share of valid answers under the prior, one trajectory of N_sup steps for each of a few training puzzles."""
-        generator = torch.get_rng_state()
         puzzles, _ = self.config.sample(np.random.default_rng(0), _PROBE_PUZZLES)
         model = self.averaged()
         h = rollout(model, torch.from_numpy(puzzles), self.config.model.supervision_steps, seed=0)[-1]
         answers = model.decode(h).argmax(-1).cpu().numpy()
-        torch.set_rng_state(generator)
         return float(np.mean([task.check(p, a) for p, a in zip(puzzles, answers, strict=True)]))
 
     def save(self, folder: Path) -> None:

@@ -54,18 +54,41 @@ def edit(folder: Path, **changes: Tensor | None) -> None:
 
 @pytest.mark.parametrize("shared_core", [True, False])
 @pytest.mark.parametrize("guidance", ["full", "noise_only", "none"])
-def test_a_saved_model_comes_back_bit_for_bit(
+def test_a_saved_model_comes_back_bit_for_bit_but_its_matrices_to_bfloat16(
     tmp_path: Path, tiny: ModelConfig, random_model: Build, shared_core: bool, guidance: GuidanceKind
 ) -> None:
     model = random_model(tiny.model_copy(update={"shared_core": shared_core, "guidance": guidance}))
     save_checkpoint(tmp_path, checkpoint_of(model), model)
     loaded, saved = load(tmp_path), model.state_dict()
+    matrices = {f"{name}.weight" for name in loaded.matrices}
+    assert "decoder.weight" in matrices
+    assert not matrices & {"heads.weight", "position", "token_embedding", "initial_h"}
     assert loaded.config == model.config
     assert {"initial_h", "initial_l"} <= loaded.state_dict().keys()
     for name, tensor in loaded.state_dict().items():
-        assert torch.equal(tensor.view(torch.int32), saved[name].view(torch.int32)), name
+        expected = saved[name].bfloat16().float() if name in matrices else saved[name]
+        assert torch.equal(tensor.view(torch.int32), expected.view(torch.int32)), name
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_in_bfloat16_the_served_model_is_the_saved_one_bit_for_bit(folder: Path, model: GRAM) -> None:
+    model.dtype = torch.bfloat16
+    model.cast_weights()
+    for name, tensor in load(folder, torch.bfloat16).state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_matrices_in_float32_are_read_too(folder: Path) -> None:
+    edit(folder, decoder__weight=torch.full((3, 16), 1 / 3))
+    assert torch.equal(load(folder).decoder.weight, torch.full((3, 16), 1 / 3))
+
+
+def test_a_tensor_of_another_type_is_named_with_the_types_that_the_format_has(folder: Path) -> None:
+    edit(folder, decoder__weight=torch.zeros(3, 16, dtype=torch.float16), position=torch.zeros(66, 16, dtype=torch.bfloat16))
+    message = refusal(folder)
+    assert "decoder.weight is of type torch.float16, the format asks for torch.bfloat16 or torch.float32" in message
+    assert "position is of type torch.bfloat16, the format asks for torch.float32" in message
 
 
 def test_two_saves_of_one_model_are_the_same_files(folder: Path, model: GRAM, tmp_path: Path) -> None:

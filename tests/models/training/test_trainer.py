@@ -225,3 +225,15 @@ def test_training_ends_in_a_checkpoint_and_going_on_from_its_end_gives_the_same(
     (tmp_path / "model.safetensors").unlink()
     train(config, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == written
+
+
+def test_the_average_is_taken_without_moving_the_random_state(recipe: Callable[..., TrainingConfig]) -> None:
+    trainer = Trainer.create(recipe())
+    before = torch.get_rng_state()
+    model = trainer.averaged()
+    trainer.prior_accuracy(TASKS["nqueens-8"])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.state_dict().keys() == trainer.model.state_dict().keys()
+    assert all(torch.equal(tensor, trainer.average[name]) for name, tensor in model.named_parameters())
+    assert not any(tensor.requires_grad for tensor in model.parameters())
+    assert all(tensor.requires_grad for tensor in trainer.model.parameters())

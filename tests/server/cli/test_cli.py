@@ -173,7 +173,7 @@ def test_eval_says_what_a_checkpoint_cannot_generate(checkpoint: Path, tmp_path:
 
 
 def test_eval_without_matplotlib_says_what_to_install(checkpoint: Path) -> None:
-    code = "import sys; sys.modules['matplotlib'] = None; from server.cli import main; main()"
+    code = "import sys; sys.modules['matplotlib'] = None; from gram.server.cli.main import main; main()"
     command = [sys.executable, "-c", code, "eval", str(checkpoint)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
