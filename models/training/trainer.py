@@ -20,9 +20,10 @@ from gram.models.checkpoint import save_checkpoint
 from gram.models.layers import Core
 from gram.models.network import GRAM, Guidance, State
 from gram.models.tasks import TASKS, Task
+from gram.models.training.carry import Carry, start
 from gram.models.training.distributed import Peers
 from gram.models.training.heads import fit_heads
-from gram.models.training.objective import Carry, Losses, dtype_of, losses, start
+from gram.models.training.objective import Losses, dtype_of, losses
 from gram.models.training.recipe import ConfigError, HeadsStage, Stage, TrainingConfig
 from gram.models.training.rollout import rollout
 

@@ -11,7 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gram.models.tasks import PuzzleError, Tokens, cell_entropy
-from gram.models.tasks.sudoku import DATA, Sudoku, add_clues, main
+from gram.models.tasks.sudoku import Sudoku
+from gram.models.tasks.sudoku.make_held_out import main, make_test_sets
+from gram.models.tasks.sudoku.pairs import add_clues
+from gram.models.tasks.sudoku.task import DATA
 
 TASKS = {size: Sudoku(size, paper={}) for size in (4, 6, 9)}
 for smaller in TASKS.values():
@@ -359,7 +362,7 @@ def test_training_has_puzzles_from_minimal_to_many_clues(size: int, fewest: int,
 
 def test_a_third_of_the_9x9_pairs_are_images_of_hard_puzzles() -> None:
     task = TASKS[9]
-    hard = task._pool.puzzles[task._pool.guesses >= 20]
+    hard = task.pairs.minimal.puzzles[task.pairs.minimal.guesses >= 20]
     puzzles, _ = task.sample(np.random.default_rng(0), 2000)
     drawn = np.isin(task.solver.class_hashes(puzzles), task.solver.class_hashes(hard))
     assert drawn.mean() == pytest.approx(1 / 3 + 0.03 / 3, abs=0.05)
@@ -430,7 +433,7 @@ def test_clues_are_added_up_to_the_number_wanted() -> None:
 
 def test_5_of_the_36_classes_of_minimal_4x4_puzzles_are_held_out() -> None:
     task = TASKS[4]
-    puzzles = task._pool.puzzles
+    puzzles = task.pairs.minimal.puzzles
     assert np.bincount(clue_counts(puzzles)).tolist() == [0, 0, 0, 0, 25728, 58368, 1536]
     assert len(as_set(puzzles)) == 85632
     assert len(np.unique(task.solver.class_hashes(puzzles))) == 36
@@ -441,7 +444,7 @@ def test_5_of_the_36_classes_of_minimal_4x4_puzzles_are_held_out() -> None:
 
 @pytest.mark.parametrize("size", [6, 9])
 def test_about_an_eighth_is_held_out(size: int) -> None:
-    assert TASKS[size].is_held_out(TASKS[size]._pool.puzzles).mean() == pytest.approx(1 / 8, abs=0.025)
+    assert TASKS[size].is_held_out(TASKS[size].pairs.minimal.puzzles).mean() == pytest.approx(1 / 8, abs=0.025)
 
 
 @pytest.mark.parametrize("size", TASKS)
@@ -472,14 +475,14 @@ def test_the_4x4_set_has_equally_many_puzzles_of_each_held_out_class() -> None:
 @pytest.mark.parametrize(("size", "count"), [(4, 1000), (6, 100), (9, 8)])
 def test_the_bundled_sets_are_what_the_command_makes(size: int, count: int) -> None:
     task = TASKS[size]
-    made = task.make_test_sets()
+    made = make_test_sets(task)
     assert {name: total for name, (total, _) in made.items()} == {name: len(rows) for name, rows in task.test_sets.items()}
     for name, (_, series) in made.items():
         assert np.array_equal(list(itertools.islice(series, count)), task.test_sets[name][:count])
 
 
 def test_the_command_writes_the_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["sudoku", "--sizes", "4", "6", "--folder", str(tmp_path / "data")])
+    monkeypatch.setattr(sys, "argv", ["make_held_out", "--sizes", "4", "6", "--folder", str(tmp_path / "data")])
     main()
     for name in ("sudoku-4x4.txt", "sudoku-6x6.txt"):
         assert (tmp_path / "data" / name).read_text() == (DATA / name).read_text()
@@ -511,7 +514,7 @@ def test_puzzles_are_counted_by_clues_and_guesses() -> None:
 def test_reading_writing_and_checking_need_neither_numba_nor_torch() -> None:
     program = """
 import sys
-from models.tasks.sudoku import Sudoku
+from gram.models.tasks.sudoku import Sudoku
 for size in (4, 6, 9):
     task = Sudoku(size, paper={})
     tokens = task.parse(task.examples[0])

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gram.models.tasks import Tokens, sudoku_solver
+from gram.models.tasks import Tokens
 from gram.models.tasks.sudoku import Sudoku
-from gram.models.tasks.sudoku_solver import CHUNK, Minimal, Solver
+from gram.models.tasks.sudoku.compiled import compiled
+from gram.models.tasks.sudoku.solver import CHUNK, Minimal, Solver
 
 SOLVERS = {size: Sudoku(size, paper={}).solver for size in (4, 6, 9)}
 BOX_ROWS = {4: 2, 6: 2, 9: 3}
@@ -353,7 +354,7 @@ def test_functions_compile_where_no_cache_can_be_written(monkeypatch: pytest.Mon
     def twice(number: int) -> int:
         return 2 * number
 
-    assert sudoku_solver._compiled(twice)(21) == 42
+    assert compiled(twice)(21) == 42
 
 
 def test_a_solver_is_made_of_its_units() -> None:

@@ -21,9 +21,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from models.tasks import TASKS
-from models.training.config import TrainingConfig
-from models.training.loop import Trainer
+from gram.models.tasks import TASKS
+from gram.models.training.recipe import TrainingConfig
+from gram.models.training.trainer import Trainer
 torch.set_num_threads(1)
 folder, updates = Path(sys.argv[1]), [int(n) for n in sys.argv[2:]]
 for until in updates:
@@ -48,7 +48,7 @@ def torchrun(folder: Path, recipe: TrainingConfig, *updates: int) -> dict[str, t
     (folder / "run.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [*torchrun, str(folder / "run.py"), str(folder), *map(str, updates)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     return load_file(folder / RESUME_FILE)

@@ -13,8 +13,10 @@ from gram.models.config import GuidanceKind, ModelConfig
 from gram.models.network import GRAM, Gaussian, State
 from gram.models.tasks import TASKS, Tokens
 from gram.models.tasks.nqueens import NQueens
-from gram.models.training.objective import Carry, Losses, balanced_kl, losses, solution_targets, start
+from gram.models.training.carry import Carry, start
+from gram.models.training.objective import Losses, balanced_kl, losses
 from gram.models.training.recipe import TrainingConfig
+from gram.models.training.targets import solution_targets
 
 Build = Callable[..., GRAM]
 Recipe = Callable[..., TrainingConfig]

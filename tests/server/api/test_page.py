@@ -110,7 +110,7 @@ def test_what_is_no_task_or_no_seed_is_a_problem(server: RunningServer, path: st
 def test_puzzles_are_drawn_without_what_only_training_needs() -> None:
     code = (
         "import sys; sys.modules |= dict.fromkeys(['numba', 'scipy', 'torch'])\n"
-        "import numpy as np; from models.tasks import TASKS\n"
+        "import numpy as np; from gram.models.tasks import TASKS\n"
         "for task in TASKS.values(): print(task.text(task.held_out_puzzle(np.random.default_rng(1))))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parents[1], capture_output=True, text=True)

@@ -1,0 +1,208 @@
+"""Sudoku: fill in digits so that no row, column or box has one twice.
+
+Reading, writing and checking need numpy alone. What needs the compiled solver imports it on first use.
+"""
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gram.models.tasks.base import Task, Tokens
+from gram.models.tasks.sudoku.codec import BLANK, Codec
+from gram.models.tasks.sudoku.pairs import PairPool
+from gram.models.tasks.symmetry import Symmetries
+
+if TYPE_CHECKING:
+    from gram.models.tasks.sudoku.solver import Solver
+
+DATA = Path(__file__).parents[1] / "data"
+_GUESSES = {0: "0", 4: "1-4", 19: "5-19", math.inf: "20+"}
+"""The bands in which evaluation counts puzzles, by the most guesses in each."""
+
+
+class Kind(NamedTuple):
+    """What differs between the sizes."""
+
+    box_rows: int
+    most_clues: int
+    """Training puzzles have clues added up to this many."""
+    pool_size: int
+    """The number of minimal puzzles that training draws from. 4x4 has all of them."""
+    hard_share: float
+    """The share of training puzzles that are hard."""
+    example: str
+    evaluation_depth: int = Task.evaluation_depth
+
+
+KINDS = {
+    4: Kind(2, 10, 0, 0.0, "..4./.1../.2../3..."),
+    6: Kind(2, 20, 50_000, 0.0, "2....1/...3../.1..4./.5..2./..3.../6....5"),
+    9: Kind(
+        box_rows=3,
+        most_clues=36,
+        pool_size=300_000,
+        hard_share=1 / 3,
+        evaluation_depth=128,
+        example="..76....2/..5.8.1.4/.8......./1.6..7.../.28...46./...1..8.7/.......9./5.9.4.2../6....17..",
+    ),
+}
+
+
+class Sudoku(Task):
+    """n x n Sudoku for n of 4, 6 (boxes of 2 rows and 3 columns) or 9. Token 0 is a blank, 1 to n are the digits.
+
+    Puzzles are split by a hash of their symmetry class: an eighth of the classes is held out. Training sees minimal puzzles
+    (none of their clues can go), minimal puzzles with clues added back and, for n = 9, hard ones, equally many of each.
+    `solutions` gives at most `max_solutions`: a 6x6 or 9x9 board without clues has millions and more.
+    """
+
+    one_solution = True
+    held_out_every = 8
+    max_solutions = 1000
+
+    def __init__(self, size: int, paper: dict[str, float]) -> None:
+        kind = KINDS[size]
+        box = f"{kind.box_rows}x{size // kind.box_rows} box"
+        self.size = size
+        self.codec = Codec(size, kind.box_rows)
+        self.name = f"sudoku-{size}x{size}"
+        self.title = f"{size}x{size} Sudoku: fill in the digits 1 to {size} so that no row, column or {box} has one twice."
+        self.seq_len = size * size
+        self.vocab_size = size + 1
+        self.paper = paper
+        self.formats = self.codec.formats
+        self.examples = self.codec.spellings(kind.example)
+        self.evaluation_depth = kind.evaluation_depth
+        self.pool_size, self.most_clues, self.hard_share = kind.pool_size, kind.most_clues, kind.hard_share
+        box_rows, box_columns = self.codec.box_rows, self.codec.box_columns
+        lines = (size // box_rows, size, size // box_columns, size)
+        self._draws = (size, *lines, *([1] if box_rows == box_columns else []))
+        self.num_draws = sum(self._draws)
+
+    @property
+    def blank(self) -> Tokens:
+        return np.full(self.seq_len, BLANK)
+
+    @cached_property
+    def boards(self) -> Tokens | None:
+        return self.solutions(self.blank) if self.size == 4 else None
+
+    @property
+    def board_entropy(self) -> float:
+        """The entropy of n equally frequent digits, since the digits are interchangeable."""
+        return math.log(self.size)
+
+    def parse(self, puzzle: object) -> Tokens:
+        return self.codec.parse(puzzle)
+
+    def text(self, tokens: Tokens) -> str:
+        return self.codec.text(tokens)
+
+    def grid(self, tokens: Tokens) -> list[list[int]]:
+        return self.codec.grid(tokens)
+
+    def check(self, puzzle: Tokens, answer: Tokens) -> bool:
+        kept = np.all((puzzle == BLANK) | (puzzle == answer))
+        return bool(kept and np.all(np.sort(answer[self.codec.units], axis=1) == np.arange(1, self.size + 1)))
+
+    # --- solving
+
+    @cached_property
+    def solver(self) -> "Solver":
+        """The compiled solver; its first use compiles it."""
+        from gram.models.tasks.sudoku.solver import Solver
+
+        return Solver(self.codec.units, self.codec.box_rows)
+
+    def solutions(self, puzzle: Tokens) -> Tokens:
+        return self.solver.solve(puzzle, self.max_solutions)
+
+    def strata(self, puzzle: Tokens) -> dict[str, str]:
+        clues, guesses = int(np.sum(puzzle != BLANK)), self.solver.guesses(puzzle)
+        width = self.size // 3  # the larger the board, the more numbers of clues there are
+        least = clues - (clues - 1) % width
+        return {
+            "clues": f"{least}-{least + width - 1}" if width > 1 else f"{least}",
+            "guesses": next(band for most, band in _GUESSES.items() if guesses <= most),
+        }
+
+    # --- training pairs and the held-out split
+
+    @cached_property
+    def pairs(self) -> PairPool:
+        """The pool from which training pairs are drawn."""
+        return PairPool(self.name, self.solver, self.boards, self.pool_size, self.hard_share, self.most_clues)
+
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        puzzles, answers = self._draw(rng, count)
+        while len(refused := np.flatnonzero(self.is_held_out(puzzles))):
+            puzzles[refused], answers[refused] = self._draw(rng, len(refused))
+        return puzzles, answers
+
+    def _draw(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        """Images of pairs [count, N] of the training distribution, before the held-out puzzles are refused."""
+        images = self.images(rng, np.stack(self.pairs.draw(rng, count), axis=1))
+        return images[:, 0], images[:, 1]
+
+    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
+        if self.boards is None:
+            return self.solver.random_boards(int(rng.integers(2**63)), count)
+        return self.boards[rng.integers(len(self.boards), size=count)]
+
+    def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
+        """Greedily: digits are kept in the order of their probability, each if the rest can still be filled with it."""
+        wishes = np.argsort(-log_p[:, 1:], axis=None, kind="stable")
+        cells, digits = np.unravel_index(wishes, (self.seq_len, self.size))
+        return self.solver.complete(self.blank, cells, digits + 1)
+
+    def is_held_out(self, puzzles: Tokens) -> NDArray[np.bool_]:
+        """Whether puzzles [..., N] belong to a held-out symmetry class -> [...]."""
+        # The remainder could be any other; of the 36 classes of minimal 4x4 puzzles this one holds out a fair part.
+        held_out: NDArray[np.bool_] = self.solver.class_hashes(puzzles) % np.uint64(self.held_out_every) == np.uint64(3)
+        return held_out
+
+    @cached_property
+    def held_out(self) -> Tokens:
+        return next(iter(self.test_sets.values()))
+
+    @cached_property
+    def test_sets(self) -> dict[str, Tokens]:
+        """The bundled sets, which make_held_out.py has written."""
+        sets: dict[str, list[str]] = {}
+        for line in (DATA / f"{self.name}.txt").read_text().splitlines():
+            if line.startswith("#"):
+                puzzles = sets.setdefault(line[1:].split(":")[0].strip(), [])
+            else:
+                puzzles.append(line)
+        return {name: np.stack([self.parse(puzzle) for puzzle in puzzles]) for name, puzzles in sets.items()}
+
+    # --- symmetries
+
+    def images(self, rng: np.random.Generator, boards: Tokens) -> Tokens:
+        """Random symmetric images of boards [B, K, N]: one symmetry for each of the B, which all its K boards share."""
+        draws = np.concatenate([rng.random((len(boards), count)) for count in self._draws], axis=1)
+        symmetries = self.symmetries(boards[:, 0], draws)
+        return np.stack([symmetries.image(board) for board in boards.swapaxes(0, 1)], axis=1)
+
+    def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:  # noqa: ARG002
+        """Rename the digits, and reorder the bands, the rows in a band, the stacks and the columns in a stack.
+
+        Where boxes are square, the board may be transposed, too.
+        """
+        digits, bands, rows, stacks, columns, *mirrored = np.split(draws, np.cumsum(self._draws)[:-1], axis=1)
+        symbols = np.concatenate([np.full((len(draws), 1), BLANK), digits.argsort(1) + 1], axis=1)
+        cells = _line_order(bands, rows)[:, :, None] * self.size + _line_order(stacks, columns)[:, None, :]
+        if mirrored:
+            cells = np.where(mirrored[0][:, :, None] < 0.5, cells, cells.swapaxes(1, 2))
+        return Symmetries(cells.reshape(len(draws), self.seq_len), symbols)
+
+
+def _line_order(bands: NDArray[np.float64], lines: NDArray[np.float64]) -> Tokens:
+    """Random orders of rows or columns [B, n], from draws for the bands or stacks [B, m] and for their lines [B, n]."""
+    within = lines.reshape(*bands.shape, -1).argsort(2)
+    order: Tokens = bands.argsort(1)[:, :, None] * within.shape[2] + within
+    return order.reshape(lines.shape)
