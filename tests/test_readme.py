@@ -1,4 +1,4 @@
-"""The README is true: its commands are CI's, its request works, its figures are the measured ones. See tests/docs, too."""
+"""The README is short and true: its commands are CI's, its request works, its figures are the measured ones. See also tests/docs."""
 
 import json
 import re
@@ -6,12 +6,18 @@ import shlex
 from pathlib import Path
 
 from benchmarks.servers import RunningServer
-from gram.models.evaluation.report import zoo_table
+from gram.models.evaluation.report import overview, zoo_table
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+
+
+def test_it_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) < 150
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -28,14 +34,15 @@ def test_the_request_gives_the_answer_shown(server: RunningServer) -> None:
     assert response.keys() == shown.keys()
     assert response["puzzle"] == shown["puzzle"]
     task = TASKS[body["task"]]
+    solutions = [task.grid(solution) for solution in task.solutions(task.parse(body["puzzle"]))]
     for candidate in (*shown["candidates"], *response["candidates"]):
         assert candidate.keys() == shown["candidates"][0].keys()
         assert candidate["valid"]
-        assert task.parse(candidate["text"]).tolist() in [
-            [0 if symbol == 1 else symbol for symbol in solution]
-            for solution in task.solutions(task.parse(body["puzzle"])).tolist()
-        ]
+        assert candidate["grid"] == task.grid(task.parse(candidate["text"]))
+        assert candidate["grid"] in solutions
+    assert len(shown["candidates"]) == shown["distinct_valid"] == len(solutions)
 
 
-def test_the_zoo_s_figures_are_the_measured_ones() -> None:
-    assert zoo_table(bundled_models()) in README
+def test_the_figures_of_the_models_are_the_measured_ones() -> None:
+    assert overview(bundled_models()) in README
+    assert zoo_table(bundled_models()) in (ROOT / "docs" / "models.md").read_text()

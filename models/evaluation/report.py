@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from gram.models.config import EVALUATION_FILE, ZOO, read_config
+from gram.models.config import EVALUATION_FILE, read_config
 from gram.models.evaluation.plots import plot_by_depth, plot_by_samples
 from gram.models.evaluation.scores import Curves, Evaluation, Figures, Generation, Stratum
 from gram.models.markdown import table
@@ -133,16 +133,37 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     return parts
 
 
-def zoo_table(folders: Iterable[Path]) -> str:
-    """The saved figures of several checkpoints beside the paper's, each at its first temperature: the README's tables.
+def overview(folders: Iterable[Path]) -> str:
+    """One figure of each checkpoint, as it is served (with symmetries, at its first temperature): the table of README.md.
 
-    One of what they solve and one of what they generate, each only if any does.
+    A solver's is the share of puzzles of its last test set, the hardest, that the LPRM's choice solves; a generator's is the
+    share of valid boards.
+    """
+    rows = []
+    for folder in folders:
+        figures = saved(folder)
+        served = [record for record in figures.evaluations or figures.generations if record.symmetries]
+        if not served:
+            continue
+        record = [record for record in served if record.temperature == served[0].temperature][-1]
+        if isinstance(record, Evaluation):
+            cells = [f"{record.puzzles:,} {record.test_set} puzzles", f"{record.lprm:.2%}"]
+        else:
+            cells = [f"{record.samples:,} boards from the empty input", f"{record.valid:.2%}"]
+        rows.append([_card(folder, "models/zoo"), *cells])
+    return table(["checkpoint", "measured on", "valid"], rows)
+
+
+def zoo_table(folders: Iterable[Path]) -> str:
+    """The saved figures of several checkpoints beside the paper's, each at its first temperature: the tables of docs/models.md.
+
+    There is one table of what they solve and one of what they generate, each only if any does.
     """
     puzzles, boards = [], []
     for folder in folders:
         records = saved(folder).records
         task = TASKS[read_config(folder).task]
-        name = f"[{folder.name}]({ZOO.relative_to(ZOO.parents[1]) / folder.name}/README.md)"
+        name = _card(folder, "../models/zoo")
         for record in records:
             if record.temperature != records[0].temperature:
                 continue
@@ -152,8 +173,8 @@ def zoo_table(folders: Iterable[Path]) -> str:
                 puzzles.append([name, *_puzzle_cells(task, record), _paper_cell(task, Evaluation)])
     parts = []
     if puzzles:
-        shown = ["held-out puzzles", "symmetries", "single", "LPRM's choice", "any", "coverage", "of its limit", "steps"]
-        parts.append(table(["checkpoint", *shown, "the paper"], puzzles))
+        shares = ["single", "LPRM's choice", "majority", "any", "coverage", "of its limit"]
+        parts.append(table(["checkpoint", "held-out puzzles", "symmetries", *shares, "steps", "the paper"], puzzles))
     if boards:
         shown = ["boards", "symmetries", "valid", "distinct", "total variation", "of uniform draws", "entropy of its limit"]
         parts += [
@@ -163,12 +184,17 @@ def zoo_table(folders: Iterable[Path]) -> str:
     return "\n\n".join(parts)
 
 
+def _card(folder: Path, zoo: str) -> str:
+    """A link to a checkpoint's card, from a document that finds the zoo at this path."""
+    return f"[{folder.name}]({zoo}/{folder.name}/README.md)"
+
+
 def _puzzle_cells(task: Task, e: Evaluation) -> list[str]:
     # Of a puzzle with one solution the coverage is whether any sample is valid.
     coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
     chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} in conflict" if "conflicts" in task.paper else "")
     of = f"{e.puzzles:,} {e.test_set}", _sees(e)
-    return [*of, f"{e.single:.2%}", chosen, f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
+    return [*of, f"{e.single:.2%}", chosen, f"{e.majority:.2%}", f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]
 
 
 def _board_cells(g: Generation) -> list[str]:

@@ -180,9 +180,13 @@ def _gram_flags(subcommand: str) -> set[str]:
 @cache
 def _module_helps() -> dict[str, str]:
     """What each module that is a command says to --help, all in one process: most import torch."""
-    paths = [path for package in ("benchmarks", "models", "server") for path in (ROOT / package).rglob("*.py")]
-    mains = [path for path in paths if 'if __name__ == "__main__"' in path.read_text()]
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(mains)]
+    places = {"benchmarks": "benchmarks", "models": "gram.models", "server": "gram.server"}
+    modules = [
+        ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts])
+        for folder, package in places.items()
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if 'if __name__ == "__main__"' in path.read_text()
+    ]
     command = [sys.executable, "-W", "ignore", "-c", _HELPS, *modules]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gram.models.config import ZOO
-from gram.models.evaluation.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, save, saved, zoo_table
+from gram.models.evaluation.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, overview, save, saved, zoo_table
 from gram.models.evaluation.scores import (
     Conditions,
     Curves,
@@ -179,13 +179,28 @@ def test_the_zoo_shows_solvers_and_generators_apart(tmp_path: Path) -> None:
     g, h = generated(queens).generations[0], generated(sudoku).generations[0]
     distances = f"{g.total_variation:.2%}", f"{g.total_variation_limit:.2%}"
     entropies = [f"{(record.entropy or 0) / record.entropy_limit:.2%}" for record in (g, h)]
-    queens_link, sudoku_link = (f"[{name}](models/zoo/{name}/README.md)" for name in ("nqueens-8", "sudoku-9x9-generator"))
+    queens_link, sudoku_link = (f"[{name}](../models/zoo/{name}/README.md)" for name in ("nqueens-8", "sudoku-9x9-generator"))
     paper = "valid 99.05%, distinct 100.00%"
     assert cells(generators)[2:] == [
         [queens_link, "30", "yes", "90.00%", f"{g.distinct} of 92", *distances, entropies[0], f"{g.mean_steps:.1f}", ""],
         [sudoku_link, "30", "yes", "90.00%", f"{h.distinct} of 27 valid", "", "", entropies[1], f"{h.mean_steps:.1f}", paper],
     ]
     assert zoo_table([generator]).startswith("From the empty input")
+
+
+def test_the_overview_has_one_figure_of_each_checkpoint_as_it_is_served(tmp_path: Path) -> None:
+    queens, sudoku = TASKS["nqueens-8"], TASKS["sudoku-9x9"]
+    solver = checkpoint(tmp_path / "sudoku-9x9", sudoku, solved(sudoku))
+    generator = checkpoint(tmp_path / "sudoku-9x9-generator", sudoku, generated(sudoku))
+    able = checkpoint(tmp_path / "nqueens-8", queens, both(queens, symmetries=False))
+    save(able, "gram eval model", queens, both(queens))
+    hardest = {task: [e for e in solved(task).evaluations if e.temperature == 1][-1] for task in (queens, sudoku)}
+    assert {e.test_set for e in hardest.values()} == {"hard"}
+    assert cells(overview([able, solver, generator]))[2:] == [
+        ["[nqueens-8](models/zoo/nqueens-8/README.md)", "10 hard puzzles", f"{hardest[queens].lprm:.2%}"],
+        ["[sudoku-9x9](models/zoo/sudoku-9x9/README.md)", "10 hard puzzles", f"{hardest[sudoku].lprm:.2%}"],
+        ["[sudoku-9x9-generator](models/zoo/sudoku-9x9-generator/README.md)", "30 boards from the empty input", "90.00%"],
+    ]
 
 
 def test_figures_that_were_saved_before_generation_was_measured_still_load(tmp_path: Path) -> None:
