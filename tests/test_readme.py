@@ -1,4 +1,4 @@
-"""The README is short and true: its commands are CI's, its request works, its figures are the measured ones. See also tests/docs."""
+"""The README is short and true: its commands are CI's, its request works, its figures are measured. See tests/docs too."""
 
 import json
 import re
