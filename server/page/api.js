@@ -1,4 +1,4 @@
-// What the page asks of the server, and how it is told of errors.
+// The page's requests to the server, and the errors that they may end with.
 
 const KEY = "gram-key";
 
@@ -7,7 +7,7 @@ export const key = {
   set: (value) => sessionStorage.setItem(KEY, value),
 };
 
-/** A request that was not answered: the server's problem+json, or one of the page's own where nothing came at all. */
+/** A request that failed: the server's problem+json, or one made by the page if no response came. */
 export class Refusal extends Error {
   constructor(problem, retryAfter = null) {
     super(problem.detail);
@@ -32,12 +32,12 @@ async function request(path, options = {}) {
   throw new Refusal(problem, response.headers.get("retry-after"));
 }
 
-/** The answer to a GET. */
+/** The JSON answer to a GET. */
 export async function ask(path) {
   return (await request(path)).json();
 }
 
-/** The events of a stream, as {event, data}; ends after its result, and throws what else it may end with. */
+/** The events of a stream, as {event, data}. Ends after the result; throws a Refusal if the stream ends in another way. */
 export async function* events(path, body, signal) {
   const response = await request(path, {
     method: "POST",
@@ -76,11 +76,11 @@ const ADVICE = {
   overloaded: later,
   no_engine: () => "Wait a few seconds and run again: the same seed gives the same boards.",
   stopping: () => "When the server is back, run again: the same seed gives the same boards.",
-  deadline: () => "Run fewer trajectories, or fewer steps.",
+  deadline: () => "Run fewer trajectories, or set a smaller depth.",
   out_of_memory: () => "Run again in a while; if that fails too, run fewer trajectories.",
-  slow_client: () => "Run fewer trajectories, or come closer to the server.",
-  lost: () => "See that the server runs and that you can reach it, then run again: the same seed gives the same boards.",
-  internal: () => "Run again; if it stays, tell whoever runs this server.",
+  slow_client: () => "Run fewer trajectories, or use a faster connection to the server.",
+  lost: () => "Check that the server is running and that you can reach it, then run again: the same seed gives the same boards.",
+  internal: () => "Run again; if it fails again, tell whoever runs this server.",
 };
 
 function later(retryAfter) {
@@ -89,9 +89,9 @@ function later(retryAfter) {
 
 /** An error for people: what is wrong, and what to do. */
 export function sentence(error) {
-  if (!(error instanceof Refusal)) return `The page itself failed: ${error.message}. Reload it; if it stays, report it.`;
+  if (!(error instanceof Refusal)) return `The page itself failed: ${error.message}. Reload it; if it fails again, report it.`;
   const { detail, cause, request_id: id } = error.problem;
-  // Of what to do the server's own words come first; where they name the time already, once is enough.
+  // The advice says when to try again, so the server's message need not say it too.
   const told = detail.replace(/; try again in \d+ s$/, "");
   const advice = (ADVICE[cause] ?? (() => "Run again in a while."))(error.retryAfter);
   const trace = cause === "internal" && id ? ` (request ${id})` : "";

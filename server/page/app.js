@@ -5,23 +5,23 @@ import { draw, palette, read } from "./boards.js";
 import { Trajectories } from "./trajectories.js";
 
 const PRUNE = { prune: { keep: 0.5, steps: [2, 4, 8] } };
-const QUIET_MS = 3000; // without an event for so long, the page looks whether the server has an engine
+const QUIET_MS = 3000; // after this long without an event, the page asks whether the server has an engine
 const NARROW = matchMedia("(max-width: 899px)");
 
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const field = form.elements;
 
-let tasks = []; // as GET /v1/tasks tells, with the modes that a loaded model has for each
+let tasks = []; // as GET /v1/tasks lists them, each with the modes that a loaded model offers
 let shown = null; // the run on the page
-let running = null; // what aborts it while it runs
+let running = null; // the AbortController of the run in progress
 
 // --- the form
 
 const mode = () => field.mode.value;
 const chosen = () => tasks.find((task) => task.name === field.task.value);
 
-/** What is typed, as the API takes it: JSON where it is some, else text. */
+/** The typed puzzle as the API takes it: parsed if it is JSON, else as text. */
 function puzzle() {
   const typed = field.puzzle.value;
   try {
@@ -33,7 +33,7 @@ function puzzle() {
 
 const spelled = (example) => (typeof example === "string" ? example : JSON.stringify(example));
 
-/** What a task is called: by the begin of its title, and its name where others begin so too. */
+/** The label of a task: the beginning of its title, with its name if other titles begin the same. */
 function label(task) {
   const [title] = task.title.split(":");
   return tasks.some((other) => other !== task && other.title.split(":")[0] === title) ? `${title}, ${task.name}` : title;
@@ -51,7 +51,7 @@ function showMode() {
   if (!able.length) refuse(`No loaded model can ${mode()}. Choose the other mode, or start the server with another model.`);
 }
 
-/** Show the chosen task, with its first example where the task is not the one that was shown `before`. */
+/** Show the chosen task. If it is not the one that was shown `before`, fill in its first example. */
 function showTask(before) {
   const task = chosen();
   if (!task) return;
@@ -87,13 +87,13 @@ async function randomPuzzle() {
   try {
     const drawn = await ask(`v1/tasks/${encodeURIComponent(field.task.value)}/puzzle`);
     fillPuzzle(drawn.puzzle.text);
-    $("spelling").textContent = "Drawn from the puzzles that the models are measured on; no training has seen it.";
+    $("spelling").textContent = "Drawn from the held-out puzzles that the models are measured on; it was never used in training.";
   } catch (error) {
     fail(error);
   }
 }
 
-// --- the link: what the fields hold, in the part of the address that is not sent to any server
+// --- the link: the values of the fields, in the part of the address that is not sent to any server
 
 const LINKED = ["mode", "task", "puzzle", "seed", "k", "depth", "temperature", "symmetries", "guidance", "stop"];
 
@@ -104,7 +104,7 @@ function link(seed) {
   return `#${values}`;
 }
 
-/** Fill the form from the address, and run it; without a link in it, do nothing. */
+/** Fill the form from the address and run it. Does nothing if the address is no link to a run. */
 function follow() {
   const values = new URLSearchParams(location.hash.slice(1));
   if (!values.has("task") || !tasks.length) return;
@@ -113,7 +113,7 @@ function follow() {
   for (const name of LINKED) if (name !== "mode" && values.has(name)) field[name].value = values.get(name);
   if (!chosen()) {
     showMode();
-    refuse(`The link asks for the task ${values.get("task")}, for which this server has no model. Choose another task.`);
+    refuse(`The link asks for the task ${values.get("task")}, but this server has no model for it. Choose another task.`);
     return;
   }
   showTask(chosen().name);
@@ -165,11 +165,11 @@ async function run() {
     }
     const { valid, wrong } = trajectories.counts;
     say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct} of them distinct.`);
-    if (!trajectories.result.complete) refuse("The time was over before all trajectories had ended. Run fewer, or fewer steps.");
+    if (!trajectories.result.complete) refuse("The deadline came before all trajectories had ended. Run fewer, or set a smaller depth.");
   } catch (error) {
     trajectories.close("stopped");
     if (running !== mine) return; // another run has taken its place
-    $("summary").hidden = !trajectories.puzzle; // nothing has begun
+    $("summary").hidden = !trajectories.puzzle; // nothing to show if the run has not begun
     if (error.name === "AbortError") say("Stopped.");
     else fail(error);
   } finally {
@@ -186,7 +186,7 @@ function stop() {
   running?.abort();
 }
 
-/** A run outlives its engine: the page says so while there is none. */
+/** A run outlives its engine: while the server has no engine, the page says that the run goes on later. */
 function watchEngine() {
   let last = performance.now();
   let told = false;
@@ -195,7 +195,7 @@ function watchEngine() {
     const problem = await ask("health/ready").then(() => null, (error) => error.problem ?? null);
     if (problem?.status === 503 && performance.now() - last >= QUIET_MS) {
       told = true;
-      refuse("The engine is restarting. Wait: the run goes on by itself when it is back, and gives the same boards.");
+      refuse("The engine is restarting. Wait: the run continues by itself and gives the same boards.");
     }
   }, QUIET_MS / 3);
   return {
@@ -208,7 +208,7 @@ function watchEngine() {
   };
 }
 
-// --- what the page says
+// --- messages
 
 const say = (news) => ($("news").textContent = news);
 const clearRefusal = () => ($("alert").textContent = "");
@@ -225,7 +225,7 @@ function fail(error) {
 
 function askKey(error) {
   $("entry").hidden = false;
-  refuse(key.get() ? sentence(error) : "This server asks for an API key. Enter yours, and press Use this key.");
+  refuse(key.get() ? sentence(error) : "This server needs an API key. Enter yours and press “Use this key”.");
   $("key").focus();
 }
 
@@ -234,12 +234,12 @@ async function copyLink() {
     await navigator.clipboard.writeText(location.href);
     $("copy").textContent = "Copied";
   } catch {
-    $("copy").textContent = "It is in the address bar";
+    $("copy").textContent = "Copy it from the address bar";
   }
   setTimeout(() => ($("copy").textContent = "Copy link"), 2000);
 }
 
-// --- from the start
+// --- start
 
 async function load() {
   clearRefusal();

@@ -1,4 +1,4 @@
-// Puzzles and answers as drawings. A board is the API's grid of it; how it looks depends on the kind of task.
+// Draws puzzles and answers. A board is the grid that the API sends; how it is drawn depends on the kind of task.
 
 /** The colours of the style sheet, for canvases. */
 export function palette() {
@@ -12,12 +12,12 @@ export function palette() {
   };
 }
 
-/** "sudoku" of "sudoku-9x9". */
+/** The kind of a task: "sudoku" for "sudoku-9x9". */
 const kind = (task) => task.split("-")[0];
 
 /**
- * Draw a board onto a square canvas of `size` pixels: the puzzle's own cells marked as given, those that differ from the
- * board `before` as fresh. Without an answer, the puzzle alone.
+ * Draw a board onto a square canvas of `size` pixels. The puzzle's own cells are marked as given, and cells that differ from
+ * the board `before` as fresh. Without an answer it draws the puzzle.
  */
 export function draw(canvas, size, colors, task, puzzle, answer = puzzle, before = answer) {
   if (canvas.width !== size || canvas.height !== size) canvas.width = canvas.height = size;
@@ -74,7 +74,7 @@ function sudoku(context, size, colors, puzzle, answer, before) {
   frame(context, colors, size);
 }
 
-/** The vertices on a circle. An answer has a colour for each, or is a puzzle's matrix where it has none yet. */
+/** Draws the vertices on a circle. An answer has a colour for each vertex; the matrix of the puzzle stands for no colours. */
 function graph(context, size, colors, puzzle, answer, before) {
   const paint = (board) => (Array.isArray(board[0]) ? board.map(() => -1) : board);
   const [now, then] = [paint(answer), paint(before)];
@@ -96,7 +96,7 @@ function graph(context, size, colors, puzzle, answer, before) {
   });
 }
 
-/** Any other kind: the numbers as they are. */
+/** Draws the numbers of any other kind of task. */
 function numbers(context, size, colors, puzzle, answer, before) {
   const rows = (board) => (Array.isArray(board[0]) ? board : [board]);
   const [board, given, then] = [rows(answer), rows(puzzle), rows(before)];
@@ -153,7 +153,7 @@ function text(context, colors, color, value, x, y, height, weight) {
   context.fillText(value, x, y + height * 0.06);
 }
 
-/** A queen, drawn rather than written: not every phone has the letter. */
+/** Draws a queen. It is not written as a character because not every phone has one. */
 function crown(context, color, x, y, r) {
   const points = [[-0.95, -0.5], [-0.48, 0.1], [0, -0.85], [0.48, 0.1], [0.95, -0.5], [0.68, 0.8], [-0.68, 0.8]];
   context.fillStyle = color;
@@ -163,7 +163,7 @@ function crown(context, color, x, y, r) {
   for (const [dx, dy] of [points[0], points[2], points[4]]) disc(context, color, x + dx * r, y + dy * r, r * 0.17);
 }
 
-/** A typed puzzle's grid, for the drawing beside it; null where it can't read this spelling: the server reads them all. */
+/** The grid of a typed puzzle, for the drawing beside it; null for a format that only the server can parse. */
 export function read(task, puzzle) {
   const size = parseInt(task.split("-")[1], 10);
   const grid = { nqueens: readQueens, sudoku: readRows, coloring: readGraph }[kind(task)]?.(puzzle, size);

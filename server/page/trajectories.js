@@ -1,13 +1,13 @@
-// The trajectories of a run as cards: what the stream says of them is noted at once and painted once a frame.
+// Shows the trajectories of a run as cards. Events are recorded as they arrive, and cards are painted once per frame.
 
 import { draw, palette } from "./boards.js";
 
 const MOST_CARDS = 256;
-const MOST_MOVING = 64; // cards that glide to their place in the ranking; with more they jump
-const PAINT_MS = 8; // of a frame, for cards; the others are painted in the next
-const LINE_HEIGHT = 28; // of the drawing of the LPRM's line, as in index.html
+const MOST_MOVING = 64; // with at most this many cards, they glide to their place in the ranking; with more they jump
+const PAINT_MS = 8; // time per frame for painting cards; the rest are painted in the next frame
+const LINE_HEIGHT = 28; // height of the score line's drawing, as in index.html
 
-const OTHER_LABELS = { spare: "not needed" }; // the other states are called what they are
+const OTHER_LABELS = { spare: "not needed" }; // the label of every other state is its name
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -31,13 +31,13 @@ class Card {
     };
   }
 
-  /** What a step or the end brought. */
+  /** Records what the trajectory shows after a step, or at its end. */
   see({ grid, text, steps, score }) {
     Object.assign(this, { before: this.grid, grid, text, steps, score });
     this.line.push([steps, score]);
   }
 
-  /** The ranking: valid, then wrong, each by score; then those at work, then those that gave no answer. */
+  /** The rank: valid cards by score, then wrong ones by score, then running ones, then those that gave no answer. */
   get rank() {
     const group = { valid: 0, wrong: 1, running: 2 }[this.state] ?? 3;
     return [group, group < 2 ? -this.score : 0, this.index];
@@ -46,13 +46,13 @@ class Card {
   paint(run, size, colors) {
     const { badge, name, canvas, line, area, depth, score } = this.parts;
     const running = this.state === "running";
-    const waiting = running && !this.steps && run.count <= MOST_CARDS; // of more, not every step is shown
+    const waiting = running && !this.steps && run.count <= MOST_CARDS; // with more cards than that, not every step is shown
     this.element.dataset.state = this.state;
     this.element.dataset.trajectory = this.index;
     badge.textContent = waiting ? "waiting" : (OTHER_LABELS[this.state] ?? this.state);
     name.textContent = this.same === undefined ? `#${this.index}` : `#${this.index} = #${this.same}`;
     draw(canvas, size, colors, run.task, run.puzzle, this.grid, running ? this.before : undefined);
-    canvas.ariaLabel = running ? `Board of trajectory ${this.index}, at work` : this.text;
+    canvas.ariaLabel = running ? `Board of trajectory ${this.index}, running` : this.text;
     const points = this.points(run.depth);
     line.setAttribute("points", points.join(" "));
     area.setAttribute("points", points.length ? [...points, [points.at(-1)[0], LINE_HEIGHT], [0, LINE_HEIGHT]].join(" ") : "");
@@ -60,9 +60,9 @@ class Card {
     score.textContent = this.score?.toFixed(2) ?? "";
   }
 
-  /** The LPRM's value after each step, which is as wide as its share of the depth; the first from the left edge on. */
+  /** The points of the score line: one for each step, the first score drawn from the left edge on. */
   points(depth) {
-    const points = this.line.map(([step, value]) => [(100 * step) / depth, 1 + (1 - value) * (LINE_HEIGHT - 2)]);
+    const points = this.line.map(([step, score]) => [(100 * step) / depth, 1 + (1 - score) * (LINE_HEIGHT - 2)]);
     return points.length ? [[0, points[0][1]], ...points] : [];
   }
 
@@ -72,23 +72,23 @@ class Card {
   }
 }
 
-/** Whether one card stands before another. */
+/** Whether card a ranks before card b. */
 const before = (a, b) => {
   const [x, y] = [a.rank, b.rank];
   const at = x.findIndex((value, i) => value !== y[i]);
   return at >= 0 && x[at] < y[at];
 };
 
-/** A run on the page. */
+/** The trajectories of one run, as the page shows them. */
 export class Trajectories {
   constructor(task, count, depth) {
     Object.assign(this, { task, count, depth, puzzle: null, result: null });
     this.cards = [];
     this.ranking = []; // the cards in their order on the page
     this.dirty = new Set(); // cards to paint
-    this.moving = new Set(); // cards to rank anew
-    this.steps = new Map(); // of each trajectory
-    this.total = 0; // steps of all
+    this.moving = new Set(); // cards to rank again
+    this.steps = new Map(); // steps of each trajectory
+    this.total = 0; // steps of all trajectories
     this.seen = new Map(); // the first trajectory that gave an answer, by the answer's text
     this.counts = { valid: 0, wrong: 0, pruned: 0 };
     this.distinct = 0;
@@ -104,7 +104,7 @@ export class Trajectories {
     this.frame = requestAnimationFrame(() => this.paint());
   }
 
-  /** Take an event of the stream. */
+  /** Record an event of the stream. */
   take(event, data) {
     if (event === "start") this.start(data);
     if (event === "step") this.step(data);
@@ -113,13 +113,13 @@ export class Trajectories {
     if (event === "result") this.complete(data);
   }
 
-  /** No more will come: those that have not ended are what `state` says. */
+  /** The run is over: give the cards that are still running the state `state`. */
   close(state) {
     this.end ??= performance.now();
     for (const card of this.cards) if (card.state === "running") this.move(card, state);
   }
 
-  /** The page is for another run. */
+  /** Stop painting: another run takes the page. */
   discard() {
     cancelAnimationFrame(this.frame);
     this.sizes.disconnect();
@@ -132,7 +132,7 @@ export class Trajectories {
     this.ranking = [...this.cards];
     $("cards").replaceChildren(...this.cards.map((card) => card.element));
     if (this.cards.length) this.sizes.observe(this.cards[0].parts.canvas);
-    const most = count > MOST_CARDS ? ` Of ${count} trajectories the first ${MOST_CARDS} are shown; all are counted.` : "";
+    const most = count > MOST_CARDS ? ` Only the first ${MOST_CARDS} are shown of ${count} trajectories; all are counted.` : "";
     $("note").textContent = `Model ${model}, seed ${seed}.${most}`;
   }
 
@@ -204,7 +204,7 @@ export class Trajectories {
     if (!this.end || this.dirty.size) this.frame = requestAnimationFrame(() => this.paint());
   }
 
-  /** Take the cards whose state has changed out of the list, and put each in before the first that it ranks above. */
+  /** Take the cards whose state has changed out of the list, and insert each before the first card that it outranks. */
   reorder() {
     const glide = this.cards.length <= MOST_MOVING && !calm.matches;
     const from = glide && this.cards.map((card) => card.element.getBoundingClientRect());
@@ -241,7 +241,7 @@ export class Trajectories {
     for (const part of $("bar").children) part.style.flexGrow = shares[part.dataset.state];
     const words = [`${valid} valid`, `${wrong} wrong`];
     if (pruned) words.push(`${pruned} pruned`);
-    if (rest) words.push(this.end ? `${rest} not finished` : `${rest} at work`);
+    if (rest) words.push(this.end ? `${rest} not finished` : `${rest} running`);
     write("counts", words.join(", "));
   }
 }

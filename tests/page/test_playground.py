@@ -90,7 +90,7 @@ def test_a_random_puzzle_is_drawn_and_solved(page: Page) -> None:
     fill(page, task="sudoku-4x4", k=2)
     example = page.input_value("#puzzle")
     page.click("#random")
-    expect(page.locator("#spelling")).to_contain_text("no training has seen it")
+    expect(page.locator("#spelling")).to_contain_text("it was never used in training")
     assert page.input_value("#puzzle") != example
     assert page.is_visible("#preview")
     run(page)
@@ -250,7 +250,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
         serving("--model", str(checkpoint), "--keys-file", str(keys), "--max-streams", "1") as server,
         opened(browser, server.url) as page,
     ):
-        expect(page.locator("#alert")).to_contain_text("asks for an API key")
+        expect(page.locator("#alert")).to_contain_text("needs an API key")
         expect(page.locator("#key")).to_be_focused()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
@@ -284,7 +284,7 @@ def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoi
             page.click("#go")
             page.wait_for_selector(AT_WORK)
             os.kill(server.process.pid, signal.SIGKILL)
-            expect(page.locator("#alert")).to_contain_text("The connection to the server was lost. See that the server runs")
+            expect(page.locator("#alert")).to_contain_text("The connection to the server was lost. Check that the server is running")
 
 
 LUMINANCE = """(color) => {
