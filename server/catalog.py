@@ -1,4 +1,4 @@
-"""The checkpoints that can be served: where they are, what they are called, and which answers."""
+"""The checkpoints that can be served: where they are, what they are called, and which of them answers a request."""
 
 import json
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from gram.models.tasks import TASKS, Task
 
 
 def bundled_models() -> list[Path]:
-    """The checkpoints that come with the code, in the order of the tasks: the first is what a command without a task takes."""
+    """The bundled checkpoints in the order of their tasks. A command without a task takes the first."""
     folders = [path.parent for path in ZOO.glob(f"*/{CONFIG_FILE}")]
     return sorted(folders, key=lambda folder: ([*TASKS].index(read_config(folder).task), folder.name))
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folder itself, or where it is no checkpoint the checkpoints in it, if there are any."""
+    """The folder itself, if it is a checkpoint or has none in it; otherwise the checkpoints in it."""
     if (folder / CONFIG_FILE).exists():
         return [folder]
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}")) or [folder]
 
 
 def checkpoint_in(root: Path, name: str) -> Path:
-    """The checkpoint of this name in a folder of them, and nowhere else. Raises FileNotFoundError."""
+    """The checkpoint with this name directly in a folder of checkpoints. Raises FileNotFoundError."""
     for folder in checkpoints(root):
         if folder.name == name and folder.resolve().parent == root.resolve():
             return folder
@@ -30,13 +30,13 @@ def checkpoint_in(root: Path, name: str) -> Path:
 
 
 def model_name(folder: Path) -> str:
-    """A checkpoint is called by its folder's name."""
+    """The name of a checkpoint: that of its folder."""
     return folder.resolve().name
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint that the engines serve."""
+    """A checkpoint that is served."""
 
     name: str
     folder: Path
@@ -47,32 +47,32 @@ class LoadedModel:
         return TASKS[self.config.task]
 
     def evaluation(self) -> object:
-        """The figures that `gram eval` wrote beside the weights, if it has."""
+        """The figures that `gram eval` wrote beside the weights; None if it did not."""
         path = self.folder / EVALUATION_FILE
         return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def choose(able: list[LoadedModel], task: str | None) -> LoadedModel | None:
-    """Of models that can do what is asked, the one that answers where only a task is named, or not even that.
+    """Choose, among models that can do what is asked, the one that answers if a request names only a task, or nothing.
 
-    It is the one of the task (without it, of the first model's) that can do the least else: a model that is trained for one
-    thing does that better. Of equals it is the first; None if no model is of the task.
+    It is the first of the task's models (or of the first model's task) that can do the least else: a model that is trained for
+    one thing does it better. Returns None if there is no model of the task.
     """
     of_task = [model for model in able if model.task.name == (task or able[0].task.name)]
     return min(of_task, key=lambda model: len(model.config.abilities), default=None)
 
 
 def read_models(folders: list[Path]) -> dict[str, LoadedModel]:
-    """The checkpoints' configurations by name (the folder's). Raises CheckpointError."""
+    """Read the configurations of checkpoints, by their names. Raises CheckpointError."""
     if not folders:
         raise CheckpointError("no checkpoint to serve; name one with --model")
     loaded: dict[str, LoadedModel] = {}
     for folder in folders:
         config = read_config(folder)
         if config.task not in TASKS:
-            raise CheckpointError(f"{folder}: its task {config.task!r} is not known; tasks: {', '.join(TASKS)}")
+            raise CheckpointError(f"{folder}: unknown task {config.task!r}; known tasks: {', '.join(TASKS)}")
         if config.generates and TASKS[config.task].blank is None:
-            raise CheckpointError(f"{folder}: it can't generate, for {config.task} has no empty input; set generates to false")
+            raise CheckpointError(f"{folder}: {config.task} has no empty input to generate from; set generates to false")
         name = model_name(folder)
         if name in loaded:
             raise CheckpointError(f"two checkpoints are called {name}: {loaded[name].folder} and {folder}; rename one folder")

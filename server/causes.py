@@ -1,6 +1,6 @@
-"""Why a request is not answered."""
+"""Why a request is not answered: the kinds of errors, by which the metrics count them."""
 
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 Cause = Literal[
     "invalid",
@@ -17,4 +17,30 @@ Cause = Literal[
     "stopping",
     "internal",
 ]
-"""Why a request is not answered: what the metrics count errors by."""
+"""The kind of an error, for programs."""
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+
+class Meaning(NamedTuple):
+    """The HTTP statuses that come with a cause, and what it means, for the API reference."""
+
+    statuses: tuple[int, ...]
+    text: str
+
+
+MEANINGS: dict[Cause, Meaning] = {
+    "invalid": Meaning((400, 408, 409, 422), "the request is wrong or did not arrive whole; `errors` names each wrong place"),
+    "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
+    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`"),
+    "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
+    "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
+    "rate_limited": Meaning((429,), "the key has exceeded its rate limit; `Retry-After` says when to try again"),
+    "overloaded": Meaning((429,), "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` as above"),
+    "deadline": Meaning((504,), "the deadline came before any trajectory had ended"),
+    "slow_client": Meaning((408,), "the client left more than `--max-unread` trajectories of its stream unread"),
+    "no_engine": Meaning((503,), "no engine can answer: it is starting, it can't be started, or the model is out of rotation"),
+    "out_of_memory": Meaning((503,), "the device ran out of memory in a step of the request; it may be sent again"),
+    "stopping": Meaning((503,), "the server is stopping and the grace period is over; the request may be sent again"),
+    "internal": Meaning((500,), "an internal error; the server's log has more, under the `request_id`"),
+}

@@ -1,4 +1,4 @@
-"""The engine in this process, without HTTP: what `gram solve` and `gram eval` use."""
+"""An engine in this process, without HTTP, for `gram solve`, `gram generate` and `gram eval`."""
 
 import math
 import signal
@@ -17,13 +17,13 @@ from gram.server.sampling.collector import Collector
 from gram.server.sampling.options import Options
 
 _IN_FLIGHT = 64
-"""Puzzles that an evaluation samples side by side."""
+"""The number of puzzles that an evaluation samples side by side."""
 
 
 def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[StepReport]:
-    """Run the requests to their ends, at most `in_flight` of them in the engine; yields what each step brought.
+    """Run requests to their end, at most `in_flight` at a time, and yield the report of each step.
 
-    Whoever has enough of a request cancels it.
+    A caller that has enough of a request cancels it.
     """
     waiting = iter(requests)
     with _interruptible() as interrupted:
@@ -38,9 +38,9 @@ def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iter
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether there was a Ctrl-C whose KeyboardInterrupt was lost.
+    """Yield a function that tells whether there was a Ctrl-C, even if its KeyboardInterrupt was lost.
 
-    pydantic takes an isinstance() that raises for one that says no, and the signal may come just then.
+    pydantic takes an isinstance() that raises for a "no", and the signal may arrive just then.
     """
     pressed = False
 
@@ -50,7 +50,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.default_int_handler(signum, frame)
 
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if default:  # a job in the background ignores it
+    if default:  # a background job ignores Ctrl-C
         signal.signal(signal.SIGINT, press)
     try:
         yield lambda: pressed
@@ -60,7 +60,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[Trajectory]:
-    """The same; yields trajectories as they finish."""
+    """Run requests as `steps` does, and yield the trajectories as they end."""
     for report in steps(engine, requests, in_flight=in_flight):
         yield from report.finished
 
@@ -68,9 +68,9 @@ def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterat
 def solve(
     engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int]], options: Options, *, watch: bool = False
 ) -> Iterator[tuple[int, Event]]:
-    """Solve puzzles, each a number, what the model is given [N] and a seed, with the engine's only model.
+    """Solve puzzles with the engine's only model. Each one is a number, the input of the model [N], and a seed.
 
-    Yields each one's number with its answer when it is known; to `watch`, also with the events of a stream before it.
+    Yields the number of a puzzle with its answer when that is known; with `watch`, also with its stream's events before that.
     """
     (model,) = engine.lanes
     open_: dict[int, tuple[Collector, int, float]] = {}
@@ -80,7 +80,7 @@ def solve(
             open_[number] = Collector(task, puzzle, options.num_trajectories, options.stop), seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 
-    # They take turns, so more at a time than fill the slots, with as many in wait, would only end later, and all together.
+    # Requests take turns. More of them than fill the slots twice would only end later, and all together.
     in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
     for report in steps(engine, submits(), in_flight=in_flight):
         for step in report.steps:
@@ -88,7 +88,7 @@ def solve(
         for ended in report.finished:
             number = ended.request
             if number not in open_:
-                continue  # enough was known before
+                continue  # its answer was known before
             collector, seed, begun = open_[number]
             if watch and ended.ending is Ending.PRUNED:
                 yield number, PrunedEvent(trajectory=ended.index, steps=ended.steps)
@@ -102,7 +102,7 @@ def solve(
 
 
 def sample(engine: Engine, puzzles: Tokens, options: Options, title: str) -> list[list[Trajectory]]:
-    """The trajectories of each puzzle [n, N] in the order of their index, puzzle i with seed + i. Shows a progress bar."""
+    """Sample each of the puzzles [n, N], puzzle i with seed + i, in the order of the index. Shows a progress bar."""
     (model,) = engine.lanes
     seed = options.chosen_seed()
     requests = [options.submit(i, model, puzzle, seed + i) for i, puzzle in enumerate(puzzles)]

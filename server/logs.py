@@ -1,4 +1,4 @@
-"""What the server logs: lines for people or JSON objects for machines, each with the request that it was written for."""
+"""The server's log: lines for people or JSON objects for machines, each with the request that it belongs to."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from gram.server.settings import LogFormat
 
 @dataclass
 class RequestLog:
-    """What the log tells of a request. Those who serve it fill in what they learn."""
+    """What the log says of a request. The code that serves the request fills it in."""
 
     request_id: str
     trace_id: str | None = None
@@ -24,7 +24,7 @@ class RequestLog:
     error: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """What is known."""
+        """The fields that are known."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -32,32 +32,32 @@ _current: ContextVar[RequestLog | None] = ContextVar("request", default=None)
 
 
 def begin(request: RequestLog) -> None:
-    """From here on the running task, and those that it starts, work for this request."""
+    """Mark the running task, and the tasks that it starts, as working for this request."""
     _current.set(request)
 
 
 def current() -> RequestLog:
-    """The request that the running task works for."""
+    """The request that the running task works for; there must be one."""
     request = _current.get()
-    assert request, "only requests call what asks for it"
+    assert request, "only code that serves a request asks for it"
     return request
 
 
 def request_id() -> str | None:
-    """The id of that request, if there is one."""
+    """The id of the request that the running task works for, if there is one."""
     request = _current.get()
     return request.request_id if request else None
 
 
 def configure(log_format: LogFormat) -> None:
-    """Log to standard error, from here on and from every library."""
+    """Log to standard error, from every library, in this format."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record has beside its message: its own fields (`extra={"fields": ...}`), and whose request it is of."""
+    """The fields of a record: those of its request, and its own (`extra={"fields": ...}`)."""
     request = _current.get()
     whose = {"request_id": request.request_id, "trace_id": request.trace_id} if request else {}
     return {name: value for name, value in whose.items() if value} | getattr(record, "fields", {})

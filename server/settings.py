@@ -1,4 +1,4 @@
-"""What can be set when the server starts, by flag or by GRAM_* environment variable: the one place of its defaults."""
+"""The settings of the server and the engine, by flag or GRAM_* environment variable. All defaults stand here."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ def _each(folders: list[Path]) -> list[Path]:
 
 
 class DeviceError(ValueError):
-    """The machine has no such device, or not enough of it; the message says what to do."""
+    """The device does not exist or has too little memory; the message says what to do."""
 
 
 class EngineSettings(BaseSettings):
@@ -31,20 +31,20 @@ class EngineSettings(BaseSettings):
         default_factory=bundled_models, description="checkpoint folders, or folders of them (default: all bundled ones)"
     )
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
-    dtype: Dtype = Field("auto", description="auto takes bfloat16 where the machine multiplies in it, else float32")
+    dtype: Dtype = Field("auto", description="auto takes bfloat16 if the machine multiplies in it natively, else float32")
     slots: Count | None = Field(
         None,
-        description="trajectories in the device's memory at a time (default: 256 on a GPU; 16 for each thread of a CPU, or 32 "
-        "where a server measures at its start that this is clearly faster)",
+        description="trajectories in the device's memory at a time (default: 256 on a GPU; on a CPU 16 for each thread, or 32 "
+        "if a server measures at its start that this is clearly faster)",
     )
     threads: Count | None = Field(
         None,
-        description="threads that compute on a CPU (default: one for each CPU that the process may use, or for every second "
-        "where a server measures at its start that this is clearly faster)",
+        description="computing threads on a CPU (default: one for each CPU that the process may use, or for every second one "
+        "if a server measures at its start that this is clearly faster)",
     )
 
     def for_checkpoint(self, folder: Path) -> "EngineSettings":
-        """The engine's settings alone, with this one checkpoint."""
+        """The settings of the engine alone, with this one checkpoint."""
         settings = self.model_dump(include=set(EngineSettings.model_fields))
         return EngineSettings.model_validate({**settings, "model": [folder]})
 
@@ -55,36 +55,36 @@ class ServerSettings(EngineSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535)
     engines: Count | None = Field(
-        None, description="engine processes, each with slots of its own (default: one for each GPU, or one on a CPU)"
+        None, description="engine processes, each with its own slots (default: one for each GPU, or one on a CPU)"
     )
     models_root: Path | None = Field(
-        None, description="folder of the checkpoints that an admin may load while the server runs (default: none)"
+        None, description="folder of checkpoints that an admin may load while the server runs (default: none)"
     )
-    log_format: LogFormat = Field("text", description="json: each line an object, for a log store")
+    log_format: LogFormat = Field("text", description="json writes an object a line, for a log store")
     max_trajectories: Count = Field(100_000, description="largest num_trajectories of a request")
     max_steps: Count = Field(1024, description="largest max_steps of a request")
     max_body_bytes: Count = Field(65_536, description="largest request body")
     max_timeout_seconds: Count = Field(
-        600, description="time for a request, which then ends with what it has; its timeout_seconds may be shorter"
+        600, description="time limit of a request, at which it ends with what it has; its own timeout_seconds may be shorter"
     )
     max_queued: Count = Field(
         200_000,
-        description="trajectories of a model that may be waiting, running or unread by their clients; more are refused "
-        "with 429, but not a request that is alone",
+        description="trajectories of a model that may be waiting, running or unread by their clients; a request beyond that "
+        "gets 429, unless it is alone",
     )
-    max_streams: Count = Field(1000, description="streams that may be open at a time; more are refused with 429")
+    max_streams: Count = Field(1000, description="streams that may be open at a time; further ones get 429")
     max_unread: Count = Field(
-        10_000, description="trajectories that may end while a stream's client reads nothing; with more it is cut off"
+        10_000, description="trajectories that a stream's client may leave unread; with more, the stream is cut off"
     )
     client_seconds: Count = Field(
-        15, description="time for a client to send a request whole, and to take each part of its answer"
+        15, description="time for a client to send a whole request, and to read each part of its answer"
     )
     engine_timeout_seconds: Count = Field(
-        30, description="an engine that has shown no sign of life for so long hangs, and is replaced (not while it starts)"
+        30, description="an engine without a sign of life for this long is replaced, unless it is still starting"
     )
-    grace_seconds: Count = Field(30, description="on SIGTERM, time for running requests to finish")
+    grace_seconds: Count = Field(30, description="time for running requests to finish after SIGTERM")
     keys_file: Path | None = Field(
-        None, description="TOML file of the API keys, reread when it changes; see gram key (default: no key is asked for)"
+        None, description="TOML file of the API keys, read again when it changes; see gram key (default: no key is needed)"
     )
     cors_origins: list[str] = Field(
         [], description="origins whose pages may call the API from a browser, such as https://example.org"
@@ -92,7 +92,7 @@ class ServerSettings(EngineSettings):
 
     @property
     def request_limits(self) -> dict[str, int]:
-        """The largest value of a request's fields."""
+        """The largest allowed values of a request's fields."""
         return {
             "num_trajectories": self.max_trajectories,
             "max_steps": self.max_steps,

@@ -1,4 +1,4 @@
-"""The calls of an administrator: models come and go while the server runs."""
+"""The administrator's calls: loading and unloading models while the server runs."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,7 +9,7 @@ from gram.server.api.service import Service
 from gram.server.catalog import checkpoint_in
 
 v1 = APIRouter(prefix="/v1/models")
-"""What asks for an admin's key."""
+"""The routes that need an admin's key."""
 
 
 @v1.post(
@@ -19,11 +19,11 @@ v1 = APIRouter(prefix="/v1/models")
     responses={status: DOCUMENTED[status] for status in (400, 403, 404, 409, 413, 422, 503)},
 )
 async def load(body: LoadRequest, request: Request) -> ModelInfo:
-    """Load a checkpoint of the server's --models-root on every device. Requests that run wait for it a moment, and go on."""
+    """Load a checkpoint from the server's --models-root on every device. Running requests pause for a moment."""
     service: Service = request.app.state.service
     root = service.settings.models_root
     if root is None:
-        raise ProblemError(403, "this server loads no models while it runs; start it with --models-root")
+        raise ProblemError(403, "this server loads no models while it runs; start it with --models-root to allow that")
     try:
         return service.info(await service.load(checkpoint_in(root, body.name)))
     except FileNotFoundError as error:
@@ -40,7 +40,7 @@ async def load(body: LoadRequest, request: Request) -> ModelInfo:
     responses={status: DOCUMENTED[status] for status in (403, 404)},
 )
 async def unload(name: str, request: Request) -> None:
-    """Let no more of its requests in, wait for those that run, and free its memory."""
+    """Admit no more requests for a model, wait for those that run, and free its memory."""
     service: Service = request.app.state.service
     service.model(name)
     await service.unload(name)

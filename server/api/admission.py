@@ -1,6 +1,6 @@
-"""Who is let in: bounds on what is open at a time, and no promise that the measured rate can't keep.
+"""Admission: what may be open at a time is bounded, and no deadline is promised that the measured rate can't keep.
 
-It is decided before a request is submitted: what must be refused is refused at once, and has cost no step.
+This is decided before a request is submitted, so a refused request has cost no step.
 """
 
 import math
@@ -15,17 +15,17 @@ from gram.server.engine.messages import StepReport
 from gram.server.settings import ServerSettings
 
 _MEMORY_SECONDS = 10.0
-"""A measurement so old weighs a third of a new one."""
+"""The age at which a measurement weighs a third of a new one."""
 _BELIEF_SECONDS = 60.0
-"""After so long without a measurement no rate is known."""
+"""The time without a measurement after which no rate is known."""
 _MARGIN = 1.5
-"""What a promise asks for beyond its bare need: the rate is an estimate, and trajectories differ in depth."""
+"""The safety factor of a promise: the rate is an estimate, and trajectories differ in depth."""
 _REVIEW_SECONDS = 0.1
-"""How often the promises given are looked through for the one that needs most."""
+"""The interval at which the promises are searched for the one that needs most."""
 
 
 class Rate:
-    """Trajectories that a model ends in a second while more wait than it has slots: what it can, not what it is asked for."""
+    """The trajectories that a model finishes per second while more wait than it has slots: its capacity, not its load."""
 
     def __init__(self) -> None:
         self._ended = 0.0
@@ -34,7 +34,7 @@ class Rate:
         self._measured_at = -math.inf
 
     def on_report(self, report: StepReport, now: float) -> None:
-        """Measure a step, if trajectories have waited since the one before."""
+        """Measure a step, if trajectories have waited since the step before."""
         if self._began is not None:
             seconds = now - self._began
             kept = math.exp(-seconds / _MEMORY_SECONDS)
@@ -44,17 +44,17 @@ class Rate:
         self._began = now if report.stats.waiting else None
 
     def at(self, now: float) -> float | None:
-        """The rate, if it is known."""
+        """The rate at time `now`, if it is known."""
         known = self._ended > 0 and now - self._measured_at < _BELIEF_SECONDS
         return self._ended / self._seconds if known else None
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request that was let in. `with` it: when that ends, so does its claim.
+    """An admitted request, as a context manager: its claim ends with the `with` block.
 
-    `remaining`: trajectories that its client has not been sent; `promised`: it named its deadline (by time.monotonic())
-    itself, and was let in because it can be kept.
+    `remaining`: trajectories that its client has not been sent. `deadline`: by time.monotonic(). `promised`: the request named
+    the deadline itself, and was admitted because it can be kept.
     """
 
     queue: "Queue"
@@ -71,18 +71,18 @@ class Ticket:
         self.queue.leave(self)
 
     def sent(self) -> None:
-        """One trajectory less remains."""
+        """Count a trajectory as sent to the client."""
         self.remaining -= 1
         self.queue.remaining -= 1
 
     def need(self, now: float) -> float:
-        """Trajectories per second that would just keep the deadline."""
+        """The rate, in trajectories per second, that would just keep the deadline."""
         return self.remaining / max(self.deadline - now, 1e-3)
 
 
 @dataclass
 class Queue:
-    """A model's open requests. They take turns, so each gets an equal share of the rate."""
+    """The open requests of a model. They take turns, so each gets an equal share of the rate."""
 
     rate: Rate = field(default_factory=Rate)
     tickets: set[Ticket] = field(default_factory=set)
@@ -102,7 +102,7 @@ class Queue:
         self.streams -= ticket.stream
 
     def need(self, rate: float, now: float) -> float:
-        """The largest need of a promise that can still be kept."""
+        """The largest rate that a promise needs which can still be kept."""
         if now - self._reviewed_at > _REVIEW_SECONDS:
             needs = (ticket.need(now) for ticket in self.tickets if ticket.promised)
             self._need = max((need for need in needs if need * _MARGIN <= rate), default=0.0)
@@ -110,17 +110,17 @@ class Queue:
         return self._need
 
     def promise(self, need: float) -> None:
-        """A ticket comes that needs so much."""
+        """Take note of a new promise, which needs this rate."""
         self._need = max(self._need, need)
 
     def seconds_until(self, requests: int, now: float) -> float:
-        """Until so many of the open requests have ended, by the rate; 0 where it is not known."""
+        """The seconds until this many of the open requests have ended, by the rate; 0 if the rate is not known."""
         rate = self.rate.at(now)
         return requests * self.remaining / len(self.tickets) / rate if rate and self.tickets else 0.0
 
 
 class Admission:
-    """Lets requests in, or refuses them until later."""
+    """Admits requests, or refuses them for the moment."""
 
     def __init__(self, settings: ServerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = settings
@@ -132,26 +132,26 @@ class Admission:
         self._queues[report.model].rate.on_report(report, self._clock())
 
     def admit(self, model: str, num_trajectories: int, timeout: float | None, *, stream: bool) -> Ticket:
-        """A ticket for a request, with the deadline that it names or the server's. Raises ProblemError.
+        """Admit a request, with its own timeout in seconds or the server's. Raises ProblemError if it must come later.
 
-        A request that is alone is always let in, whatever its size, but its deadline is then no promise if it needs more than
-        half the rate.
+        A request that is alone is always admitted, whatever its size. But its deadline is no promise if it needs more than half
+        of the rate.
         """
         limits, now = self._limits, self._clock()
         queue = self._queues[model]
         ticket = Ticket(queue, num_trajectories, now + (timeout or limits.max_timeout_seconds), stream, timeout is not None)
         if stream and sum(q.streams for q in self._queues.values()) >= limits.max_streams:
-            raise _overloaded(f"{limits.max_streams} streams are open, as many as may be", queue.seconds_until(1, now))
+            raise _overloaded(f"{limits.max_streams} streams are open, which is the limit", queue.seconds_until(1, now))
         rate, others = queue.rate.at(now), len(queue.tickets)
         over = queue.remaining + num_trajectories - limits.max_queued
         if others and over > 0:
-            message = f"{queue.remaining} trajectories of {model} are queued, and {limits.max_queued} may be"
+            message = f"{queue.remaining} trajectories of {model} are queued, and the limit is {limits.max_queued}"
             raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
         if rate:
             own = ticket.need(now) if ticket.promised else 0.0
             need = max(own, queue.need(rate, now)) * _MARGIN
             if others and rate < need * (others + 1):
-                message = f"with {others} others at work on {model}, it or one of them would not end within its timeout_seconds"
+                message = f"beside {others} other requests of {model}, this one or one of them would exceed its timeout_seconds"
                 raise _overloaded(message, queue.seconds_until(others - max(int(rate / need) - 1, 0), now))
             ticket.promised &= own * _MARGIN * 2 <= rate
         if ticket.promised:

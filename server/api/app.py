@@ -1,4 +1,4 @@
-"""The application, and the service that runs it beside its engine."""
+"""The HTTP application, and the server process that runs it beside the engines."""
 
 import asyncio
 import logging
@@ -38,18 +38,18 @@ from gram.server.supervision.supervisor import Listener
 
 log = logging.getLogger("gram")
 
-_STOPPING = "the server is stopping, and the time for running requests is over; send it again"
+_STOPPING = "the server is stopping, and the grace period is over; send the request again"
 _LAST_SECONDS = 5
-"""For clients to read that."""
+"""Time for clients to read this last message."""
 
 
 def create_app(service: Service) -> ASGIApp:
-    """The HTTP surface of a service."""
+    """Make the HTTP application of a service."""
     app = FastAPIOffline(
         title="GRAM server",
-        summary="Puzzles in, ranked and checked answers of a generative recursive reasoning model out.",
+        summary="Takes puzzles, and returns ranked and checked answers of a generative recursive reasoning model.",
         version=__version__,
-        # Traces alone, and they only where OTEL_EXPORTER_OTLP_ENDPOINT says where they go.
+        # Traces only, and only if OTEL_EXPORTER_OTLP_ENDPOINT says where to send them.
         telemetry={
             "auto_configure": True,
             "metrics": False,
@@ -85,26 +85,26 @@ def create_app(service: Service) -> ASGIApp:
 
 
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
-    """Write into the OpenAPI document what this server allows at most."""
+    """Write the limits of this server into the OpenAPI document."""
     schemas = app.openapi()["components"]["schemas"]
     for request in (SolveRequest, GenerateRequest):
         properties = schemas[request.__name__]["properties"]
         for name, limit in settings.request_limits.items():
             declared = properties[request.model_fields[name].alias or name]
-            declared.get("anyOf", [declared])[0]["maximum"] = limit  # of what may be left out, the first is the number
+            declared.get("anyOf", [declared])[0]["maximum"] = limit  # of an optional field, the first alternative is the number
 
 
 class Server(uvicorn.Server):
-    """On a signal it takes no more requests, and those that run have `grace_seconds` to end by themselves."""
+    """The HTTP server. On a signal it takes no more requests, and running ones have `grace_seconds` to end."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, end_requests: Callable[[], None]) -> None:
-        """`end_requests` tells those that are left that the time is over."""
+        """`end_requests`: tells the requests that are left that the grace period is over."""
         self._grace_seconds = settings.grace_seconds
         self._end_requests = end_requests
         protocol = partial(
             Protocol,
             client_seconds=settings.client_seconds,
-            # A client that is refused for its large body may first send all of a somewhat larger one.
+            # A client that is refused for the size of its body may still send a somewhat larger one to its end.
             max_request_bytes=MAX_HEAD_BYTES + 2 * settings.max_body_bytes,
         )
         super().__init__(
@@ -112,12 +112,12 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=protocol,  # type: ignore[arg-type]  # it is called as a class is
+                http=protocol,  # type: ignore[arg-type]  # it is called like a class
                 ws="none",
                 server_header=False,
-                log_config=None,  # ours
+                log_config=None,  # the log is configured in logs.py
                 log_level="warning",
-                timeout_keep_alive=settings.client_seconds,  # an idle connection waits for its next request as any other
+                timeout_keep_alive=settings.client_seconds,  # an idle connection may wait as long as a new one
                 timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
             )
         )
@@ -128,14 +128,14 @@ class Server(uvicorn.Server):
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Serve until a signal. Raises CheckpointError for a checkpoint that can't be read, EngineUnavailableError for an
-    engine that can't be started or kept alive.
+    """Serve until a signal.
 
-    The API listens at once; until the engine is ready it says so at /health/ready, and requests wait.
+    The API listens at once. Until an engine is ready, /health/ready says so and requests wait. Raises CheckpointError if a
+    checkpoint can't be read, EngineUnavailableError if no engine can be started or kept alive.
     """
     begin = time.monotonic()
-    # On a CPU the engine computes on the same cores. A batch process does not interrupt its threads in the middle of a tile,
-    # for which the whole step would wait.
+    # On a CPU the engine computes on the same cores. As a batch process, the API does not interrupt a thread of the engine in
+    # the middle of a tile, for which the whole step would wait.
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     models = read_models(settings.model)
@@ -157,14 +157,14 @@ async def serve(settings: ServerSettings) -> None:
     keys = Keys(settings.keys_file) if settings.keys_file else None
     app = create_app(Service(settings, models, metrics, fleet, admission, keys))
     server = Server(app, settings, end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping")))
-    # uvicorn stops at these signals, and then sends them to the process again: to be told that it stopped, not to die.
+    # uvicorn stops at a signal, and then raises it again: the process should go on to its end, not die of it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
     supervision = asyncio.create_task(fleet.run())
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
         if supervision.done():
-            server.should_exit = True  # requests that still wait are told that no engine can answer
+            server.should_exit = True  # waiting requests are told that no engine can answer
         await http
         if supervision.done():
             supervision.result()

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with the limits on a connection that it lacks: slow or endless requests, huge heads, slow readers."""
+"""HTTP/1.1 connections: uvicorn's, with limits on slow or endless requests, large heads and slow readers."""
 
 import asyncio
 import socket
@@ -10,22 +10,22 @@ from gram.server.api.headers import SECURITY
 from gram.server.api.problems import MEDIA_TYPE, ProblemError
 
 MAX_HEAD_BYTES = 16_384
-"""Of a request line and its headers. One of up to twice that may be accepted: it is judged when so much has arrived."""
+"""The largest head of a request. A head of up to twice this size may pass: it is judged when this much has arrived."""
 
 _LEAST_READ = 32_768
-"""So many bytes of what waits for it must a client take in the time that it has."""
+"""Bytes of a waiting answer that a client must read within its time limit."""
 
 _SEND_BUFFER = 131_072
-"""Bytes that the kernel holds for a client (it counts them double); left to itself, it takes megabytes."""
+"""Bytes that the kernel buffers for a client (it counts them double). By default it buffers megabytes."""
 
 _LAST_CHANCE_SECONDS = 0.1
-"""When a time is over, what has arrived by then is read yet: this process may have been too busy to look."""
+"""After a time limit, what has arrived by then is still read: this process may have been too busy to look."""
 
 
 class Protocol(HttpToolsProtocol):
-    """A connection whose client has `client_seconds` to send a request whole, and as long for each part of its answer.
+    """A connection whose client has `client_seconds` to send a whole request, and to read each part of the answer.
 
-    uvicorn closes idle connections, but would wait for ever for the rest of a head or a body, or for a reader.
+    uvicorn closes idle connections, but waits without limit for the rest of a request, or for a reader.
     """
 
     def __init__(self, *args: Any, client_seconds: float, max_request_bytes: int, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # In pieces, so that a head is judged by its length and not by how it was cut on its way.
+        # In pieces, so that a head is judged by its length, however the network cut it.
         for start in range(0, len(data), MAX_HEAD_BYTES):
             piece = data[start : start + MAX_HEAD_BYTES]
             self._request_bytes += len(piece)
@@ -59,7 +59,7 @@ class Protocol(HttpToolsProtocol):
                     431, f"the head of the request has more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
                 )
             elif self._request_bytes > self._max_request_bytes:
-                self.transport.abort()  # it has been answered: with 413, or without a look at the body
+                self.transport.abort()  # it has been answered already, with 413 or without reading the body
             if self.transport.is_closing():
                 return
 
@@ -75,7 +75,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete or self.cycle.more_body:  # else the next request is here already
+        if self.cycle.response_complete or self.cycle.more_body:  # otherwise the next request has already arrived
             self._await_request()
 
     def pause_writing(self) -> None:
@@ -100,7 +100,7 @@ class Protocol(HttpToolsProtocol):
 
     def _give_up_request(self) -> None:
         if self._request_bytes:
-            self._refuse(408, f"the request has not arrived whole within {self._client_seconds:g} s; send it faster")
+            self._refuse(408, f"the request did not arrive whole within {self._client_seconds:g} s; send it faster")
         else:
             self.transport.abort()
 
@@ -113,12 +113,12 @@ class Protocol(HttpToolsProtocol):
 
     def _judge_reader(self, waiting: int) -> None:
         if waiting - self.transport.get_write_buffer_size() < _LEAST_READ:
-            self.transport.abort()  # to the request, it is a client that left
+            self.transport.abort()  # to the request, this is a client that left
         else:
             self._await_reader()
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer without the application, and close; where an answer has begun, only cut it off."""
+        """Answer without the application, and close the connection. If an answer has begun, just cut it off."""
         if self.cycle is not None and (not self.cycle.response_complete if self._in_head else self.cycle.response_started):
             self.transport.abort()
             return

@@ -1,10 +1,10 @@
-"""Headers by which a browser trusts an answer with nothing: it is data, and not to be kept, framed or guessed at."""
+"""Security headers: a browser must treat an answer as plain data, and not store, frame or sniff it."""
 
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Both pages are made of files of this server, and ask nobody else. That of FastAPI starts Swagger UI by a script within it.
+# Both pages consist of files of this server and load nothing from elsewhere. FastAPI's starts Swagger UI by an inline script.
 DOCS = "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 PAGE = "; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
@@ -21,7 +21,7 @@ SECURITY = _headers("")
 
 
 class SecurityHeaders:
-    """Adds them to every answer of an app; the pages at the paths of `policies` may do what theirs add."""
+    """Adds the headers to every answer of an app. `policies`: path -> what the page there may do in addition."""
 
     def __init__(self, app: ASGIApp, policies: Mapping[str, str]) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, its metrics, and the trace that it is part of."""
+"""What surrounds every request: its id, its log line, its metrics and its trace."""
 
 import logging
 import re
@@ -15,14 +15,14 @@ from gram.server.metrics import Metrics
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds, and not by those whom the log, the traces and the count of errors are about."""
+"""Paths that machines poll every few seconds. They are left out of the log, the traces and the error count."""
 
 log = logging.getLogger("gram")
 _tracer = trace.get_tracer("gram")
 
 
 class Observe:
-    """Stands outside of the application, so that it sees every answer, those of the server's own errors too."""
+    """Middleware outside of the application, so that it sees every answer, also those of internal errors."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -37,17 +37,17 @@ class Observe:
         given = headers.get(REQUEST_ID, "")
         request = logs.RequestLog(given if _SANE_ID.fullmatch(given) else secrets.token_hex(16))
         logs.begin(request)
-        # The caller's traceparent; not what is left of the request that the connection had before.
+        # The caller's trace, in an empty context: the connection's previous request must not leak into this one.
         context.attach(propagate.extract(headers, context.Context()))
         request.trace_id = _trace_id()
-        status = 499  # the client left before an answer
+        status = 499  # until there is an answer: the client left
 
         async def answered(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = request.request_id
-                request.trace_id = _trace_id()  # of the span that FastAPI has opened, where traces are on
+                request.trace_id = _trace_id()  # of the span that FastAPI has opened, if traces are on
             await send(message)
 
         try:
@@ -56,7 +56,7 @@ class Observe:
             self._record(request, scope, status, time.monotonic() - begin)
 
     def _record(self, request: logs.RequestLog, scope: Scope, status: int, seconds: float) -> None:
-        # The route's template, not the address asked for: labels must stay few.
+        # The route's template, not the requested path, so that the labels stay few.
         path = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(path, status).inc()
         self.metrics.latency.labels(path).observe(seconds)
@@ -71,8 +71,11 @@ class Observe:
 
 
 def phases(begin: float, queue_seconds: float | None) -> None:
-    """The running request was submitted at `begin` (of the monotonic clock), had to wait so long (None: to the end) and was
-    computed until now: for its log line and, where traces are on, as spans of its own."""
+    """Record the phases of the running request, for its log line and, if traces are on, as spans.
+
+    begin: when it was submitted, by time.monotonic(). queue_seconds: how long it waited for a slot; None: until now. It was
+    computed from then until now.
+    """
     request, elapsed = logs.current(), time.monotonic() - begin
     request.queue_seconds = round(elapsed if queue_seconds is None else queue_seconds, 6)
     request.compute_seconds = round(elapsed - request.queue_seconds, 6)
@@ -87,6 +90,6 @@ def phases(begin: float, queue_seconds: float | None) -> None:
 
 
 def _trace_id() -> str | None:
-    """Of the running span, or the one that the caller named."""
+    """The trace id of the running span, or of the caller's."""
     span = trace.get_current_span().get_span_context()
     return trace.format_trace_id(span.trace_id) if span.is_valid else None

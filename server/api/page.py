@@ -1,4 +1,4 @@
-"""The playground at `/`: a few fixed files, open to all. Where the API needs a key, the page asks for it."""
+"""The playground at `/`: a few fixed files, open to all. If the API needs a key, the page asks for it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 _FILES = {path.name: path for path in (Path(__file__).parents[1] / "page").iterdir() if path.suffix in _TYPES}
 
 page = APIRouter(include_in_schema=False)
-"""What is for people, not for programs."""
+"""The routes for people, not for programs."""
 
 
 @page.get("/")
@@ -21,7 +21,7 @@ async def index() -> Response:
 
 @page.get("/page/{name}")
 async def file(name: str) -> Response:
-    """A file of the page, of those that were there when the server started: a name is looked up and never made a path."""
+    """A file of the page. The name is looked up among the files that the server found at its start; it never becomes a path."""
     if name not in _FILES:
         raise ProblemError(404, f"the page has no file {name!r}; it is at /")
     path = _FILES[name]

@@ -1,4 +1,4 @@
-"""Errors as problem+json (RFC 9457): every one names the place and the mend."""
+"""HTTP errors are made here, as problem+json (RFC 9457). Each one says where the fault is and what to do."""
 
 from http import HTTPStatus
 from typing import Any
@@ -20,8 +20,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
     for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
 }
-"""Error responses, for the OpenAPI document."""
-
+"""The error responses, for the OpenAPI document."""
 
 _CAUSES: dict[int, Cause] = {
     401: "unauthorized",
@@ -34,11 +33,11 @@ _CAUSES: dict[int, Cause] = {
     503: "no_engine",
     504: "deadline",
 }
-"""What a status means where the error does not say: any other that its request is invalid."""
+"""The cause of an error that names none, by its status. For any other status the request is invalid."""
 
 
 class ProblemError(Exception):
-    """An error to answer with; `place` names the field."""
+    """An error to answer with. `place` names the field that is wrong, if there is one."""
 
     def __init__(
         self,
@@ -60,18 +59,18 @@ class ProblemError(Exception):
 
 
 def told(problem: Problem) -> Problem:
-    """The problem, noted as the one that the running request ends with."""
+    """Return the problem, after noting it in the log line of the running request."""
     logs.current().error = problem.cause
     return problem
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The problem as a response."""
+    """Make the response of a problem."""
     return JSONResponse(told(problem).model_dump(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem."""
+    """Answer every error of the app with a problem."""
 
     @app.exception_handler(ProblemError)
     async def own(_: Request, error: ProblemError) -> JSONResponse:
@@ -86,7 +85,7 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         path = getattr(request.scope.get("route"), "path", None)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (operations := app.openapi()["paths"].get(path)):
-            headers["Allow"] = ", ".join(map(str.upper, operations))  # Starlette names those of the path's first route alone
+            headers["Allow"] = ", ".join(map(str.upper, operations))  # Starlette names only those of the first route
         return respond(ProblemError(error.status_code, str(error.detail)).problem, headers)
 
     @app.exception_handler(RequestValidationError)
@@ -105,7 +104,7 @@ def install(app: FastAPI) -> None:
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that an error is to the client. Of one that nobody foresaw, no more than where to look."""
+    """The problem that tells the client of an error. An unforeseen one tells no more than where to look."""
     match error:
         case ProblemError():
             return error.problem
@@ -113,10 +112,12 @@ def problem_of(error: Exception) -> Problem:
             return ProblemError(503, str(error), cause=error.cause).problem
         case SlowClientError():
             return ProblemError(
-                408, "too many trajectories wait to be read; read faster, or without `stream`", cause="slow_client"
+                408,
+                "too many trajectories of this stream are unread; read faster, or drop `stream`",
+                cause="slow_client",
             ).problem
         case _:
-            return ProblemError(500, "an error of the server's own; its log says more, by the request_id").problem
+            return ProblemError(500, "internal error; search the server's log for this request_id").problem
 
 
 def _place(location: tuple[str | int, ...]) -> str:
@@ -125,12 +126,12 @@ def _place(location: tuple[str | int, ...]) -> str:
 
 def _message(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
-        return "not an option of this request; leave it out or correct its name"
+        return "not an option of this request; remove it or correct its name"
     return message.removeprefix("Value error, ")
 
 
 class BodyLimit:
-    """Refuses bodies over a limit, by their announced length or as they come in."""
+    """Refuses bodies over a limit, by their announced length or while they arrive."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The calls."""
+"""The routes of the API, and the probes."""
 
 import asyncio
 import logging
@@ -24,9 +24,9 @@ from gram.server.sampling.options import chosen
 from gram.server.sampling.requests import DEFAULT_TASK, GenerateRequest, SamplingRequest, SolveRequest
 
 v1 = APIRouter(prefix="/v1")
-"""What a server with API keys asks one for."""
+"""The routes that need a key on a server with API keys."""
 probes = APIRouter()
-"""What is open to all: for the orchestrator and for Prometheus."""
+"""The routes that are open to all: for the orchestrator and for Prometheus."""
 
 log = logging.getLogger("gram")
 
@@ -40,7 +40,7 @@ _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {_SSE: {}, _NDJSON: {}},
-        "description": "the ranked answers; with `stream`, each trajectory before them",
+        "description": "the ranked answers; with `stream`, events before them",
     },
     **{status: DOCUMENTED[status] for status in (400, 404, 413, 422, 429, 503, 504)},
 }
@@ -53,17 +53,17 @@ def _service(request: Request) -> Service:
 
 @v1.post("/solve", summary="Solve a puzzle", response_model=SolveResponse, responses=_RESPONSES)
 async def solve(body: SolveRequest, request: Request) -> Response:
-    """Sample K trajectories for a puzzle; check, vote and rank their answers.
+    """Sample K trajectories for a puzzle, check their answers, count equal ones together and rank them.
 
-    With `stream` the answer is a stream of events: `trajectory` for each that gives an answer, then one `result` (or `error`).
-    With `stream_steps` it begins with `start`, and has a `step` for each trajectory on its way and `pruned` where one is.
+    With `stream` the answer is a stream of events: `trajectory` for each trajectory that gives an answer, and at the end
+    `result` or `error`. With `stream_steps` it begins with `start`, and has `step` and `pruned` events, too.
     """
     return await _answer(body, request)
 
 
 @v1.post("/generate", summary="Make new boards", response_model=SolveResponse, responses=_RESPONSES)
 async def generate(body: GenerateRequest, request: Request) -> Response:
-    """Sample boards from the task's empty input; check, vote and rank them. The answer and the stream are those of a solve."""
+    """Sample boards from the task's empty input, and check and rank them. Answer and stream are as in POST /v1/solve."""
     return await _answer(body, request)
 
 
@@ -76,12 +76,12 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     with ticket:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
-        return Response(status_code=499)  # nobody reads it; it is the status in the log and the metrics
+        return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
     return Response(result.model_dump_json(), media_type="application/json")
 
 
 class _Stream(StreamingResponse):
-    """A stream holds its ticket until its end."""
+    """A stream that holds its ticket to its end."""
 
     def __init__(self, ticket: Ticket, events: AsyncIterator[str], media_type: str) -> None:
         super().__init__(events, media_type=media_type)
@@ -131,14 +131,14 @@ async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticke
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
-    """Each model's name, task, abilities, sizes and the figures that `gram eval` measured."""
+    """List the loaded models: name, task, abilities, sizes, and the figures that `gram eval` measured."""
     service = _service(request)
     return [service.info(model) for model in service.models.values()]
 
 
-@v1.get("/tasks", summary="Kinds of puzzles and how to write them")
+@v1.get("/tasks", summary="Kinds of puzzles, and how to write them")
 async def tasks(request: Request) -> list[TaskInfo]:
-    """Each task's accepted spellings, with an example of each."""
+    """List the tasks, with the accepted spellings of their puzzles and an example of each."""
     loaded = _service(request).models.values()
     return [
         TaskInfo(
@@ -160,11 +160,12 @@ async def tasks(request: Request) -> list[TaskInfo]:
 def puzzle(
     name: Annotated[str, Path(description="a name from GET /v1/tasks", examples=[DEFAULT_TASK.name])],
     seed: Annotated[
-        int | None, Query(ge=0, lt=2**63, description="the same seed gives the same puzzle; chosen and returned when absent")
+        int | None,
+        Query(ge=0, lt=2**63, description="the same seed gives the same puzzle; chosen at random and returned if absent"),
     ] = None,
 ) -> DrawnPuzzle:
-    """One of the held-out puzzles that the models are measured on: no training has seen it, nor a symmetric image of it."""
-    # Not a coroutine, so that it runs in a thread: a task finds its test sets when it is first asked, for up to a second.
+    """Draw one of the held-out puzzles that the models are measured on. No training has seen it or a symmetric image of it."""
+    # Not a coroutine, so that it runs in a thread: reading the held-out sets for the first time takes up to a second.
     if name not in TASKS:
         raise ProblemError(404, f"there is no task {name!r}; tasks: {', '.join(TASKS)}", "name")
     task, seed = TASKS[name], chosen(seed)
@@ -172,26 +173,26 @@ def puzzle(
 
 
 class Health(BaseModel):
-    """A probe's answer."""
+    """The answer of a probe."""
 
     status: str
 
 
-@probes.get("/health/live", summary="Whether the process answers")
+@probes.get("/health/live", summary="Whether the process is alive")
 async def live() -> Health:
-    """Answers as long as the process runs."""
+    """Answer as long as the process runs."""
     return Health(status="live")
 
 
 @probes.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
 async def ready(request: Request) -> Health:
-    """Answers 503 while the engine starts, or when none can be started."""
+    """Answer 503 while the engines start, or if none can be started."""
     if not _service(request).fleet.ready:
-        raise ProblemError(503, "the engine is starting; try again in a few seconds")
+        raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
     return Health(status="ready")
 
 
-@probes.get("/metrics", summary="For Prometheus", response_class=Response)
+@probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """The Prometheus exposition."""
+    """The metrics in Prometheus' text format."""
     return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

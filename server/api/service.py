@@ -1,4 +1,4 @@
-"""What the routes work with: the loaded checkpoints, the engines and the metrics."""
+"""What the routes work with: the loaded models, the fleet of engines and the metrics."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from gram.server.supervision.fleet import Fleet
 
 @dataclass
 class Service:
-    """What the routes work with."""
+    """Everything that the routes work with."""
 
     settings: ServerSettings
     models: dict[str, LoadedModel]
@@ -27,7 +27,7 @@ class Service:
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def info(self, model: LoadedModel) -> ModelInfo:
-        """What a client is told of a model."""
+        """Describe a model to a client."""
         return ModelInfo(
             name=model.name,
             task=model.task.name,
@@ -39,26 +39,26 @@ class Service:
         )
 
     def model(self, name: str) -> LoadedModel:
-        """The model of this name. Raises ProblemError."""
+        """The loaded model with this name. Raises ProblemError."""
         try:
             return self.models[name]
         except KeyError:
             loaded = ", ".join(self.models) or "none"
-            raise ProblemError(404, f"{name!r} is not loaded; loaded: {loaded}", "model") from None
+            raise ProblemError(404, f"{name!r} is not loaded; loaded models: {loaded}", "model") from None
 
     async def load(self, folder: Path) -> LoadedModel:
-        """Take a model more. Raises CheckpointError, EngineUnavailableError, and ProblemError where it is there."""
+        """Load one more model. Raises CheckpointError, EngineUnavailableError, or ProblemError if it is loaded already."""
         (model,) = read_models([folder]).values()
         async with self._changing:
             if model.name in self.models:
-                raise ProblemError(409, f"{model.name} is loaded; unload it first, if its files have changed", "name")
+                raise ProblemError(409, f"{model.name} is loaded already; if its files have changed, unload it first", "name")
             await self.fleet.load(folder)
             self.metrics.add_model(model.name, model.task.name)
             self.models[model.name] = model
         return model
 
     async def unload(self, name: str) -> None:
-        """Let no more requests of a model in, and free it when those that run have ended."""
+        """Admit no more requests for a model, and free it when the running ones have ended."""
         del self.models[name]
         async with self._changing:
             await self.fleet.unload(name)

@@ -1,6 +1,6 @@
-"""`gram solve --input`: many puzzles in, a line each; their answers out, in the same order, as they are ready.
+"""`gram solve --input`: many puzzles in, one a line; their answers out, in the same order, as soon as they are ready.
 
-What is written is always the beginning of the whole output, so a run that was cut off goes on behind its last line.
+What has been written is always the beginning of the whole output. So a run that was cut off resumes behind its last line.
 """
 
 import asyncio
@@ -35,22 +35,22 @@ Format = Literal["ndjson", "csv"]
 ENDINGS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv"}
 
 _MAX_IN_FLIGHT, _TRAJECTORIES = 64, 512
-"""Puzzles that a server is asked at a time, but no more than bring so many trajectories, which fill a GPU's slots twice."""
+"""Limits on what is asked of a server at a time: puzzles, and trajectories, which fill a GPU's slots twice."""
 _MAX_RETRIES = 20
-"""For each puzzle: about two minutes, in which a server may restart or be busy with others."""
+"""Retries for each puzzle: about two minutes, in which the server may restart or be busy."""
 _OF_THE_PUZZLE = {"too_large", "deadline", "out_of_memory"}
-"""Causes of errors that the next puzzle may not have."""
+"""Causes of errors that concern one puzzle, and not the next."""
 _TIMES = {"queue_ms", "compute_ms"}
-"""Left out: without them the same puzzles with the same seed give the same bytes."""
+"""Fields that are left out. Without them, the same puzzles with the same seed give the same bytes."""
 
 
 class BatchError(Exception):
-    """Why a run can't begin or go on, and what to do."""
+    """A run can't begin or go on; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the input, its number counted from 1."""
+    """A line of the input, with its number from 1."""
 
     number: int
     text: str
@@ -60,12 +60,12 @@ class Line:
         return spelled(self.text)
 
     def seed(self, options: Options) -> int:
-        """The given one for the first line, one more for each that follows; or a random one."""
+        """The seed of this line: the given one for line 1 and one more for each further line, or a random one."""
         return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
 
 
 def spelled(text: str) -> object:
-    """A puzzle as people write it in one place: JSON (a text, a list, an object; also {"puzzle": ...}), or any other text."""
+    """Read a puzzle written in one string: JSON (a string, a list, an object, or {"puzzle": ...}), or any other text."""
     with suppress(ValueError):
         match from_json(text, allow_inf_nan=False):
             case {"puzzle": puzzle, **others} if not others:
@@ -76,7 +76,7 @@ def spelled(text: str) -> object:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The puzzles in a file, or of standard input for "-"; empty lines are none."""
+    """Read the lines of a file, or of standard input for "-", without the empty ones."""
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -85,27 +85,27 @@ def read_lines(path: Path) -> list[Line]:
 
 
 Answer = SolveResponse | str
-"""What came of a line: the answer, or what is wrong with the puzzle."""
+"""The result of a line: the answer, or what is wrong with the puzzle."""
 
 
 class Writer(ABC):
-    """A format: a line of output for each of input."""
+    """An output format, with a line for each line of the input."""
 
     head = ""
     start: str
-    """What every file begins with."""
+    """What every file in this format begins with."""
 
     @abstractmethod
     def row(self, line: Line, answer: Answer) -> str:
-        """Its line."""
+        """The output line of an input line."""
 
     @abstractmethod
     def read(self, row: str) -> tuple[int, bool]:
-        """The number of the line that a row is about, and whether it is an error. Raises ValueError, TypeError, KeyError."""
+        """The line number of an output line, and whether it is an error. Raises ValueError, TypeError, KeyError."""
 
 
 class Ndjson(Writer):
-    """A JSON object: "line", then the fields of the response (but the times); or "line" and "error"."""
+    """A JSON object: "line", then the fields of the response without its times; or "line" and "error"."""
 
     start = '{"line":'
 
@@ -119,7 +119,7 @@ class Ndjson(Writer):
 
 
 class Csv(Writer):
-    """The best answer, or the error. A board's rows stand in one cell, a space between them."""
+    """The best answer, or the error. The rows of a board stand in one cell, separated by spaces."""
 
     columns = (
         "line",
@@ -155,7 +155,7 @@ class Csv(Writer):
 
 
 def _cell(value: object) -> str:
-    """On one line, so that a line of the file is a row."""
+    """Put a value on one line, so that each line of the file is a row."""
     return json.dumps(value) if isinstance(value, (bool, float)) else re.sub(r"[\r\n]+", " ", str(value))
 
 
@@ -163,13 +163,13 @@ WRITERS: dict[Format, Writer] = {"ndjson": Ndjson(), "csv": Csv()}
 
 
 class Output:
-    """Takes answers as they come, writes them in the order of their lines, and shows how far it is."""
+    """Takes answers in any order, writes them in the order of their lines, and shows a progress bar."""
 
     def __init__(self, lines: list[Line], path: Path | None, format: Format | None) -> None:
-        """To standard output, or behind what the file has. Raises BatchError where that is something else."""
+        """Write to standard output, or append to a file that an earlier run wrote. Raises BatchError if it is another file."""
         format = format or ("ndjson" if path is None else ENDINGS.get(path.suffix))
         if format is None:
-            raise BatchError(f"{path}: which format? End its name in {', '.join(ENDINGS)}, or say it with --format")
+            raise BatchError(f"{path}: unknown format; end its name in {', '.join(ENDINGS)}, or use --format")
         self._writer = WRITERS[format]
         try:
             written, end = self._written(path.read_bytes()) if path and path.exists() else ([], 0)
@@ -180,9 +180,7 @@ class Output:
         except OSError as error:
             raise BatchError(f"{path}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
-            raise BatchError(
-                f"{path} has something else than answers to this input; name another file with --output"
-            ) from error
+            raise BatchError(f"{path} does not contain answers to this input; name another file with --output") from error
         if path:
             os.truncate(path, end)
         if not end:
@@ -202,7 +200,7 @@ class Output:
             self._file.close()
 
     def put(self, number: int, answer: Answer) -> None:
-        """What came of the line of this number."""
+        """Take the result of the line with this number."""
         self._ready[number] = answer
         while self.waiting and (ready := self._ready.pop(self.waiting[0].number, None)) is not None:
             self._file.write(self._writer.row(self.waiting.popleft(), ready))
@@ -211,7 +209,7 @@ class Output:
             self._bar.update()
 
     def _written(self, content: bytes) -> tuple[list[tuple[int, bool]], int]:
-        """What a run before this wrote: the lines, whether they are errors, and where the last that is whole ends."""
+        """What an earlier run wrote: line numbers, whether each is an error, and where the last whole line ends."""
         start = self._writer.start.encode()
         if not (content.startswith(start) or start.startswith(content)):
             raise ValueError("another start")
@@ -221,7 +219,7 @@ class Output:
 
 
 def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -> None:
-    """Solve what waits by an engine in this process."""
+    """Solve the waiting lines with an engine in this process."""
     from gram.server.local import solve  # which has torch
 
     def puzzles() -> Iterator[tuple[int, Tokens, int]]:
@@ -237,12 +235,12 @@ def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -
 
 
 async def solve_there(output: Output, url: str, api_key: str | None, task: str, options: Options) -> None:
-    """Solve what waits on a server. Raises GramError if the server does not answer."""
+    """Solve the waiting lines on a server. Raises GramError if the server does not answer."""
     from gram.server.client.async_client import AsyncClient  # which has httpx
 
     body = options.model_dump(include=set(Options.model_fields))
     async with AsyncClient(url, api_key=api_key, timeout=None) as client:
-        await client.models()  # with few retries: a wrong address is soon known
+        await client.models()  # with few retries, so that a wrong address is noticed soon
     free = asyncio.Semaphore(min(_MAX_IN_FLIGHT, 1 + math.ceil(_TRAJECTORIES / options.num_trajectories)))
 
     async def solve(line: Line) -> None:
@@ -266,7 +264,7 @@ async def solve_there(output: Output, url: str, api_key: str | None, task: str, 
 
 
 def _of_the_puzzle(error: GramError) -> str:
-    """What is wrong with the puzzle. Raises the error where it is none of the puzzle's: then it would be the next one's too."""
+    """What is wrong with the puzzle. Raises the error again if it would hit any puzzle."""
     if problem := error.problem:
         if wrong := [each.message for each in problem.errors if each.place.split(".")[0] == "puzzle"]:
             return "; ".join(wrong)

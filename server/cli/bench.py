@@ -8,9 +8,9 @@ from gram.server.settings import EngineSettings
 
 
 class Bench(EngineSettings):
-    """Measure what this machine can do, and how near to it the kernels, the supervision step and the engine come."""
+    """Measure this machine's ceilings, and how near the kernels, the supervision step and the engine come to them."""
 
-    json_file: Path | None = Field(None, alias="json", description="a file to write the same figures to")
+    json_file: Path | None = Field(None, alias="json", description="also write the figures to this file, as JSON")
 
     def cli_cmd(self) -> None:
         from gram.server.bench import measure

@@ -8,12 +8,12 @@ _LINE_LENGTH = 120
 
 
 def spaced(row: str) -> str:
-    """A row of a board with its symbols apart; a line of a graph, which has words, as it is."""
+    """Put spaces between the symbols of a row. A line of a graph, which has words, stays as it is."""
     return row if " " in row else " ".join(row)
 
 
 def draw(response: SolveResponse) -> str:
-    """The puzzle and the answers side by side, for a terminal."""
+    """Draw the puzzle and its answers side by side."""
     boards = [("puzzle", response.puzzle.text)]
     for candidate in response.candidates:
         mark = "valid" if candidate.valid else "WRONG"

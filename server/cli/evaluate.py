@@ -15,14 +15,14 @@ from gram.server.evaluation.settings import EvaluationSettings
 
 
 class Eval(EvaluationSettings):
-    """Measure checkpoints on held-out puzzles, or from the empty input; print the figures, save them beside the weights."""
+    """Measure checkpoints on held-out puzzles and from the empty input; print the figures and save them beside the weights."""
 
-    model: CliPositionalArg[list[Path]] = Field([], description="checkpoint folders")
+    model: CliPositionalArg[list[Path]] = Field([], description="folders of checkpoints to measure")
     all: bool = Field(False, description="measure all bundled checkpoints")
 
     def cli_cmd(self) -> None:
         if self.all == bool(self.model):
-            raise CommandError("name the folders of the checkpoints to measure, or say --all for all bundled ones")
+            raise CommandError("name the folders of the checkpoints to measure, or use --all for all bundled ones")
         try:
             from gram.models.evaluation.report import overview, save, tables, zoo_table
         except ModuleNotFoundError as error:
@@ -41,12 +41,12 @@ class Eval(EvaluationSettings):
             print(f"\n# For README.md\n\n{overview(bundled_models())}")
 
     def _command(self, folder: Path) -> str:
-        """What measures the checkpoint again and gives the same figures: with the device and dtype that "auto" came to."""
+        """The command that measures the checkpoint again, on the same device and in the same dtype."""
         from gram.server.engine.device import resolve
 
         placement = resolve(self)
         placed = {"device": placement.device.type, "dtype": str(placement.dtype).removeprefix("torch.")}
-        # Slots and threads change no figure; and a path is of use on this machine alone, unless it is in the repository.
+        # Slots and threads change no figure. A path outside of the repository means nothing on another machine.
         options = self.model_copy(update=placed).model_dump(exclude={"model", "all", "slots", "threads"}, exclude_defaults=True)
         path, repository = folder.resolve(), ZOO.resolve().parents[1]
         words = ["gram", "eval", str(path.relative_to(repository)) if path.is_relative_to(repository) else path.name]

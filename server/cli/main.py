@@ -22,7 +22,7 @@ from gram.server.settings import DeviceError
 
 
 class Gram(BaseModel):
-    """GRAM: sample many latent trajectories, rank them, check every answer."""
+    """GRAM: sample many latent trajectories of a puzzle, rank them, and check every answer."""
 
     serve: CliSubCommand[Serve] = Field(description=Serve.__doc__)
     solve: CliSubCommand[Solve] = Field(description=Solve.__doc__)
@@ -37,16 +37,16 @@ class Gram(BaseModel):
 
 
 def main() -> None:
-    """Run the command line; errors end in a message and exit code 2 (1 where the work itself failed)."""
-    sys.argv[0] = "gram"  # however it was started, help speaks of the command
+    """Run the command line. An error ends it with a message and exit code 2, or 1 if the work itself failed."""
+    sys.argv[0] = "gram"  # however it was started, --help shows the name of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
     except (CommandError, BatchError, CheckpointError, DeviceError, GramError, KeysError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")
-    except BrokenPipeError:  # whoever reads, head say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain of it at its end
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python would complain at its exit
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -33,11 +33,11 @@ class Sampling(Options, EngineSettings):
     model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
     request_type: ClassVar[type[SamplingRequest]]
 
-    task: str | None = Field(None, description="the kind of puzzle (default: the first loaded model's)")
-    url: str | None = Field(None, description="a running server; without it the model runs in this process")
-    api_key: str | None = Field(None, description="a key of that server, where it asks for one; rather in GRAM_API_KEY")
+    task: str | None = Field(None, description="the kind of puzzle (default: that of the first loaded model)")
+    url: str | None = Field(None, description="ask the server at this address; without it the model runs in this process")
+    api_key: str | None = Field(None, description="API key of that server, if it needs one; better set in GRAM_API_KEY")
     json_output: bool = Field(False, alias="json", description="print the response as JSON")
-    watch: bool = Field(False, description="show the trajectories on their way, where standard output is a terminal")
+    watch: bool = Field(False, description="show the trajectories on their way, if standard output is a terminal")
 
     def cli_cmd(self) -> None:
         watch = self.watch and sys.stdout.isatty()
@@ -53,18 +53,18 @@ class Sampling(Options, EngineSettings):
         print(response.model_dump_json(indent=2) if self.json_output else draw(response))
 
     def _given(self) -> dict[str, object]:
-        """What the request has beside the task and the options."""
+        """The fields of the request beside the task and the options."""
         return {}
 
     def _calls(self, client: "Client") -> _Calls:
-        """How a server is asked: for the answer alone, or also for what comes before it."""
+        """The client's methods that ask for the answer alone, and for a stream."""
         raise NotImplementedError
 
     def _request(self, task: str) -> dict[str, object]:
         return {"task": task, **self._given(), **self.model_dump(include=set(Options.model_fields), by_alias=True)}
 
     def _there(self, watch: bool) -> Generator[Event]:
-        """The answer of a server, and to `watch` what comes before it."""
+        """The events from a server: the answer, and with `watch` those before it."""
         request = self._request(self._task_there)
         from gram.server.client.client import Client
 
@@ -77,7 +77,7 @@ class Sampling(Options, EngineSettings):
                 yield ask(**request)
 
     def _here(self, watch: bool) -> Generator[Event]:
-        """The same of an engine in this process."""
+        """The same events, from an engine in this process."""
         model = self._model()
         puzzle = self.request_type.model_validate(self._request(model.task.name)).input(model.task)
         seed = self.chosen_seed()
@@ -95,13 +95,13 @@ class Sampling(Options, EngineSettings):
         return self.task or next(iter(TASKS))
 
     def _model(self) -> LoadedModel:
-        """What answers in this process."""
+        """The model that answers in this process."""
         ability = self.request_type.ability
         able = [model for model in read_models(self.model).values() if ability in model.config.abilities]
         chosen = choose(able, self.task)
         if chosen is None:
             names = ", ".join(model.name for model in able) or "none"
-            raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that {ability}: {names}")
+            raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that can {ability}: {names}")
         return chosen
 
     def _engine(self, model: LoadedModel) -> "Engine":
@@ -111,35 +111,38 @@ class Sampling(Options, EngineSettings):
 
 
 class Solve(Sampling):
-    """Solve a puzzle, or a file of them, here or on a server with --url.
+    """Solve a puzzle or a file of puzzles, in this process or with --url on a server.
 
-    A file has a puzzle a line, in any spelling that fits one: a text, or JSON (a text, a list, an object; also
-    {"puzzle": ...}). Line n gets the seed + n - 1. Each is answered by a line of NDJSON (its number as "line", and the
-    response without its times), or a row of CSV (the best answer alone), in the order of the input. A wrong puzzle is
-    answered by its error; the exit code is then 1. A run that was cut off goes on where its --output ends.
+    A file has one puzzle a line, in any spelling that fits on a line: plain text, or JSON (a string, a list, an object, or
+    {"puzzle": ...}). Line n is solved with seed + n - 1. The answers come in the order of the input: a line of NDJSON
+    each (its number as "line", and the response without its times), or a row of CSV (the best answer only). A puzzle that can't
+    be read is answered by its error, and the exit code is then 1. A run that was cut off resumes where its --output ends.
     """
 
     request_type = SolveRequest
 
     puzzle: CliPositionalArg[str | None] = Field(
-        None, description="in any spelling that GET /v1/tasks lists; lists and objects as JSON; - reads it from standard input"
+        None,
+        description="the puzzle, in any spelling that GET /v1/tasks lists, lists and objects as JSON; - reads standard input",
     )
-    input: Path | None = Field(None, description="many puzzles: a file with one a line; - reads them from standard input")
+    input: Path | None = Field(None, description="a file with one puzzle a line; - reads standard input")
     output: Path | None = Field(
-        None, description=f"of --input: where the answers go, in a format by its ending: {', '.join(ENDINGS)}"
+        None, description=f"where the answers to --input go; the ending chooses the format: {', '.join(ENDINGS)}"
     )
-    format: Format | None = Field(None, description="of --input: whatever the ending; on standard output ndjson by default")
+    format: Format | None = Field(
+        None, description="format of the answers to --input (default: by the ending of --output; ndjson on standard output)"
+    )
 
     def cli_cmd(self) -> None:
         if (self.puzzle is None) == (self.input is None):
-            raise CommandError("name a puzzle, or with --input a file of them")
+            raise CommandError("give either a puzzle or --input with a file of puzzles")
         if self.input is None:
             if self.output or self.format:
-                raise CommandError("--output and --format are of --input; for one puzzle there is --json")
+                raise CommandError("--output and --format need --input; for one puzzle use --json")
             super().cli_cmd()
         else:
             if self.watch or self.json_output:
-                raise CommandError("--watch and --json are of one puzzle; --input has --format")
+                raise CommandError("--watch and --json work with one puzzle; with --input use --format")
             self._solve_all(read_lines(self.input))
 
     def _solve_all(self, lines: list[Line]) -> None:
@@ -152,7 +155,7 @@ class Solve(Sampling):
                 model = self._model()
                 solve_here(output, self._engine(model), model.task, self)
         if output.failed:
-            raise CommandError(f"{output.failed} of {len(lines)} puzzles have no answer; their lines say why")
+            raise CommandError(f"{output.failed} of {len(lines)} puzzles have no answer; their lines in the output say why")
 
     def _given(self) -> dict[str, object]:
         return {"puzzle": spelled(sys.stdin.read() if self.puzzle == "-" else self.puzzle or "")}
@@ -162,7 +165,7 @@ class Solve(Sampling):
 
 
 class Generate(GenerateOptions, Sampling):
-    """Make new boards here, or on a server with --url, and draw them."""
+    """Make new boards, in this process or with --url on a server, and draw them."""
 
     request_type = GenerateRequest
 

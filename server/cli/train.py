@@ -11,13 +11,13 @@ from gram.server.settings import Device
 
 
 class Train(BaseModel):
-    """Train a checkpoint by a recipe; a run that was cut off goes on where it last saved."""
+    """Train a checkpoint by a recipe. A run that was cut off resumes where it last saved."""
 
     recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
-    out: Path | None = Field(None, description="the checkpoint's folder (default: the recipe's)")
+    out: Path | None = Field(None, description="folder of the checkpoint (default: that of the recipe)")
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
-    compile: bool = Field(False, description="torch.compile: about 1.6 times as fast on a CPU; needs a C++ compiler")
+    compile: bool = Field(False, description="use torch.compile: up to 1.6 times as fast on a CPU; needs a C++ compiler")
 
     def cli_cmd(self) -> None:
         import torch

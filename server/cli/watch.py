@@ -1,4 +1,4 @@
-"""`--watch`: the trajectories of a request, live in a terminal."""
+"""`--watch`: the live view of a request's trajectories in a terminal."""
 
 import heapq
 import math
@@ -19,7 +19,7 @@ _FRAME_SECONDS = 0.1
 _GAP = 3
 """Columns between two boards."""
 _MOST_BOARDS = 200
-"""More are on no terminal."""
+"""More boards fit on no terminal."""
 
 State = Literal["running", "valid", "WRONG", "pruned"]
 _STYLES: dict[State, str] = {"running": "yellow", "valid": "green", "WRONG": "red", "pruned": "dim"}
@@ -27,7 +27,7 @@ _STYLES: dict[State, str] = {"running": "yellow", "valid": "green", "WRONG": "re
 
 @dataclass
 class Row:
-    """A trajectory as it was last heard of."""
+    """The last known state of a trajectory."""
 
     index: int
     state: State
@@ -37,19 +37,19 @@ class Row:
 
     @property
     def rank(self) -> tuple[bool, float, int]:
-        """Its place among the others: the best-scored first, the pruned last."""
+        """Its sort key: the best score first, pruned trajectories last."""
         return self.state == "pruned", -self.score, self.index
 
 
 @dataclass
 class View:
-    """What is known of a request, from its events, and the picture of it."""
+    """The state of a request, from its events, and its picture."""
 
     start: StartEvent
     rows: dict[int, Row] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
-        """Something happened."""
+        """Take an event."""
         match event:
             case StepEvent(trajectory=index):
                 self.rows[index] = Row(index, "running", event.steps, event.score, event.text)
@@ -61,12 +61,12 @@ class View:
 
     @property
     def distinct_valid(self) -> int:
-        """Distinct valid answers so far."""
+        """The number of distinct valid answers so far."""
         return len({row.text for row in self.rows.values() if row.state == "valid"})
 
     @property
     def title(self) -> Text:
-        """How far it is."""
+        """A line that says how far the request is."""
         states = [row.state for row in self.rows.values()]
         counts = [(f"{states.count(state)} {state}", style) for state, style in _STYLES.items() if state in states]
         known = f"{self.start.model}, seed {self.start.seed}, {self.start.num_trajectories} trajectories: "
@@ -76,7 +76,7 @@ class View:
         return title.append(f"{self.distinct_valid} distinct valid answers", "bold")
 
     def picture(self, width: int, height: int) -> RenderableType:
-        """The title, the puzzle and as many trajectories as there is room for, by their rank."""
+        """The title, the puzzle, and as many of the best trajectories as there is room for."""
         puzzle = Text("\n".join(["puzzle", *map(spaced, self.start.puzzle.text.split("\n"))]))
         best = heapq.nsmallest(_MOST_BOARDS, self.rows.values(), key=lambda row: row.rank)
         blocks = [puzzle, *map(self._block, best)]
@@ -91,15 +91,15 @@ class View:
         return Group(self.title, grid)
 
     def _block(self, row: Row) -> Text:
-        """A trajectory: its number, value and state, above its board."""
-        board = row.text.removeprefix(f"{self.start.puzzle.text}\n")  # a graph's answer repeats it before the colours
+        """A trajectory: its index, score and state above its board."""
+        board = row.text.removeprefix(f"{self.start.puzzle.text}\n")  # a graph's answer repeats the puzzle before the colours
         return Text(
             "\n".join([f"#{row.index} {row.score:.3f} {row.state}", *map(spaced, board.split("\n"))]), _STYLES[row.state]
         )
 
 
 def show(events: Iterable[Event], console: Console | None = None) -> SolveResponse:
-    """Show a request's events as they come, and leave no trace of them; returns what it ends with."""
+    """Show a request's events as they come, clear the view at the end, and return the result."""
     console = console or Console()
     shown_at = -math.inf
     with Live(console=console, transient=True, auto_refresh=False) as live:

@@ -1,4 +1,4 @@
-"""`gram eval`: held-out puzzles and the empty input through the engine that serves, so that it measures what is served."""
+"""Evaluation through the engine that serves, so that it measures what is served."""
 
 import itertools
 from dataclasses import replace
@@ -33,7 +33,7 @@ from gram.server.sampling.options import Options
 
 
 def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
-    """The figures of what the checkpoint can: solve, generate or both. Raises CheckpointError."""
+    """Measure what a checkpoint can do: solve, generate or both. Raises CheckpointError."""
     (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
     evaluations, curves = evaluate_puzzles(engine, model.task, options) if model.config.solves else ([], Curves())
@@ -42,7 +42,7 @@ def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
 
 
 def evaluate_puzzles(engine: Engine, task: Task, options: EvaluationSettings) -> tuple[list[Evaluation], Curves]:
-    """One evaluation for each test set and way to sample it, and the curves."""
+    """Evaluate each test set with each way to sample, and the curves against samples and depth."""
     (lane,) = engine.lanes.values()
     evaluations, curves = [], Curves()
     for name, test_set in task.test_sets.items():
@@ -63,13 +63,13 @@ def evaluate_puzzles(engine: Engine, task: Task, options: EvaluationSettings) ->
 
 
 def spread(puzzles: Tokens, count: int | None) -> Tokens:
-    """So many of the puzzles [n, N], or all, evenly through a set that may be in the order of difficulty."""
+    """Take `count` of the puzzles [n, N] (None: all), spread evenly over a set that may be sorted by difficulty."""
     count = len(puzzles) if count is None else min(count, len(puzzles))
     return puzzles[np.linspace(0, len(puzzles), count, endpoint=False, dtype=int)]
 
 
 def evaluate_generation(engine: Engine, task: Task, options: EvaluationSettings) -> list[Generation]:
-    """The figures of boards from the empty input, for each way to sample. They are those of one request to generate so many."""
+    """Evaluate boards from the empty input, for each way to sample. They are the boards of one generate request."""
     assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
     count = min(options.boards, options.limit or options.boards)
     generations = []
@@ -81,7 +81,7 @@ def evaluate_generation(engine: Engine, task: Task, options: EvaluationSettings)
 
 
 def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, count: int) -> list[list[Sample]]:
-    """So many samples of each puzzle [n, N], in the order of their index."""
+    """Draw `count` samples of each puzzle [n, N], in the order of their index."""
     sampling = Options(
         num_trajectories=count,
         max_steps=conditions.max_steps,
@@ -96,7 +96,7 @@ def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, co
 def draw_without_halting(
     lane: Lane, task: Task, conditions: Conditions, puzzles: Tokens, count: int
 ) -> dict[int, list[list[Sample]]]:
-    """The same trajectories, whatever the halt head says: what they answer at depths 1, 2, 4, 8, ... up to max_steps."""
+    """Draw the same trajectories without halting: depth -> their answers there, for depths 1, 2, 4, ... up to max_steps."""
     depths = [1 << i for i in range(conditions.max_steps.bit_length())]
     samples: dict[int, list[list[Sample]]] = {depth: [[] for _ in puzzles] for depth in depths}
     trajectories = [(i, index) for i in range(len(puzzles)) for index in range(count)]
@@ -133,5 +133,5 @@ def draw_without_halting(
 
 
 def _sample(task: Task, answer: bytes | None, score: float, steps: int) -> Sample:
-    """A dropped trajectory, which has no answer, counts as a wrong one."""
+    """A sample. A dropped trajectory has no answer, and counts as a wrong one."""
     return Sample(answer_of(task, answer or bytes(task.seq_len)), score, steps)

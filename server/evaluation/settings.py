@@ -1,4 +1,4 @@
-"""What can be set for `gram eval`. Without torch, so that its --help answers at once."""
+"""The settings of `gram eval`. Without torch, so that its --help answers at once."""
 
 from pydantic import Field
 
@@ -10,20 +10,22 @@ class EvaluationSettings(EngineSettings):
     """What `gram eval` measures, and how."""
 
     samples: int = Field(20, ge=1, description="trajectories per puzzle")
-    boards: int = Field(10_000, ge=1, description="trajectories from the empty input, of checkpoints that generate")
+    boards: int = Field(10_000, ge=1, description="boards to generate from the empty input, for checkpoints that generate")
     temperatures: list[Heats] = Field(
         [1.0],
         min_length=1,
-        description="each is evaluated over all held-out puzzles and boards; a list in it is that of each supervision step",
+        description="temperatures to evaluate; an inner list has one for each supervision step",
     )
-    symmetries: list[bool] = Field(
-        [True, False], min_length=1, description="whether each trajectory sees an image of the puzzle: each is evaluated"
-    )
-    max_steps: int = Field(16, ge=1)
-    grid_puzzles: int = Field(50, ge=0, description="so many puzzles of each set are also run without halting")
+    symmetries: list[bool] = Field([True, False], min_length=1, description="evaluate with symmetries, without, or both")
+    max_steps: int = Field(16, ge=1, description="supervision steps after which a trajectory ends if it has not halted")
+    grid_puzzles: int = Field(50, ge=0, description="puzzles of each set that are also run without halting")
     grid_depth: int | None = Field(
-        None, ge=1, description="supervision steps of those runs, read at 1, 2, 4, ... of them (default: the task's, 32 or 128)"
+        None,
+        ge=1,
+        description="supervision steps of the runs without halting, evaluated after 1, 2, 4, ... (default: 32, or 128 for 9x9)",
     )
-    seed: int = 0
-    puzzles: int | None = Field(None, ge=1, description="only so many puzzles of each set, evenly through it")
-    limit: int | None = Field(None, ge=1, description="only this many puzzles of each set, or boards, and nothing is saved")
+    seed: int = Field(0, description="seed of the first puzzle; each further one has the next seed")
+    puzzles: int | None = Field(None, ge=1, description="evaluate only this many puzzles of each set, spread evenly over it")
+    limit: int | None = Field(
+        None, ge=1, description="evaluate only the first puzzles of each set, and this many boards, and save nothing"
+    )

@@ -1,4 +1,4 @@
-"""What a client gets: events as the trajectories go, and the ranked answers."""
+"""What a client gets: the events of a stream, and the ranked answers."""
 
 from typing import Self
 
@@ -22,7 +22,7 @@ class Board(BaseModel):
 
 
 class StartEvent(BaseModel):
-    """What was understood of the request: the first event of a stream with `stream_steps`."""
+    """How the server understood the request: the first event of a stream with `stream_steps`."""
 
     model: str
     task: str
@@ -44,7 +44,7 @@ class StartEvent(BaseModel):
 
 
 class StepEvent(Board):
-    """A trajectory on its way: what it would answer after so many steps, and the reward model's value of it."""
+    """A trajectory on its way: what it would answer after these steps, and the reward model's score of that."""
 
     trajectory: int
     steps: int
@@ -58,14 +58,14 @@ class StepEvent(Board):
 
 
 class PrunedEvent(BaseModel):
-    """A trajectory that `guidance` ended; sent with `stream_steps`."""
+    """A trajectory that `guidance` ended. It is sent with `stream_steps`."""
 
     trajectory: int
     steps: int
 
 
 class TrajectoryEvent(Board):
-    """A finished trajectory, as a stream sends it. `valid` is the checker's word, `score` the reward model's."""
+    """A trajectory that ended, as a stream sends it. `valid` is the checker's word, `score` the reward model's."""
 
     trajectory: int
     steps: int
@@ -87,9 +87,9 @@ class TrajectoryEvent(Board):
 
 
 class RankedCandidate(TrajectoryEvent):
-    """A distinct answer; trajectory, steps and score are those of the best-scored trajectory that gave it."""
+    """A distinct answer. Trajectory, steps and score are those of the best-scored trajectory that gave it."""
 
-    votes: int = Field(description="trajectories that gave this answer")
+    votes: int = Field(description="the number of trajectories that gave this answer")
 
     @classmethod
     def of_candidate(cls, task: Task, candidate: Candidate) -> Self:
@@ -99,27 +99,27 @@ class RankedCandidate(TrajectoryEvent):
 
 
 class SolveResponse(BaseModel):
-    """The ranked answers."""
+    """The ranked answers to a request."""
 
     model: str
     task: str
     puzzle: Board
     seed: int
     candidates: list[RankedCandidate]
-    complete: bool = Field(description="false: the time was over before all trajectories had ended; another run may give more")
+    complete: bool = Field(description="false if a deadline came before all trajectories had ended; another run may give more")
     trajectories: int = Field(
-        description="trajectories that ended and count: num_trajectories, or fewer after an early stop or where not complete"
+        description="the trajectories that ended and count: num_trajectories, or fewer after an early stop or a deadline"
     )
-    dropped: list[int] = Field(description="trajectories whose state turned non-finite; they give no candidate")
-    pruned: int = Field(description="trajectories that `guidance` ended; they give no candidate")
-    distinct_valid: int = Field(description="distinct answers that the checker finds valid")
-    steps_run: int = Field(description="supervision steps of the trajectories that count")
-    queue_ms: float = Field(description="time until the first trajectory got a slot")
-    compute_ms: float = Field(description="time from then to the last trajectory")
+    dropped: list[int] = Field(description="the trajectories whose state became infinite or NaN; they give no candidate")
+    pruned: int = Field(description="the number of trajectories that `guidance` ended; they give no candidate")
+    distinct_valid: int = Field(description="the number of distinct answers that the checker finds valid")
+    steps_run: int = Field(description="the supervision steps of the trajectories that count")
+    queue_ms: float = Field(description="milliseconds until the first trajectory got a slot")
+    compute_ms: float = Field(description="milliseconds from then to the last trajectory")
 
     @classmethod
     def of(cls, model: str, collector: Collector, seed: int, options: Options, queue: float, compute: float) -> Self:
-        """The answer that a collector has come to; queue and compute in seconds."""
+        """The answer from what a collector has collected; queue and compute are in seconds."""
         task = collector.task
         return cls(
             model=model,

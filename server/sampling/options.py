@@ -16,11 +16,11 @@ from gram.server.sampling.collector import Select
 Score = Annotated[float, Field(ge=0, le=1)]
 
 WATCHED = 256
-"""So many trajectories of a request, the first ones, are shown on their way."""
+"""The number of trajectories of a request, the first ones, that are shown on their way."""
 
 
 def chosen(seed: int | None) -> int:
-    """The seed, or a random one of 53 bits: a number that survives a JSON parser of any language."""
+    """The seed, or a random one of 53 bits, which survives the JSON parser of any language."""
     return secrets.randbits(53) if seed is None else seed
 
 
@@ -35,7 +35,7 @@ Heats = Annotated[
     Annotated[Heat, Tag("<number>")] | Annotated[list[Heat], Field(min_length=1, max_length=LONGEST), Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<number>"),
 ]
-"""The tags keep errors to the kind that was meant."""
+"""A temperature, or a schedule of them. The tags limit an error message to the kind that was meant."""
 
 
 class Pruning(BaseModel):
@@ -43,9 +43,9 @@ class Pruning(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    keep: float = Field(0.5, gt=0, lt=1, description="the share that goes on, rounded up")
+    keep: float = Field(0.5, gt=0, lt=1, description="the share of the trajectories that goes on, rounded up")
     steps: tuple[Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)], ...] = Field(
-        (2, 4, 8), min_length=1, max_length=8, description="the checkpoint steps; those from max_steps on have no effect"
+        (2, 4, 8), min_length=1, max_length=8, description="the checkpoint steps; steps from max_steps on have no effect"
     )
 
     @field_validator("steps")
@@ -65,43 +65,43 @@ class Guidance(BaseModel):
 
 
 class Options(BaseModel):
-    """How to sample and rank."""
+    """How to sample trajectories, and how to rank their answers."""
 
     model_config = ConfigDict(extra="forbid")
 
-    num_trajectories: int = Field(20, ge=1, description="K: trajectories to sample")
-    max_steps: int = Field(16, ge=1, description="supervision steps after which a trajectory that has not halted ends")
+    num_trajectories: int = Field(20, ge=1, description="K, the number of trajectories to sample")
+    max_steps: int = Field(16, ge=1, description="the supervision steps after which a trajectory ends if it has not halted")
     seed: int | None = Field(
         None,
         ge=0,
         lt=2**63,
-        description="the same seed gives the same answer, whatever the load; chosen and returned when absent",
+        description="the same seed gives the same answer, whatever the load; chosen at random and returned if absent",
     )
     temperature: Heats = Field(
         1.0,
-        description="scales sigma; above 1 finds more solutions, each less surely. A list: that of each supervision step, its "
-        "last one also of those after it; no trajectory halts before the list's end",
+        description="scales sigma; above 1, trajectories find more of the solutions but are less often valid. A list has a "
+        "temperature for each supervision step, and its last one holds for later steps; no trajectory halts before its end",
     )
     symmetries: bool = Field(
         True,
-        description="each trajectory sees another image of the puzzle under the task's symmetries, and its answer is turned "
-        "back, for what the model prefers and where it fails differ between images; false: all see the puzzle as it is",
+        description="show each trajectory another image of the puzzle under the task's symmetries, and turn its answer back: "
+        "what the model prefers, and where it fails, differs between images; false: all trajectories see the puzzle as it is",
     )
-    select: Select = Field("lprm", description="rank by the reward model's score, or by votes")
+    select: Select = Field("lprm", description="rank by the reward model's score (lprm) or by votes (majority)")
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
-        description="run all trajectories, or stop with the lowest-numbered one that the checker finds valid, "
-        "or whose score reaches this number",
+        description="run all trajectories, or stop at the lowest-numbered one that the checker finds valid, or whose score "
+        "reaches this number",
     )
-    top: int | None = Field(None, ge=1, description="return only this many candidates (default: all)")
+    top: int | None = Field(None, ge=1, description="return only the best candidates, this many (default: all)")
     guidance: Literal["none"] | Guidance = Field(
-        "none", description="give the slots of trajectories that the reward model ranks low at a step to those that wait"
+        "none", description="end trajectories that the reward model ranks low at a step, and give their slots to waiting ones"
     )
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         if (steps := len(listed(self.temperature))) > self.max_steps:
-            raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise that or list fewer")
+            raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise it or list fewer")
         return self
 
     def chosen_seed(self) -> int:
@@ -109,7 +109,7 @@ class Options(BaseModel):
         return chosen(self.seed)
 
     def submit(self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False) -> Submit:
-        """The engine's order for these options; `watch`: to show the trajectories on their way, too."""
+        """The message that submits a request with these options. `watch`: report trajectories on their way, too."""
         return Submit(
             request=number,
             model=model,
@@ -125,6 +125,6 @@ class Options(BaseModel):
 
 
 class GenerateOptions(Options):
-    """How to sample boards: the same options, one of them by another name."""
+    """How to sample boards: the options of a solve, with another name for the number of trajectories."""
 
-    num_trajectories: int = Field(20, ge=1, alias="num_samples", description="boards to sample")
+    num_trajectories: int = Field(20, ge=1, alias="num_samples", description="the number of boards to sample")

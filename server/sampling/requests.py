@@ -1,4 +1,4 @@
-"""What may be asked: a puzzle to solve, or new boards, and of which model."""
+"""What a client may ask: to solve a puzzle, or to generate boards, and by which model."""
 
 import re
 from abc import ABC, abstractmethod
@@ -16,43 +16,43 @@ _NUMBER = re.compile(r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
 
 class SamplingRequest(Options, ABC):
-    """What to sample from which model."""
+    """What to sample, and from which model."""
 
     ability: ClassVar[Ability]
 
     model: str | None = Field(None, description="a name from GET /v1/models")
     task: str | None = Field(
         None,
-        description="a name from GET /v1/tasks: a loaded model of it answers, of several one that can only do this",
+        description="a name from GET /v1/tasks; a loaded model of this task answers, preferably one that can do nothing else",
         json_schema_extra={"enum": [*TASKS, None]},
     )
     timeout_seconds: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="end after so long with the trajectories that have ended by then (504 where none has); refused with 429 "
-        "where by the measured rate not all would end in time (default: as long as the server allows)",
+        description="answer after this time with the trajectories that have ended by then (504 if none has); refused with 429 "
+        "if, by the measured rate, not all would end in time (default: the server's limit)",
     )
     stream: bool = Field(
-        False, description="send each trajectory as it finishes: SSE, or NDJSON by Accept: application/x-ndjson"
+        False, description="send each trajectory when it ends: as SSE, or as NDJSON with Accept: application/x-ndjson"
     )
     stream_steps: bool = Field(
         False,
-        description=f"of a stream: send the first {WATCHED} trajectories on their way too, after every step, as far as the "
-        "client reads fast enough",
+        description=f"also send the first {WATCHED} trajectories after every step, as far as the client reads fast enough; "
+        "needs stream",
     )
 
     @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
     @classmethod
     def _numbers_are_numbers(cls, value: object) -> object:
-        """To pydantic true is a 1 and "5" a 5, which a command line needs; in JSON they are something else."""
+        """Refuse true for 1 and "5" for 5: pydantic takes them, which a command line needs, but in JSON they are mistakes."""
         if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
             raise ValueError("write a number, without quotes")
         return value
 
     @abstractmethod
     def input(self, task: Task) -> Tokens:
-        """What the model is given [N]. Raises PuzzleError."""
+        """The input of the model [N]. Raises PuzzleError."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -68,7 +68,7 @@ class SamplingRequest(Options, ABC):
 
 
 class SolveRequest(SamplingRequest):
-    """A puzzle and how to solve it."""
+    """A puzzle, and how to solve it."""
 
     ability = "solve"
     model_config = ConfigDict(
@@ -80,7 +80,7 @@ class SolveRequest(SamplingRequest):
         },
     )
 
-    puzzle: JsonValue = Field(description="in any spelling that GET /v1/tasks lists for the task")
+    puzzle: JsonValue = Field(description="the puzzle, in any spelling that GET /v1/tasks lists for the task")
 
     def input(self, task: Task) -> Tokens:
         return task.parse(self.puzzle)
