@@ -261,7 +261,7 @@ def altered(row: int, column: int, value: object) -> list[list[object]]:
         pytest.param([[0] * 9] * 9, None, ["9 vertices", "up to 8", "smaller"], id="a large matrix"),
     ],
 )
-def test_a_bad_graph_is_refused_with_the_place_and_the_mend(puzzle: object, place: str | None, said: list[str]) -> None:
+def test_a_bad_graph_is_refused_with_the_place_and_the_fix(puzzle: object, place: str | None, said: list[str]) -> None:
     error = refusal(puzzle)
     assert error.place == place
     assert str(error).startswith(f"{place}: " if place else "")

@@ -191,7 +191,7 @@ def test_queens_are_accepted_exactly_when_none_attacks_another(queens: set[tuple
         pytest.param({"queens": [[0.0, 1.0]]}, "queens[0]", ["[0.0, 1.0]", "[row, column]"], id="fractions"),
     ],
 )
-def test_a_bad_board_is_refused_with_the_place_and_the_mend(puzzle: object, place: str | None, said: list[str]) -> None:
+def test_a_bad_board_is_refused_with_the_place_and_the_fix(puzzle: object, place: str | None, said: list[str]) -> None:
     error = refusal(puzzle)
     assert error.place == place
     assert str(error).startswith(f"{place}: " if place else "")

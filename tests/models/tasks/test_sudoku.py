@@ -215,7 +215,7 @@ def test_clues_are_accepted_exactly_when_no_unit_repeats_one(digits: list[int]) 
         ),
     ],
 )
-def test_a_bad_puzzle_is_refused_with_the_place_and_the_mend(puzzle: object, place: str | None, said: list[str]) -> None:
+def test_a_bad_puzzle_is_refused_with_the_place_and_the_fix(puzzle: object, place: str | None, said: list[str]) -> None:
     error = refusal(puzzle)
     assert error.place == place
     assert str(error).startswith(f"{place}: " if place else "")

@@ -180,22 +180,22 @@ def test_a_generate_is_a_solve_of_the_empty_board(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "place", "mend"),
+    ("change", "status", "place", "fix"),
     [
-        ({"task": "coloring-8"}, 404, "task", "tasks that one can: nqueens-8"),
+        ({"task": "coloring-8"}, 404, "task", "tasks that can be: nqueens-8"),
         ({"num_samples": 10**9}, 422, "num_samples", "allows 100000 at most"),
         ({"num_trajectories": 8}, 422, "num_trajectories", "not an option"),
         ({"puzzle": PUZZLE}, 422, "puzzle", "not an option"),
         ({"task": None}, 422, "body", "name a model or a task"),
     ],
 )
-def test_a_bad_generate_request_names_the_place_and_the_mend(
-    client: httpx.Client, change: dict[str, Any], status: int, place: str, mend: str
+def test_a_bad_generate_request_names_the_place_and_the_fix(
+    client: httpx.Client, change: dict[str, Any], status: int, place: str, fix: str
 ) -> None:
     response = client.post("/v1/generate", json=BOARDS | change)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
-    assert any(error["place"] == place and mend in error["message"] for error in response.json()["errors"]), response.text
+    assert any(error["place"] == place and fix in error["message"] for error in response.json()["errors"]), response.text
 
 
 def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "place", "mend"),
+    ("change", "status", "place", "fix"),
     [
         ({"puzzle": "Q" * 64}, 422, "puzzle", "row 1, column 1"),
         ({"puzzle": "g7 h8"}, 422, "puzzle", "diagonal"),
@@ -338,30 +338,30 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"guidance": {"prune": {"steps": [0]}}}, 422, "guidance", "greater than or equal to 1"),
         ({"guidance": {"prune": {"steps": list(range(1, 10))}}}, 422, "guidance", "at most 8"),
         ({"guidance": {"prune": {"half": True}}}, 422, "guidance", "not an option"),
-        ({"model": "gpt"}, 404, "model", "loaded: nqueens-8"),
+        ({"model": "gpt"}, 404, "model", "loaded models: nqueens-8"),
         ({"task": "sudoku"}, 404, "task", "nqueens-8"),
-        ({"task": "sudoku", "model": "nqueens-8"}, 422, "task", "name one of the two"),
+        ({"task": "sudoku", "model": "nqueens-8"}, 422, "task", "name only one of the two"),
         ({"task": None}, 422, "body", "name a model or a task"),
     ],
 )
-def test_a_bad_request_names_the_place_and_the_mend(
-    client: httpx.Client, change: dict[str, Any], status: int, place: str, mend: str
+def test_a_bad_request_names_the_place_and_the_fix(
+    client: httpx.Client, change: dict[str, Any], status: int, place: str, fix: str
 ) -> None:
     response = client.post("/v1/solve", json=REQUEST | change)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert problem["status"] == status
-    assert any(error["place"].startswith(place) and mend in error["message"] for error in problem["errors"]), problem
+    assert any(error["place"].startswith(place) and fix in error["message"] for error in problem["errors"]), problem
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "mend"), [(b'{"task":', 400, "not JSON"), (b"", 422, "body"), (b" " * 70_000, 413, "65536 at most")]
+    ("body", "status", "fix"), [(b'{"task":', 400, "not JSON"), (b"", 422, "body"), (b" " * 70_000, 413, "65536 at most")]
 )
-def test_a_broken_body_is_refused(client: httpx.Client, body: bytes, status: int, mend: str) -> None:
+def test_a_broken_body_is_refused(client: httpx.Client, body: bytes, status: int, fix: str) -> None:
     response = client.post("/v1/solve", content=body, headers={"content-type": "application/json"})
     assert response.status_code == status
-    assert mend in response.json()["detail"]
+    assert fix in response.json()["detail"]
 
 
 def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:

@@ -128,7 +128,7 @@ def test_a_second_s_worth_of_requests_may_come_at_once(keys_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("[a]", "sha256"),
         ("[a]\nsha256 = 'secret'", "pattern"),
@@ -139,17 +139,17 @@ def test_a_second_s_worth_of_requests_may_come_at_once(keys_file: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, text: str | None, mend: str) -> None:
+def test_a_server_does_not_start_with_a_keys_file_that_is_wrong(tmp_path: Path, text: str | None, fix: str) -> None:
     path = tmp_path / "keys.toml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(KeysError, match=mend):
+    with pytest.raises(KeysError, match=fix):
         read_keys(path)
-    if mend in ("admn", "No such file"):
+    if fix in ("admn", "No such file"):
         command = [sys.executable, "-m", "gram", "serve", "--port", "0", "--keys-file", str(path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert result.returncode == 1
-        assert mend in result.stderr.splitlines()[-1]
+        assert fix in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
 
 

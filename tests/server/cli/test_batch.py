@@ -261,7 +261,7 @@ def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningSer
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         ((), "--input"),
         (("g7", "--input", "x"), "--input"),
@@ -273,8 +273,8 @@ def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningSer
         (("--input", "-", "--url", "http://127.0.0.1:9"), "does not answer"),
     ],
 )
-def test_errors_say_what_to_do(arguments: tuple[str, ...], mend: str) -> None:
+def test_errors_say_what_to_do(arguments: tuple[str, ...], fix: str) -> None:
     result = gram("solve", *arguments, stdin="g7")
     assert result.returncode == 1
-    assert mend in result.stderr
+    assert fix in result.stderr
     assert "Traceback" not in result.stderr

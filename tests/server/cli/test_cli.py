@@ -83,7 +83,7 @@ def test_of_several_models_the_one_that_can_only_do_what_is_asked_does_it(checkp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         (("solve", "g7 h8"), "diagonal"),
         (("solve", "g7", "--task", "chess"), "nqueens-8"),
@@ -99,10 +99,10 @@ def test_of_several_models_the_one_that_can_only_do_what_is_asked_does_it(checkp
         (("eval", "--all", "/nowhere"), "--all"),
     ],
 )
-def test_errors_say_what_to_do_without_a_traceback(arguments: tuple[str, ...], mend: str) -> None:
+def test_errors_say_what_to_do_without_a_traceback(arguments: tuple[str, ...], fix: str) -> None:
     result = gram(*arguments)
     assert result.returncode != 0
-    assert mend in result.stderr
+    assert fix in result.stderr
     assert "Traceback" not in result.stderr
 
 
