@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Build the CPU image without Docker and without an image registry, on a clean Debian in the place of the base image, and try
-# it: as its user, on a read-only root, to an answer and a SIGTERM. For root, with Debian's packages buildah and debootstrap.
-# Arguments are for `buildah build`: --build-arg TORCH_INDEX=..., or --volume to give it pip's configuration.
+# Builds the CPU image without Docker and without an image registry, with a clean Debian instead of the base image. Then starts
+# the server as the image's user on a read-only root, asks it for an answer, and stops it with SIGTERM. Needs root, and Debian's
+# packages buildah and debootstrap. Arguments go to `buildah build`: --build-arg TORCH_INDEX=..., or --volume for pip's configuration.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -9,7 +9,7 @@ b() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs 
 trap 'b rm --all > /dev/null; rm -rf "$work"' EXIT
 export BUILDAH_ISOLATION=chroot
 
-# Debian's own Python has the same minor version.
+# Debian's Python has the same minor version as the base image.
 debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/debian"
 ln -s python3 "$work/debian/usr/bin/python"
 container=$(b from scratch)
@@ -22,7 +22,7 @@ b build --pull-never --format docker --build-arg DEVICE=cpu "$@" --tag gram-serv
 container=$(b from --pull-never gram-server)
 config() { b inspect --format "{{range .OCIv1.Config.$1}}{{.}} {{end}}" "$container"; }
 root=$(b mount "$container")
-# Without a shell that stays between, so that the signal goes to what the image starts.
+# exec leaves no shell in between, so the signal reaches the server itself.
 # shellcheck disable=SC2046
 GRAM_PORT=18000 unshare --mount bash -ec '
     root=$1 user=$2

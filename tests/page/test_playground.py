@@ -284,7 +284,9 @@ def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoi
             page.click("#go")
             page.wait_for_selector(AT_WORK)
             os.kill(server.process.pid, signal.SIGKILL)
-            expect(page.locator("#alert")).to_contain_text("The connection to the server was lost. Check that the server is running")
+            expect(page.locator("#alert")).to_contain_text(
+                "The connection to the server was lost. Check that the server is running"
+            )
 
 
 LUMINANCE = """(color) => {
