@@ -22,7 +22,7 @@ from gram.server.cli.batch import WRITERS, Answer, BatchError, Csv, Line, Output
 from gram.server.engine.engine import Engine
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
-from tests.server.cli.test_cli import gram
+from tests.server.cli.support import gram
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]

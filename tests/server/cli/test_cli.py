@@ -17,11 +17,7 @@ from gram.models.evaluation.report import saved
 from gram.models.evaluation.scores import Generation
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
-
-
-def gram(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gram", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=PATIENCE)
+from tests.server.cli.support import gram
 
 
 def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:
@@ -42,8 +38,10 @@ def test_help_describes_every_option(command: str) -> None:
 
 
 def test_solve_draws_the_board_and_is_repeatable() -> None:
-    first, again = gram("solve", "g7 a4", "--seed", "1"), gram("solve", "-", "--seed", "1", stdin="g7 a4")
-    assert first.returncode == 0, first.stderr
+    first = gram("solve", "g7 a4", "--seed", "1")
+    command = [sys.executable, "-m", "gram", "solve", "-", "--seed", "1"]
+    again = subprocess.run(command, capture_output=True, text=True, input="g7 a4", timeout=PATIENCE)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert ". . . . . . Q ." in first.stdout
     assert "distinct valid answers from 20 trajectories" in first.stdout
     assert first.stdout.split(" steps in ")[0] == again.stdout.split(" steps in ")[0]
