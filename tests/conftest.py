@@ -40,7 +40,7 @@ def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"while 'gram.server.engine.process' in sys.orig_argv and os.path.exists({str(file)!r}):\n"
         "    time.sleep(0.05)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return file
 
 
