@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.servers import PATIENCE, free_port, serving, wait_for
 from gram.server.metrics import Metrics
+from tests.support import FIXED_SIZE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -127,7 +128,7 @@ def query(prometheus: str, expression: str) -> list[float]:
 @needs_prometheus
 def test_prometheus_scrapes_the_server_and_every_panel_has_data(checkpoint: Path, tmp_path: Path) -> None:
     with (
-        serving("--model", str(checkpoint)) as server,
+        serving("--model", str(checkpoint), *FIXED_SIZE) as server,
         scraping(server.url.removeprefix("http://"), tmp_path) as prometheus,
         httpx.Client(timeout=PATIENCE) as client,
     ):

@@ -16,6 +16,7 @@ from gram.server.api.keys import Key, digest, new_key, read_keys
 from gram.server.api.reference import openapi
 from tests.docs import words
 from tests.docs.support import ADDRESS, ROOT, Block, Workplace, blocks, inline_code
+from tests.support import FIXED_SIZE
 
 PAGES = [
     ROOT / "README.md",
@@ -56,7 +57,7 @@ def locked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "keys.toml").write_text(Key(sha256=digest(key), admin=True).toml("admin") + "\n")
     shutil.copytree(checkpoint, folder / "checkpoints" / "my-checkpoint")
     flags = ("--keys-file", str(folder / "keys.toml"), "--models-root", str(folder / "checkpoints"))
-    with serving(*flags, "--model", str(checkpoint)) as server:
+    with serving(*flags, "--model", str(checkpoint), *FIXED_SIZE) as server:
         yield server, key
 
 

@@ -18,6 +18,7 @@ from benchmarks.browser import CHROMIUM, PHONE, chromium, opened, wait_until_end
 from benchmarks.servers import PATIENCE, RunningServer, serving
 from gram.server.api.keys import Key, digest
 from gram.server.catalog import bundled_models
+from tests.support import FIXED_SIZE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -247,7 +248,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
     keys = tmp_path / "keys.toml"
     keys.write_text(Key(sha256=digest("secret")).toml("alice"))
     with (
-        serving("--model", str(checkpoint), "--keys-file", str(keys), "--max-streams", "1") as server,
+        serving("--model", str(checkpoint), *FIXED_SIZE, "--keys-file", str(keys), "--max-streams", "1") as server,
         opened(browser, server.url) as page,
     ):
         expect(page.locator("#alert")).to_contain_text("needs an API key")
@@ -269,7 +270,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
 
 
 def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoint: Path, hold: Path) -> None:
-    with serving("--model", str(checkpoint), "--engine-timeout-seconds", str(PATIENCE)) as server:
+    with serving("--model", str(checkpoint), *FIXED_SIZE, "--engine-timeout-seconds", str(PATIENCE)) as server:
         server.engine().suspend()  # so that the run is not over before it is killed
         with opened(browser, link(server.url, k=32, depth=6)) as page:
             page.wait_for_selector(AT_WORK)

@@ -7,7 +7,8 @@ import pytest
 from gram.models.evaluation.scores import Conditions, Sample
 from gram.models.tasks import TASKS
 from gram.server.engine.engine import Engine
-from gram.server.evaluation.evaluate import draw, draw_without_halting
+from gram.server.evaluation.evaluate import draw, draw_without_halting, spread
+from gram.server.evaluation.settings import EvaluationSettings
 from tests.support import make_engine
 
 TASK = TASKS["nqueens-8"]
@@ -51,3 +52,10 @@ def test_at_the_depth_where_it_halts_an_unhalted_trajectory_is_the_served_one(
     # It could have failed: another depth, another trajectory or another puzzle has another score.
     scores = {score for samples in by_depth.values() for row in samples for _, score, _ in row}
     assert len(scores) > 3 * len(PUZZLES) * SAMPLES
+
+
+def test_all_puzzles_are_measured_unless_fewer_are_asked_for_which_lie_evenly() -> None:
+    assert EvaluationSettings().puzzles is None
+    assert (spread(TASK.held_out, None) == TASK.held_out).all()
+    assert (spread(TASK.held_out, 1000) == TASK.held_out).all()
+    assert (spread(TASK.held_out, 74) == TASK.held_out[::10]).all()

@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from benchmarks.servers import RunningServer, serving, wait_for
 from gram.models.config import EVALUATION_FILE
+from tests.support import FIXED_SIZE
 
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 3, "seed": 1}
 TRACE_ID, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -50,7 +51,7 @@ class Logging:
 def logging(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logging]:
     folder = tmp_path_factory.mktemp("logging")
     copy = shutil.copytree(checkpoint, folder / "nqueens-8")
-    with serving("--model", str(copy), "--log-format", "json", log=folder / "log") as server:
+    with serving("--model", str(copy), *FIXED_SIZE, "--log-format", "json", log=folder / "log") as server:
         yield Logging(server, copy, folder / "log")
 
 
@@ -135,7 +136,7 @@ def test_a_client_that_leaves_is_logged_so(logging: Logging) -> None:
 
 
 def test_people_read_text(checkpoint: Path, tmp_path: Path) -> None:
-    with serving("--model", str(checkpoint), log=tmp_path / "log") as server:
+    with serving("--model", str(checkpoint), *FIXED_SIZE, log=tmp_path / "log") as server:
         server.get("/v1/tasks", headers={"X-Request-ID": "order-68"})
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "order-68" in line]
     assert "INFO GET /v1/tasks 200 request_id=order-68 method=GET path=/v1/tasks status=200 seconds=" in line
@@ -165,7 +166,7 @@ def test_traces_go_where_the_standard_variables_say(checkpoint: Path, tmp_path: 
     with Collector() as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
-        with serving("--model", str(checkpoint), "--log-format", "json", log=tmp_path / "log") as server:
+        with serving("--model", str(checkpoint), *FIXED_SIZE, "--log-format", "json", log=tmp_path / "log") as server:
             called, own = (
                 server.post("/v1/solve", json=REQUEST, headers=headers).headers["x-request-id"]
                 for headers in ({"traceparent": TRACEPARENT}, {})

@@ -18,6 +18,7 @@ from gram.server.engine.engine import Engine
 from gram.server.engine.messages import Submit
 from gram.server.metrics import Metrics
 from gram.server.settings import EngineSettings
+from tests.support import FIXED_SIZE
 
 MODELS = {"nqueens-8": "nqueens-8", "sudoku-4x4": "sudoku-4x4"}
 """Those served here, and their tasks."""
@@ -45,7 +46,7 @@ class Scrape:
 @pytest.fixture(scope="module")
 def started(checkpoint: Path) -> Iterator[tuple[RunningServer, Scrape]]:
     """A server, and what it said before its first request."""
-    with serving(*(f"--model={checkpoint.with_name(name)}" for name in MODELS)) as server:
+    with serving(*(f"--model={checkpoint.with_name(name)}" for name in MODELS), *FIXED_SIZE) as server:
         yield server, Scrape(server)
 
 

@@ -21,6 +21,7 @@ from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
 from gram.models.config import CheckpointError, read_config
 from gram.models.tasks import TASKS
 from gram.server.catalog import LoadedModel, bundled_models, choose, read_models
+from tests.support import FIXED_SIZE
 
 TASK = TASKS["nqueens-8"]
 PUZZLE = TASK.text(TASK.held_out[0])
@@ -207,7 +208,7 @@ def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path)
         able = {"solves": name != "generator", "generates": name != "solver"}
         (folder / "config.json").write_text(json.dumps(config | able))
     flags = [part for folder in folders.values() for part in ("--model", str(folder))]
-    with serving(*flags) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
+    with serving(*flags, *FIXED_SIZE) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         shown = {model["name"]: (model["solves"], model["generates"]) for model in client.get("/v1/models").json()}
         assert shown == {"both": (True, True), "generator": (False, True), "solver": (True, False)}
         assert (solve(client)["model"], generate(client)["model"]) == ("solver", "generator")
@@ -448,7 +449,7 @@ def test_metrics_count_what_happened(client: httpx.Client, server: RunningServer
     assert server.gauge("gram_free_slots") > 0
 
 
-def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client: httpx.Client) -> None:
+def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client: httpx.Client, checkpoint: Path) -> None:
     guided = {"num_trajectories": 8, "guidance": GUIDANCE}
     alone, alone_guided = solve(client)["candidates"], solve(client, **guided)["candidates"]
 
@@ -472,7 +473,11 @@ def test_200_requests_in_flight_and_a_restart_change_no_byte_of_an_answer(client
             answered.set()
         for requests in running:
             requests.result()
-    with serving("--slots", "5") as restarted, httpx.Client(base_url=restarted.url, timeout=PATIENCE) as again:
+    other_size = ("--slots", "5", "--threads", "1")
+    with (
+        serving("--model", str(checkpoint), *other_size) as restarted,
+        httpx.Client(base_url=restarted.url, timeout=PATIENCE) as again,
+    ):
         assert solve(again)["candidates"] == alone
         assert solve(again, **guided)["candidates"] == alone_guided
 
@@ -494,8 +499,11 @@ def test_a_client_that_leaves_frees_its_slots(client: httpx.Client, server: Runn
     assert server.gauge("gram_queue_depth") == 0
 
 
-def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
-    with serving() as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
+def test_an_engine_that_is_killed_costs_no_client_its_answer(checkpoint: Path) -> None:
+    with (
+        serving("--model", str(checkpoint), *FIXED_SIZE) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
+    ):
         puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out[:8]]
         guidance = ["none", GUIDANCE] * 4
         options = [{"puzzle": p, "num_trajectories": 10, "guidance": g} for p, g in zip(puzzles, guidance, strict=True)]
@@ -516,9 +524,11 @@ def test_an_engine_that_is_killed_costs_no_client_its_answer() -> None:
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_stopped_server_finishes_what_runs_and_takes_its_engine_along(stop: signal.Signals, code: int) -> None:
+def test_a_stopped_server_finishes_what_runs_and_takes_its_engine_along(
+    checkpoint: Path, stop: signal.Signals, code: int
+) -> None:
     with (
-        serving("--grace-seconds", str(PATIENCE)) as server,
+        serving("--model", str(checkpoint), *FIXED_SIZE, "--grace-seconds", str(PATIENCE)) as server,
         httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
         ThreadPoolExecutor(1) as clients,
     ):

@@ -22,6 +22,7 @@ from gram.server.api.keys import Key, Keys, KeysError, digest, read_keys
 from gram.server.api.service import Service
 from gram.server.metrics import Metrics
 from gram.server.settings import ServerSettings
+from tests.support import FIXED_SIZE
 
 ORIGIN = "https://puzzles.example"
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 1}
@@ -44,7 +45,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(keys_file: Path, checkpoint: Path) -> Iterator[RunningServer]:
     write(keys_file, KEYS)
-    flags = ("--model", str(checkpoint), "--keys-file", str(keys_file), "--cors-origins", ORIGIN)
+    flags = ("--model", str(checkpoint), *FIXED_SIZE, "--keys-file", str(keys_file), "--cors-origins", ORIGIN)
     with serving(*flags) as running:
         yield running
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.servers import RunningServer, serving
 from gram.models.tasks import TASKS, Task
 from gram.server.api.keys import Key, digest
+from tests.support import FIXED_SIZE
 
 FOLDER = Path(__file__).parents[3] / "server" / "page"
 FILES = sorted(FOLDER.iterdir())
@@ -71,7 +72,7 @@ def test_the_page_has_no_script_or_style_within_and_what_it_loads_is_there() -> 
 def test_the_page_is_open_where_the_api_needs_a_key(checkpoint: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     keys.write_text(Key(sha256=digest("secret")).toml("alice"))
-    with serving("--model", str(checkpoint), "--keys-file", str(keys)) as server:
+    with serving("--model", str(checkpoint), *FIXED_SIZE, "--keys-file", str(keys)) as server:
         for path in ("/", "/page/app.js"):
             assert server.get(path).status_code == 200
         for path in ("/v1/tasks", "/v1/tasks/nqueens-8/puzzle"):

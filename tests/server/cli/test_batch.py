@@ -23,7 +23,7 @@ from gram.server.engine.engine import Engine
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
 from tests.server.cli.support import gram
-from tests.support import make_engine
+from tests.support import FIXED_SIZE, make_engine
 
 TASK = TASKS["nqueens-8"]
 OPTIONS = Options(num_trajectories=2, max_steps=2, seed=7)
@@ -137,7 +137,7 @@ def test_a_server_that_goes_away_ends_the_run_which_goes_on_with_another(
             asyncio.run(solve_there(output, url, None, TASK.name, OPTIONS))
 
     solve(server.url, whole)
-    with serving("--model", str(checkpoint)) as other:
+    with serving("--model", str(checkpoint), *FIXED_SIZE) as other:
         put = Output.put
 
         def put_and_kill(output: Output, number: int, answer: Answer) -> None:

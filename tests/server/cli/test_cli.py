@@ -123,13 +123,13 @@ def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
 def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path: Path) -> None:
     folder = unmeasured(checkpoint, tmp_path / "copy")
     drawn = ("--samples", "2", "--boards", "5", "--max-steps", "1")
-    small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5")
+    small = (*drawn, "--grid-puzzles", "3", "--grid-depth", "5", "--puzzles", "40")
     result = gram("eval", str(folder), *small)
     assert result.returncode == 0, result.stderr
     figures, report = saved(folder), (folder / "evaluation.md").read_text()
     curves = figures.curves
     assert [(g.samples, g.symmetries) for g in figures.generations] == [(5, True), (5, False)]
-    assert [(e.puzzles, e.samples, e.symmetries) for e in figures.evaluations] == [(740, 2, True), (740, 2, False)]
+    assert [(e.puzzles, e.samples, e.symmetries) for e in figures.evaluations] == [(40, 2, True), (40, 2, False)]
     assert [(e.samples, e.symmetries) for e in curves.by_samples] == [(1, True), (2, True), (1, False), (2, False)]
     for whole, drawn_twice in zip(figures.evaluations, curves.by_samples[1::2], strict=True):
         assert drawn_twice == whole.model_copy(update={"command": ""})

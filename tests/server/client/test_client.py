@@ -23,6 +23,7 @@ from gram.server.client.options import GenerateOptions, SolveOptions
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 from gram.server.sampling.options import Guidance, Pruning
 from gram.server.sampling.requests import GenerateRequest, SolveRequest
+from tests.support import FIXED_SIZE
 
 QUEENS: dict[str, Any] = {"task": "nqueens-8", "num_trajectories": 6, "seed": 5}
 BOARDS: dict[str, Any] = {"task": "nqueens-8", "num_samples": 6, "seed": 5}
@@ -181,7 +182,9 @@ def test_a_time_out_cancels_the_request_too(server: RunningServer) -> None:
 
 def test_what_a_full_server_refuses_is_asked_again_until_there_is_room(checkpoint: Path) -> None:
     with (
-        serving("--model", str(checkpoint), "--max-queued", "10", "--engine-timeout-seconds", str(PATIENCE)) as server,
+        serving(
+            "--model", str(checkpoint), *FIXED_SIZE, "--max-queued", "10", "--engine-timeout-seconds", str(PATIENCE)
+        ) as server,
         Client(server.url, max_retries=100) as client,
         ThreadPoolExecutor(2) as others,
     ):
@@ -271,23 +274,31 @@ STEP = {"text": "", "grid": [], "trajectory": 0, "steps": 1, "score": 0.5}
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_not_now_is_asked_again_after_the_time_that_the_server_names(status: int) -> None:
-    for ask in (lambda url: Client(url).models(), lambda url: awaited(url, lambda client: client.models())):
+    def pause(ask: Callable[[str], object]) -> float:
         with script(problem(status, **{"retry-after": "1"}), NO_MODELS) as server:
             assert ask(server.url) == []
             (first, _), (second, _) = server.requests
-            assert second - first >= 1
+            return second - first
+
+    asked = (lambda url: Client(url).models(), lambda url: awaited(url, lambda client: client.models()))
+    with ThreadPoolExecutor(len(asked)) as clients:
+        assert all(seconds >= 1 for seconds in clients.map(pause, asked))
 
 
 def test_a_server_that_never_has_time_is_asked_so_often_and_no_more() -> None:
-    for ask in (
+    def attempts(ask: Callable[[str], object]) -> int:
+        with script(problem(503)) as server, pytest.raises(GramError, match="answered 503: in a while"):
+            ask(server.url)
+        return len(server.requests)
+
+    asked: list[Callable[[str], object]] = [
         lambda url: Client(url, max_retries=2).models(),
         lambda url: awaited(url, lambda client: client.models(), max_retries=2),
         lambda url: Client(url, max_retries=2).solve_stream("p").__enter__(),
         lambda url: awaited(url, lambda client: collected(client, "p"), max_retries=2),
-    ):
-        with script(problem(503)) as server, pytest.raises(GramError, match="answered 503: in a while"):
-            ask(server.url)
-        assert len(server.requests) == 3
+    ]
+    with ThreadPoolExecutor(len(asked)) as clients:
+        assert list(clients.map(attempts, asked)) == [3, 3, 3, 3]
 
 
 def test_a_pause_that_would_pass_the_time_out_is_not_made() -> None:
