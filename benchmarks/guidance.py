@@ -18,7 +18,7 @@ import numpy as np
 from gram.models.config import read_config
 from gram.models.markdown import table
 from gram.models.tasks import TASKS, Task, Tokens
-from gram.models.temperature import spelled
+from gram.models.temperature import temperature_text
 from gram.server.catalog import model_name
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import Trajectory
@@ -141,9 +141,7 @@ def main() -> None:
         seed=arguments.seed,
     )
     points = measure(arguments.checkpoint, puzzles, options)
-    sampling = (
-        f"temperature {spelled(options.temperature)}, at most {options.max_steps} steps a trajectory, seed {options.seed}"
-    )
+    sampling = f"temperature {temperature_text(options.temperature)}, at most {options.max_steps} steps, seed {options.seed}"
     print(f"{model_name(arguments.checkpoint)}, {len(puzzles)} puzzles of {name!r}, {sampling}\n")
     print(curve_table(points), comparison_table(points), sep="\n\n")
     if arguments.json:

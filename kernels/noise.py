@@ -1,10 +1,10 @@
 """Counter-based standard normals: a pure function of (seed, index, transition, position, channel).
 
-Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is
-the request's seed; the counter is (position * D/4 + i, transition, index, 0), where index is the trajectory's number in its
-request. Each counter gives four words w0 .. w3
-and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3), for channels i, i + D/4, i + D/2 and
-i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, which makes an answer reproducible.
+Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is the
+request's seed; the counter is (position * D/4 + i, transition, index, 0), where index is the trajectory's number in its
+request. Each counter gives four words w0 .. w3, and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3),
+for channels i, i + D/4, i + D/2 and i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, so an
+answer can be reproduced.
 """
 
 import functools
@@ -43,17 +43,16 @@ class NoiseKey:
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
     """The multipliers [2], and what each round adds to the words of the key [10, 2].
 
-    Kept, since a CUDA graph can't record numbers' way to the device.
+    They are cached because a CUDA graph can't record a copy of numbers from the host.
     """
     weyl = [[round_ * word for word in _WEYL] for round_ in range(_ROUNDS)]
     return torch.tensor(_MULTIPLIERS, device=device), torch.tensor(weyl, device=device)
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
-    """Philox 4x32-10: four counter words and two key words to four random words.
+    """Philox 4x32-10: four counter words and two key words -> four random words [4, ...].
 
-    Words are unsigned 32-bit values held in int64 tensors; the counter's are of one shape [...], the key's broadcast to
-    it. Returns [4, ...].
+    Words are unsigned 32-bit values in int64 tensors. The counter's have one shape [...], to which the key's broadcast.
     """
     # The two halves of a round are alike, so they are computed as one: factors are words 0 and 2, others words 1 and 3.
     factors, others = torch.stack([counter[0], counter[2]]), (counter[1], counter[3])
@@ -65,7 +64,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
         torch.bitwise_xor(high[1], others[0], out=factors[0])
         torch.bitwise_xor(high[0], others[1], out=factors[1])
         factors.bitwise_xor_(round_key).bitwise_and_(_MASK)
-        others = product[1], product[0]  # only the low halves count; the mask takes off the rest
+        others = product[1], product[0]  # only the low halves count; the mask removes the rest
     return torch.stack([factors[0], others[0] & _MASK, factors[1], others[1] & _MASK])
 
 
@@ -76,8 +75,8 @@ def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int
     transition, index = transition[:, None].expand_as(block), index[:, None].expand_as(block)
     key = seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK
     words = philox((block, transition, index, torch.zeros_like(block)), key)
-    # 24 bits are exact in float32; the half step, lost to rounding in the upper half, keeps the uniform off 0, where the
-    # logarithm ends. At the other end it may be 1, and the normal 0.
+    # 24 bits are exact in float32. The half step, which rounding loses in the upper half, keeps the uniform away from 0, where
+    # the logarithm is infinite. At the other end the uniform may be 1, and the normal 0.
     uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)
     radius, angle = uniform[0::2].log_().mul_(-2.0).sqrt_(), uniform[1::2].mul_(2.0 * math.pi)
     pairs = torch.stack([radius * angle.cos(), radius * angle.sin()])  # [cos or sin, pair, B, L D / 4]

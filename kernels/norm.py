@@ -1,4 +1,4 @@
-"""Residual addition and root-mean-square normalisation, in one: what ends each sublayer of the core."""
+"""Residual addition and root-mean-square normalisation in one kernel, at the end of each sublayer of the core."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,8 +7,8 @@ EPS = 1e-5
 
 
 def add_rms_norm(x: Tensor, residual: Tensor) -> Tensor:
-    """y = s / sqrt(mean(s^2) + eps) with s = x + residual, the mean over the last axis; no learned scale (as in TRM).
+    """y = s / sqrt(mean(s^2) + eps) with s = x + residual, the mean over the last axis; without a learned scale, as in TRM.
 
-    x, residual: [..., D], of one dtype. Returns that shape and dtype.
+    x, residual: [..., D], of one dtype. Returns the same shape and dtype.
     """
     return F.rms_norm(x + residual, (x.shape[-1],), eps=EPS)

@@ -1,4 +1,4 @@
-"""The readout: all that the engine learns of a row after a supervision step."""
+"""The readout: everything that a supervision step shows of a row."""
 
 from typing import NamedTuple
 
@@ -50,16 +50,16 @@ def readout(
     num_registers: int,
     halt_threshold: float,
 ) -> Readout:
-    """Read the halt head (App. A.1), the LPRM (App. A.2, Eq. 14), the decoder and the retirement rule off the state.
+    """Read the halt head (App. A.1), the LPRM (App. A.2, Eq. 14) and the decoder off the state, and decide which rows end.
 
-    (halt, value) = sigmoid(W h_0 + b) at register 0, in float32; answer = argmax over the symbols of W_dec h at each puzzle
+    (halt, score) = sigmoid(W h_0 + b) at register 0, in float32; answer = argmax over the symbols of W_dec h at each puzzle
     position, the first of equals. A row retires when its halt probability exceeds `halt_threshold`, when it has made
     `max_steps`, or when a number of its state is not finite; then its score and answer mean nothing.
 
     h, low: [B, L, D], of one dtype. heads_weight: float32 [2, D], the halt head first; heads_bias: float32 [2].
     decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: integers [B]. N = L - num_registers.
     """
-    # Summed row by row: of so narrow a matrix product some CPUs add up a row in another order elsewhere in the tile.
+    # Summed row by row: in so narrow a matrix product, some CPUs add a row up in another order elsewhere in the tile.
     logits = (h[:, :1].float() * heads_weight.float()).sum(-1) + heads_bias.float()
     probability = logits.sigmoid()
     # A sum is finite only if all its terms are.

@@ -10,7 +10,7 @@ from gram.kernels.noise import NoiseKey, standard_normal
 
 
 class Transition(NamedTuple):
-    """h [B, L, D], and whether all of a row's numbers are finite, bool [B]."""
+    """h [B, L, D], and whether all numbers of each row are finite, bool [B]."""
 
     h: Tensor
     finite: Tensor
@@ -36,7 +36,7 @@ def gaussian(
     log_sigma_min: float,
     log_sigma_max: float,
 ) -> tuple[Tensor, Tensor]:
-    """The last layers of the guidance heads: mu = hidden_mean W_mu^T, or 0 where both are None, and
+    """The last layers of the guidance heads: mu = hidden_mean W_mu^T, or 0 if both are None, and
     log sigma = clamp(hidden_log_sigma W_sigma^T + bias, min, max).
 
     hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H]. bias: [D].
@@ -61,9 +61,9 @@ def guided_transition(
     log_sigma_min: float,
     log_sigma_max: float,
 ) -> Transition:
-    """The stochastic transition from the hidden activations of the guidance heads on: their last layers, then the sample.
+    """The last layers of the guidance heads, and then the stochastic transition (Sec. 2.1).
 
-    With mu and log sigma as `gaussian` says, h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype (Sec. 2.1).
+    With mu and log sigma from `gaussian`, h ~ N(u + mu, (temperature * sigma)^2 I), cast to u's dtype.
 
     u: [B, L, D]. hidden_mean, hidden_log_sigma: [B, L, H], of one dtype. weight_mean, weight_log_sigma: [D, H].
     bias: [D]. key: the rows' NoiseKey [B].

@@ -1,6 +1,6 @@
-"""The sizes of a GRAM network and the config.json of a checkpoint: the one place where they are declared and checked.
+"""The sizes of a GRAM network and the config.json of a checkpoint: declared and checked here alone.
 
-Without torch, so that the API process can read it.
+It needs no torch, so the API process can use it.
 """
 
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ class ModelConfig(BaseModel):
         if not self.log_sigma_min <= self.log_sigma_init <= self.log_sigma_max:
             raise ValueError("log_sigma_init must lie between log_sigma_min and log_sigma_max")
         if self.flat and not self.shared_core:
-            raise ValueError("flat has one latent, and so one network: leave out shared_core")
+            raise ValueError("flat has one latent and so one network; leave out shared_core")
         return self
 
     @property
@@ -65,11 +65,11 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 EVALUATION_FILE = "evaluation.json"
 ZOO = Path(__file__).parent / "zoo"
-"""The bundled checkpoints, a folder each."""
+"""The folder of the bundled checkpoints, each of which is a folder in it."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that can't be loaded; the message names the file and what is wrong in it."""
+    """A checkpoint can't be loaded; the message names the file and what is wrong with it."""
 
 
 Ability = Literal["solve", "generate"]
@@ -77,24 +77,24 @@ Ability = Literal["solve", "generate"]
 
 
 class CheckpointConfig(BaseModel):
-    """What config.json says: which task the weights answer, what they were trained to do, and the shape of the network."""
+    """The content of config.json: the task of the weights, what they were trained to do, and the shape of the network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
-    solves: bool = Field(True, description="the training has puzzles: POST /v1/solve may ask it")
-    generates: bool = Field(False, description="the training has the empty input: POST /v1/generate may ask it")
+    solves: bool = Field(True, description="trained on puzzles, so POST /v1/solve may ask it")
+    generates: bool = Field(False, description="trained on the empty input, so POST /v1/generate may ask it")
     model: ModelConfig
 
     @property
     def abilities(self) -> list[Ability]:
-        """What may be asked of the model."""
+        """What the model can do."""
         able: dict[Ability, bool] = {"solve": self.solves, "generate": self.generates}
         return [ability for ability in able if able[ability]]
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """The config.json of a checkpoint's folder. Raises CheckpointError."""
+    """Read the config.json in the folder of a checkpoint. Raises CheckpointError."""
     path = folder / CONFIG_FILE
     try:
         return CheckpointConfig.model_validate_json(path.read_bytes())
@@ -106,10 +106,10 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def describe(error: ValidationError) -> str:
-    """A validation error on one line: each bad key and what is wrong with it."""
+    """Describe a validation error on one line: each bad key, and what is wrong with it."""
     return "; ".join(f"{place(e['loc']) or 'file'}: {e['msg']}" for e in error.errors())
 
 
 def place(location: Iterable[str | int]) -> str:
-    """Where in the input a validation error is. A part in <> only says which kind of a union a value was taken for."""
+    """The place of a validation error in the input. A part in <> only names the chosen member of a union, and is left out."""
     return ".".join(part for part in map(str, location) if not part.startswith("<"))

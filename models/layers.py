@@ -1,4 +1,4 @@
-"""The layers of the recursive core. Weights are cast to the dtype of the activations that meet them."""
+"""The layers of the recursive core. Weights are cast to the dtype of their input."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from gram.models.config import ModelConfig
 
 
 class Module(nn.Module):
-    """nn.Module whose call, for these layers, takes a tensor and gives one."""
+    """An nn.Module that takes one tensor and returns one, typed so."""
 
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = super().__call__(x)
@@ -17,7 +17,7 @@ class Module(nn.Module):
 
 
 class Linear(Module):
-    """y = x W^T (+ b); W [out, in], drawn from a normal of variance 1 / in, or zero."""
+    """y = x W^T (+ b). W [out, in] starts as normals of variance 1 / in, or as zeros."""
 
     def __init__(self, in_dim: int, out_dim: int, *, bias: bool = False, zero: bool = False) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SwiGLU(Module):
         self.down = Linear(hidden, out_dim, zero=zero)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """All but the last product: [..., in] -> [..., hidden]."""
+        """Everything but the last product: [..., in] -> [..., hidden]."""
         return swiglu(self.gate_up(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class PositionMixer(Module):
         self.swiglu = SwiGLU(config.length, config.mixer_dim, config.length)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Weights from the left mix positions without transposing the activations: a quarter faster than SwiGLU.forward.
-        # Expanded, since autograd would fold the batch of a broadcast product into one matrix, which transposes after all.
+        # Multiplying from the left mixes positions without a transposition: a quarter faster than SwiGLU.forward. The weights
+        # are expanded because a broadcast product that needs gradients copies the activations (findings/torch-matmul-...).
         gate_up, down = (part.weight.to(x.dtype).expand(len(x), -1, -1) for part in (self.swiglu.gate_up, self.swiglu.down))
         return torch.bmm(down, swiglu(torch.bmm(gate_up, x), dim=1))
 

@@ -1,8 +1,8 @@
-"""Tables as the documents and the terminal show them."""
+"""Markdown tables, for the documents and the terminal."""
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, whose columns are aligned in a terminal too."""
+    """Make a Markdown table whose columns are also aligned as plain text."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * (width - 1) + ":" for width in widths], *rows]
     return "\n".join(

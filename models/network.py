@@ -26,7 +26,7 @@ class Gaussian(NamedTuple):
     log_sigma: Tensor
 
     def sample(self) -> Tensor:
-        """A reparameterised draw, for training: gradients reach mean and log_sigma."""
+        """Draw a reparameterised sample, for training: gradients reach mean and log_sigma."""
         return self.mean + self.log_sigma.exp() * torch.randn_like(self.mean)
 
 
@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What is read off h after a supervision step; both logits, [B]."""
+    """The logits that the heads read off h after a supervision step; both [B]."""
 
     halt: Tensor
     value: Tensor
@@ -76,7 +76,7 @@ class Guidance(nn.Module):
         return guided_transition(u, *self._heads(u), key, log_sigma_min=low, log_sigma_max=high).h
 
     def _heads(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor, Tensor]:
-        """Both heads up to their last layers, as kernels.transition takes them: activations, weights and the bias."""
+        """What kernels.transition needs of both heads: the hidden activations, and the weights and bias of the last layers."""
         log_sigma = self.log_sigma.hidden(x)
         full = self.config.guidance == "full"
         mean, weight = (self.mean.hidden(x), self.mean.down.weight) if full else (None, None)
@@ -86,14 +86,14 @@ class Guidance(nn.Module):
 class GRAM(nn.Module):
     """The model of Sec. 2.1 (Eq. 1-9): encoder, recursive core, stochastic guidance, decoder, halt head and LPRM.
 
-    With `posterior=False` the recognition network, needed by training alone, is left out.
+    `posterior=False` leaves out the recognition network, which only training needs.
     """
 
     initial_h: Tensor
     initial_l: Tensor
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype = torch.float32, *, posterior: bool = True) -> None:
-        """`dtype` is that of the activations; the weights are float32 until `cast_weights`."""
+        """`dtype`: of the activations. The weights are float32 until `cast_weights`."""
         super().__init__()
         self.config = config
         self.dtype = dtype
@@ -130,18 +130,18 @@ class GRAM(nn.Module):
         return self
 
     def encode(self, puzzle: Tensor) -> Tensor:
-        """e_x = encode(x): tokens [B, N] -> [B, L, D]. Depends on the puzzle alone, so trajectories share it."""
+        """e_x = encode(x): tokens [B, N] -> [B, L, D]. It depends on the puzzle alone, so trajectories share it."""
         e_x = self._embed(puzzle, self.token_embedding) + self.position
         return e_x.to(self.dtype)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """Embeddings scaled by sqrt(D), the registers' in front: [B, N] -> [B, L, D]."""
+        """Embeddings scaled by sqrt(D), those of the registers in front: [B, N] -> [B, L, D]."""
         registers = self.register_embedding.expand(tokens.shape[0], -1, -1)
         scale: float = self.config.dim**0.5
         return torch.cat([registers, F.embedding(tokens, table)], dim=1) * scale
 
     def initial_state(self, rows: int) -> State:
-        """z_0, the same for every row."""
+        """z_0, repeated for each row."""
         return State(
             self.initial_h.to(self.dtype).expand(rows, -1, -1).clone(),
             self.initial_l.to(self.dtype).expand(rows, -1, -1).clone(),
@@ -150,7 +150,7 @@ class GRAM(nn.Module):
     def propose(self, state: State, e_x: Tensor) -> State:
         """The deterministic part of a transition (Sec. 2.1): K_low times l <- f_L(l, h + e_x), then u = f_H(h, l).
 
-        Returns the state with u in the place of h. A flat model applies its one network as often to h alone.
+        Returns the state with u in the place of h. A flat model applies its only network to h alone, K_low + 1 times.
         """
         h, low = state
         if self.config.flat:
@@ -191,7 +191,7 @@ class GRAM(nn.Module):
         return Heads(halt, value)
 
     def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: float) -> Readout:
-        """All that the engine learns of the rows after a step, as kernels.readout has it; for inference."""
+        """Read what a step shows of the rows, for inference; see kernels.readout."""
         assert self.heads.bias is not None
         return readout(
             *state,

@@ -1,25 +1,25 @@
-"""The temperature of a trajectory: what scales sigma. One for all its supervision steps, or a schedule, made to its end."""
+"""The temperature of a trajectory, which scales sigma: one number, or a schedule with one for each supervision step."""
 
 Temperature = float | list[float]
-"""A number, or one for each supervision step: none halts before as many steps, and the last also holds for those after them."""
+"""A number, or a schedule. No trajectory halts before the end of its schedule, whose last temperature holds for later steps."""
 
-LONGEST = 8
-"""So many steps have a temperature of their own."""
-
-
-def by_step(temperature: Temperature) -> list[float]:
-    """Those of steps 1 to LONGEST. Raises ValueError for none and for more."""
-    each = listed(temperature)
-    if not 1 <= len(each) <= LONGEST:
-        raise ValueError(f"{len(each)} temperatures: give 1 to {LONGEST}")
-    return each + each[-1:] * (LONGEST - len(each))
+MAX_SCHEDULE = 8
+"""Maximum schedule length."""
 
 
-def spelled(temperature: Temperature) -> str:
-    """For people: 1.5, or "3, 0, 0" for 3 in the first step and 0 after it."""
-    return ", ".join(f"{each:g}" for each in listed(temperature))
-
-
-def listed(temperature: Temperature) -> list[float]:
-    """Those that are named; a trajectory makes as many steps at least."""
+def schedule(temperature: Temperature) -> list[float]:
+    """The temperature as a schedule of at least one step."""
     return temperature if isinstance(temperature, list) else [temperature]
+
+
+def padded_schedule(temperature: Temperature) -> list[float]:
+    """The temperatures of steps 1 to MAX_SCHEDULE. Raises ValueError for an empty schedule and for a longer one."""
+    steps = schedule(temperature)
+    if not 1 <= len(steps) <= MAX_SCHEDULE:
+        raise ValueError(f"a schedule of {len(steps)} temperatures; give 1 to {MAX_SCHEDULE}")
+    return steps + steps[-1:] * (MAX_SCHEDULE - len(steps))
+
+
+def temperature_text(temperature: Temperature) -> str:
+    """The temperature for people: "1.5", or "3, 0, 0" for 3 in the first step and 0 from then on."""
+    return ", ".join(f"{each:g}" for each in schedule(temperature))

@@ -1,6 +1,6 @@
-"""What Triton's interpreter, which runs the kernels on the CPU under TRITON_INTERPRET=1, does otherwise than a GPU.
+"""Where Triton's interpreter, which runs the kernels on a CPU with TRITON_INTERPRET=1, differs from a GPU.
 
-It rounds float32 to bfloat16 towards zero, which the tests allow for; and tl.dot takes the bits of bfloat16 for integers.
+It rounds float32 to bfloat16 towards zero, which the tests allow for, and tl.dot takes the bits of bfloat16 for integers.
 """
 
 import os
@@ -15,5 +15,5 @@ def interpreting() -> bool:
 
 
 def dot_operand(x: Tensor) -> Tensor:
-    """x, laid out for a kernel that multiplies it; bfloat16 is widened for the interpreter, which changes no product."""
+    """x, laid out as an operand of tl.dot. For the interpreter, bfloat16 is widened, which changes no product."""
     return x.float().contiguous() if interpreting() and x.dtype == torch.bfloat16 else x.contiguous()

@@ -10,8 +10,8 @@ from torch import Tensor
 def _circle(word):
     """cos and sin of 2 pi (word >> 8 + 1/2) / 2^24.
 
-    The angle is reduced to within an eighth of a turn in whole numbers, so exactly, and without the branch for huge angles
-    that makes tl.cos and tl.sin several times as long. The polynomials are those of Cephes (Moshier), of float32 accuracy.
+    The angle is reduced to an eighth of a turn in whole numbers: exactly, and without the branch for huge angles that makes
+    tl.cos and tl.sin several times as slow. The polynomials are those of Cephes (Moshier), accurate to float32.
     """
     quadrant = ((word >> 29) + 1) >> 1  # the nearest, 0 .. 4
     x = (((word >> 8) - (quadrant << 22)).to(tl.int32, bitcast=True).to(tl.float32) + 0.5) * 3.7450702829238413e-07
@@ -25,7 +25,7 @@ def _circle(word):
 
 @triton.jit
 def _box_muller(first, second):
-    """Two words to two normals, cosine and sine."""
+    """Two words -> two normals, the cosine's and the sine's."""
     uniform = ((first >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08  # see the reference for the half step
     radius = tl.sqrt(-2.0 * tl.log(uniform))
     cos, sin = _circle(second)
@@ -34,7 +34,7 @@ def _box_muller(first, second):
 
 @triton.jit
 def four_normals(seed, index, transition, block):
-    """The four normals of each counter, in the order of the quarters of the channels that they are for.
+    """The four normals of each counter, in the order of the quarters of channels that they belong to.
 
     seed, index, transition: int64 tensors; block: int32 tensor, position * D/4 + i. They broadcast together.
     """

@@ -24,7 +24,8 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
     gate_up, shape = gate_up.contiguous(), list(gate_up.shape)
     shape[dim] //= 2
     out = gate_up.new_empty(shape)
-    # Whichever the axis, memory holds runs of gates and of ups in turn, each as long as half the axis and all behind it.
+    # Whatever the axis, memory holds runs of gates and of ups in turn, each as long as half of the axis times all axes after
+    # it.
     half = math.prod(shape[dim % len(shape) :])
     _kernel[(triton.cdiv(out.numel(), BLOCK),)](gate_up, out, out.numel(), half, BLOCK=BLOCK)
     return out

@@ -1,7 +1,7 @@
-"""kernels/transition.py in Triton. Neither the noise nor, in the guided transition, mu and log sigma reach memory.
+"""kernels/transition.py in Triton. The noise, and in the guided transition mu and log sigma, never reach memory.
 
-Both kernels see the positions of all rows as one axis, m = row * L + position, so that no program is left half empty by a
-row's end, and take channels by the counter: channels i, i + D/4, i + D/2 and i + 3D/4 share one.
+Both kernels see the positions of all rows as one axis, m = row * L + position, so that no program is half empty at the end of a
+row. They take channels by the counter, which channels i, i + D/4, i + D/2 and i + 3D/4 share.
 """
 
 import torch
@@ -71,13 +71,13 @@ def _sample(
 
 @triton.jit
 def _product(hidden, weight, rows, mask_rows, columns, mask_columns, H: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Of hidden [.., H] and weight [.., H], the product hidden[rows] weight[columns]^T in float32."""
+    """The product hidden[rows] weight[columns]^T in float32, of hidden [.., H] and weight [.., H]."""
     total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for first in range(0, H, BLOCK_H):
         k = first + tl.arange(0, BLOCK_H)
         a = tl.load(hidden + rows[:, None] * H + k[None, :], mask_rows[:, None] & (k[None, :] < H), 0.0)
         b = tl.load(weight + columns[None, :] * H + k[:, None], mask_columns[None, :] & (k[:, None] < H), 0.0)
-        total = tl.dot(a, b, total, input_precision="ieee")  # of float32 too, as PyTorch does; else it would be TF32
+        total = tl.dot(a, b, total, input_precision="ieee")  # full float32, as in PyTorch, and not TF32
     return total
 
 
@@ -138,7 +138,7 @@ def _guide_and_sample(
     sample = sample.to(h.dtype.element_ty)
     tl.store(h + place, sample, mask)
     broken = tl.max((mask & ~(tl.abs(sample.to(tl.float32)) < float("inf"))).to(tl.int32), 1)
-    tl.store(finite + row, tl.zeros_like(broken).to(tl.int1), broken > 0)  # all who store here store the same
+    tl.store(finite + row, tl.zeros_like(broken).to(tl.int1), broken > 0)  # all programs that store here store the same
 
 
 def stochastic_transition(

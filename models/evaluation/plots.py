@@ -1,4 +1,4 @@
-"""The plots of an evaluation, as SVG whose text stays text. The same figures give the same bytes."""
+"""The plots of an evaluation, as SVG with real text. The same figures give the same bytes."""
 
 import itertools
 from pathlib import Path
@@ -15,9 +15,9 @@ _COLORS = {"lprm": "tab:blue", "majority": "tab:orange", "any": "tab:green", "co
 
 
 def plot_by_samples(task: Task, curves: Curves, path: Path) -> None:
-    """Accuracy and coverage against K, at the first temperature; a panel for each test set, with symmetries and without."""
+    """Plot accuracy and coverage against K, at the first temperature; a panel for each test set and way to sample."""
     temperature = curves.by_samples[0].temperature
-    # Of a puzzle with one solution the coverage is whether any sample is valid, and its limit is 1.
+    # The coverage of a puzzle with one solution is whether any sample is valid, and its limit is 1.
     figures = ["any", "majority", "lprm", *([] if task.one_solution else ["coverage", "coverage_limit"])]
     figure, panels = _panels([e for e in curves.by_samples if e.temperature == temperature])
     for axes, evaluations in panels:
@@ -31,7 +31,7 @@ def plot_by_samples(task: Task, curves: Curves, path: Path) -> None:
 
 
 def plot_by_depth(task: Task, curves: Curves, path: Path) -> None:
-    """Accuracy and coverage against the depth without halting, for the least and the most samples; panels likewise."""
+    """Plot accuracy and coverage against the depth without halting, for the fewest and the most samples; panels likewise."""
     figure, panels = _panels(curves.by_depth)
     for axes, evaluations in panels:
         depths = sorted({evaluation.max_steps for evaluation in evaluations})
@@ -45,7 +45,7 @@ def plot_by_depth(task: Task, curves: Curves, path: Path) -> None:
 
 
 def _panels(evaluations: list[Evaluation]) -> tuple[Figure, list[tuple[Axes, list[Evaluation]]]]:
-    """A figure with axes for each test set and way to sample it, whose evaluations stand together."""
+    """Make a figure with axes for each test set and way to sample it, whose evaluations stand together."""
     sets = [list(group) for _, group in itertools.groupby(evaluations, lambda evaluation: evaluation.title)]
     figure = Figure(figsize=(5 * len(sets), 3.5), layout="constrained")
     row = figure.subplots(1, len(sets), squeeze=False)[0]
@@ -58,7 +58,7 @@ def _finish(axes: Axes, evaluation: Evaluation, label: str, ticks: list[int]) ->
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel(label)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    least = min(axes.get_ylim()[0], 0.95)  # without it, shares that are all 1 would get an axis that goes beyond
+    least = min(axes.get_ylim()[0], 0.95)  # otherwise, shares that are all 1 would get an axis that goes beyond 1
     axes.set_ylim(least, 1 + 0.05 * (1 - least))
     axes.grid(alpha=0.3)
     axes.legend()

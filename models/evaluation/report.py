@@ -13,7 +13,7 @@ from gram.models.evaluation.plots import plot_by_depth, plot_by_samples
 from gram.models.evaluation.scores import Curves, Evaluation, Figures, Generation, Stratum
 from gram.models.markdown import table
 from gram.models.tasks import TASKS, Task
-from gram.models.temperature import listed, spelled
+from gram.models.temperature import schedule, temperature_text
 
 CURVES_FILE = "curves.json"
 REPORT_FILE = "evaluation.md"
@@ -79,7 +79,7 @@ def _merge(old: Figures, new: Figures, command: str) -> Figures:
         sets = [*dict.fromkeys(map(_test_set, unique.values()))]
 
         def order(record: _R) -> tuple[int, bool, list[float]]:
-            return sets.index(_test_set(record)), not record.symmetries, listed(record.temperature)
+            return sets.index(_test_set(record)), not record.symmetries, schedule(record.temperature)
 
         return sorted(unique.values(), key=order)
 
@@ -118,7 +118,7 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     first = evaluations[0].temperature
     parts = ["## Held-out puzzles", _summary(evaluations, task.paper)]
     parts += [
-        f"## By samples, temperature {spelled(first)}",
+        f"## By samples, temperature {temperature_text(first)}",
         _by_samples([e for e in curves.by_samples if e.temperature == first]),
     ]
     if curves.by_depth:
@@ -211,7 +211,7 @@ def _paper_cell(task: Task, record: type[_Record]) -> str:
 
 def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
     rows = [
-        [f"{e.puzzles} {e.test_set}", str(e.samples), _sees(e), spelled(e.temperature), *_cells(e, _FIGURES)]
+        [f"{e.puzzles} {e.test_set}", str(e.samples), _sees(e), temperature_text(e.temperature), *_cells(e, _FIGURES)]
         for e in evaluations
     ]
     rows += _paper_row(4, _FIGURES, paper)
@@ -219,7 +219,7 @@ def _summary(evaluations: list[Evaluation], paper: dict[str, float]) -> str:
 
 
 def _generation(generations: list[Generation], paper: dict[str, float]) -> str:
-    rows = [[f"{g.samples:,}", _sees(g), spelled(g.temperature), *_cells(g, _BOARD_FIGURES)] for g in generations]
+    rows = [[f"{g.samples:,}", _sees(g), temperature_text(g.temperature), *_cells(g, _BOARD_FIGURES)] for g in generations]
     rows += _paper_row(3, _BOARD_FIGURES, paper)
     return table(["samples", "symmetries", "temperature", *_BOARD_FIGURES], rows)
 

@@ -1,5 +1,7 @@
-"""What a checkpoint is worth: on held-out puzzles its accuracy, its coverage and how well the LPRM tells right from wrong;
-from the empty input how many of its boards are valid, and how evenly they are spread over all that there are.
+"""The scores of a checkpoint.
+
+On held-out puzzles: accuracy, coverage, and how well the LPRM tells right from wrong. From the empty input: how many boards are
+valid, and how evenly they are spread over all boards that exist.
 """
 
 import re
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gram.models.tasks import Task, Tokens, cell_entropy
-from gram.models.temperature import Temperature, spelled
+from gram.models.temperature import Temperature, temperature_text
 
 WIDTHS = (1, 2, 5, 10, 20)
 """The numbers of trajectories per puzzle, K, at which curves are drawn."""
@@ -30,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Conditions:
-    """How samples were drawn: puzzle i of the test set with seed + i."""
+    """How samples were drawn. Puzzle i of the test set has seed + i."""
 
     test_set: str
     temperature: Temperature
@@ -41,26 +43,26 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Judged:
-    """The K samples of each of n puzzles under the task's exact checker. Arrays [n, K], samples in the order of their index."""
+    """The exact checker's word on K samples of each of n puzzles. Arrays are [n, K], samples in the order of their index."""
 
     conditions: Conditions
     solutions: NDArray[np.int64]
-    """How many each puzzle has [n]."""
+    """The number of solutions of each puzzle [n]."""
     valid: NDArray[np.bool_]
     conflicts: NDArray[np.int64]
     score: NDArray[np.float64]
     steps: NDArray[np.int64]
     first: NDArray[np.int64]
-    """The puzzle's first sample with the same answer, which stands for all of them."""
+    """The place of the puzzle's first sample with the same answer, which stands for all of them."""
 
     def take(self, puzzles: NDArray[np.bool_] | slice, samples: int | None = None) -> Self:
-        """Some of the puzzles, and of each of them the first samples."""
+        """Select puzzles, and the first samples of each."""
         arrays = {name: getattr(self, name)[puzzles, :samples] for name in ("valid", "conflicts", "score", "steps", "first")}
         return replace(self, solutions=self.solutions[puzzles], **arrays)
 
 
 class Evaluation(BaseModel):
-    """Means over the puzzles, each with `samples` trajectories. Shares are in [0, 1]."""
+    """Means over puzzles with `samples` trajectories each. Shares are in [0, 1]."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,17 +77,19 @@ class Evaluation(BaseModel):
     lprm: float = Field(description="the trajectory that the LPRM scores highest is valid")
     majority: float = Field(description="the most frequent answer is valid")
     any: float = Field(description="at least one trajectory is valid")
-    coverage: float = Field(description="distinct valid answers found, of all valid ones")
-    conflicts: int = Field(description="broken constraints in the LPRM's choices, of all puzzles together (colouring: edges)")
-    coverage_limit: float = Field(description="the same for as many draws uniform over the valid answers")
-    auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
+    coverage: float = Field(description="the share of all valid answers that were found")
+    conflicts: int = Field(description="broken constraints in the LPRM's choices, summed over the puzzles (colouring: edges)")
+    coverage_limit: float = Field(description="the coverage of as many draws that are uniform over the valid answers")
+    auroc: float | None = Field(
+        description="AUROC of the LPRM's score for validity, over all trajectories; null if all are valid or none is"
+    )
     mean_steps: float = Field(description="supervision steps to the halt")
-    command: str = Field("", description="what measures this again")
+    command: str = Field("", description="the command that measures this again")
 
     @property
     def sampling(self) -> str:
         """How it was sampled."""
-        return f"temperature {spelled(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
+        return f"temperature {temperature_text(self.temperature)}" + ("" if self.symmetries else ", no symmetries")
 
     @property
     def title(self) -> str:
@@ -94,14 +98,14 @@ class Evaluation(BaseModel):
 
 
 class Stratum(Evaluation):
-    """The evaluation of the test set's puzzles of one band of a trait, such as the number of clues."""
+    """The evaluation of those puzzles of a test set that are in one band of a trait, such as the number of clues."""
 
     trait: str
     band: str
 
 
 class Generation(BaseModel):
-    """Boards drawn from the task's empty input, a single trajectory each. Shares are in [0, 1], entropies in nats."""
+    """Boards generated from the task's empty input, a trajectory each. Shares are in [0, 1], entropies in nats."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -122,13 +126,15 @@ class Generation(BaseModel):
         description="of a cell's symbol among the valid boards, mean over the cells, in nats; null if no board is valid"
     )
     entropy_limit: float = Field(description="the same of uniform boards")
-    auroc: float | None = Field(description="of the LPRM's score for validity, over all trajectories; null if all are alike")
+    auroc: float | None = Field(
+        description="AUROC of the LPRM's score for validity, over all trajectories; null if all are valid or none is"
+    )
     mean_steps: float = Field(description="supervision steps to the halt")
-    command: str = Field("", description="what measures this again")
+    command: str = Field("", description="the command that measures this again")
 
 
 class Curves(BaseModel):
-    """The evaluation against the number of samples, against the depth, and by the traits of puzzles: what curves.json has."""
+    """The evaluation against the number of samples, against the depth, and by traits of the puzzles. curves.json holds it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -139,7 +145,7 @@ class Curves(BaseModel):
 
 @dataclass(frozen=True)
 class Figures:
-    """All that is measured of one checkpoint: what it solves, if it solves, and what it generates, if it generates."""
+    """Everything that is measured of one checkpoint: solving, if it solves, and generating, if it generates."""
 
     evaluations: list[Evaluation] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
@@ -174,7 +180,7 @@ def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[lis
 
 
 def evaluate(judged: Judged) -> Evaluation:
-    """The figures of all its puzzles and samples."""
+    """The evaluation of all judged puzzles and samples."""
     puzzles, samples = judged.valid.shape
     rows = np.arange(puzzles)
     chosen = judged.score.argmax(1)
@@ -198,12 +204,12 @@ def evaluate(judged: Judged) -> Evaluation:
 
 
 def evaluate_widths(judged: Judged) -> list[Evaluation]:
-    """Of the first K samples of each puzzle, for each width K that there are samples for."""
+    """Evaluate the first K samples of each puzzle, for each width K that has enough samples."""
     return [evaluate(judged.take(slice(None), width)) for width in WIDTHS if width <= judged.valid.shape[1]]
 
 
 def evaluate_traits(task: Task, puzzles: Tokens, judged: Judged) -> list[Stratum]:
-    """Of the puzzles [n, N] of each band of each of the task's traits; the bands in the order of their numbers."""
+    """Evaluate the puzzles [n, N] of each band of each trait of the task, in the order of the bands' numbers."""
     strata = [task.strata(puzzle) for puzzle in puzzles]
     evaluations = []
     for trait in strata[0]:
@@ -215,7 +221,7 @@ def evaluate_traits(task: Task, puzzles: Tokens, judged: Judged) -> list[Stratum
 
 
 def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -> Generation:
-    """The figures of samples of the empty input, of a task that has one."""
+    """Evaluate samples of the empty input, for a task that has one."""
     assert task.blank is not None
     judged = judge(task, conditions, task.blank[None], [samples])
     valid, first = judged.valid[0], judged.first[0]
@@ -242,18 +248,18 @@ def evaluate_boards(task: Task, conditions: Conditions, samples: list[Sample]) -
 
 
 def total_variation(counts: NDArray[np.int64], outcomes: int) -> float:
-    """The distance, in [0, 1], of draws from uniform: half the sum of the outcomes' differences in probability.
+    """The distance of draws from uniform, in [0, 1]: half the sum of the differences in probability.
 
-    `counts` says how often each outcome was drawn; those that never were may be left out.
+    `counts`: how often each outcome was drawn. Outcomes that were never drawn may be left out.
     """
     never = outcomes - len(counts)
     return float(np.abs(counts / counts.sum() - 1 / outcomes).sum() + never / outcomes) / 2
 
 
 def uniform_total_variation(draws: int, outcomes: int) -> float:
-    """What `total_variation` is on average for so many uniform draws from two outcomes or more.
+    """The mean `total_variation` of uniform draws from two outcomes or more.
 
-    Exact: each outcome's count is binomial, and de Moivre's formula gives its mean absolute deviation,
+    It is exact: each outcome's count is binomial, and de Moivre's formula gives its mean absolute deviation,
     E|X - np| = 2 k C(n, k) p^k (1 - p)^(n - k + 1) with k = floor(np) + 1.
     """
     k = draws // outcomes + 1
@@ -262,7 +268,7 @@ def uniform_total_variation(draws: int, outcomes: int) -> float:
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """The chance that a positive scores above a negative, ties counting half; None without both kinds."""
+    """The probability that a positive scores above a negative, with ties counting half; None without both kinds."""
     positives, negatives = scores[positive], np.sort(scores[~positive])
     if not len(positives) or not len(negatives):
         return None
@@ -271,6 +277,6 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def _first_of_each(samples: list[Sample]) -> list[int]:
-    """For each sample the place of the first one with the same answer."""
+    """The place of the first sample with the same answer, for each sample."""
     seen: dict[bytes, int] = {}
     return [seen.setdefault(sample.answer.tobytes(), i) for i, sample in enumerate(samples)]

@@ -1,4 +1,4 @@
-"""What a task is: a codec, an exact checker and a source of training pairs. Without torch, so that the API can use it."""
+"""A task: a codec, an exact checker and a source of training pairs. It needs no torch, so the API process can use it."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -10,14 +10,14 @@ from pydantic import JsonValue
 from gram.models.tasks.symmetry import Symmetries
 
 Tokens = NDArray[np.int64]
-"""Puzzle or answer as symbols; [N], or [..., N] for several."""
+"""A puzzle or an answer as symbols [N], or several of them [..., N]."""
 
 Grid = list[int] | list[list[int]]
-"""An answer or puzzle as numbers, in rows where it has rows."""
+"""A puzzle or an answer as numbers, in rows if it has rows."""
 
 
 class PuzzleError(ValueError):
-    """A puzzle that can't be read or can't be right. `place` points at it, the message says what is wrong and the mend."""
+    """A puzzle can't be read, or can't have a solution. The message says what is wrong and how to fix it, `place` where."""
 
     def __init__(self, message: str, place: str | None = None) -> None:
         super().__init__(f"{place}: {message}" if place else message)
@@ -25,12 +25,12 @@ class PuzzleError(ValueError):
 
 
 def cell_name(row: int, column: int) -> str:
-    """How errors name a cell, given from 0."""
+    """The name of a cell in errors; row and column are given from 0."""
     return f"row {row + 1}, column {column + 1}"
 
 
 def cell_entropy(boards: Tokens) -> float:
-    """The entropy of a cell's symbol among boards [n, N], n at least 1: its mean over the cells, in nats."""
+    """The entropy of a cell's symbol over boards [n, N], n at least 1, averaged over the cells, in nats."""
     shares = np.stack([np.mean(boards == symbol, axis=0) for symbol in np.unique(boards)])
     return float(np.sum(shares * np.log(1 / np.where(shares > 0, shares, 1)), axis=0).mean())
 
@@ -39,21 +39,21 @@ class Task(ABC):
     """One kind of puzzle. A new task is one file that implements this, a line in the registry and a checkpoint."""
 
     name: str
-    """As in the API and the zoo: "nqueens-8"."""
+    """The name in the API and the zoo, such as "nqueens-8"."""
     title: str
-    """A sentence for people."""
+    """A sentence that explains the task to people."""
     formats: list[str]
-    """The accepted spellings, a sentence each."""
+    """The accepted spellings of a puzzle, a sentence each."""
     examples: list[JsonValue]
-    """One puzzle in each accepted spelling, in the order of `formats`; all are the same puzzle."""
+    """One and the same puzzle in each accepted spelling, in the order of `formats`."""
     seq_len: int
     vocab_size: int
     one_solution: bool = False
-    """Whether the solution in a training pair is the puzzle's only one."""
+    """Whether the solution in a training pair is the only solution of its puzzle."""
     evaluation_depth: int = 32
-    """Supervision steps to which evaluation follows trajectories that don't halt."""
+    """The depth, in supervision steps, to which evaluation follows trajectories without halting."""
     paper: dict[str, float]
-    """The paper's figures for this task, by the names that the evaluation uses; `distinct` as a share of the valid boards."""
+    """The paper's figures for this task, by their names in the evaluation; `distinct` is a share of the valid boards."""
 
     @property
     def blank(self) -> Tokens | None:
@@ -62,12 +62,12 @@ class Task(ABC):
 
     @property
     def boards(self) -> Tokens | None:
-        """All full boards [n, N], the solutions of `blank`; None where they are too many to list."""
+        """All full boards [n, N], which are the solutions of `blank`; None if there are too many to list."""
         return None
 
     @property
     def board_entropy(self) -> float:
-        """`cell_entropy` of full boards that are uniform over all that there are. Only of tasks with a `blank`."""
+        """The `cell_entropy` of full boards uniform over all that exist. Only for tasks with a `blank`."""
         if self.boards is None:
             raise NotImplementedError(f"{self.name} does not list its boards")
         return cell_entropy(self.boards)
@@ -78,65 +78,66 @@ class Task(ABC):
 
     @abstractmethod
     def text(self, tokens: Tokens) -> str:
-        """Puzzle or answer [N] as people write it. What it writes, `parse` reads."""
+        """A puzzle or an answer [N] as people write it. `parse` reads what it writes."""
 
     @abstractmethod
     def grid(self, tokens: Tokens) -> Grid:
-        """Puzzle or answer [N] as numbers."""
+        """A puzzle or an answer [N] as numbers."""
 
     @abstractmethod
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         """Whether the answer [N] is a valid solution of exactly this puzzle [N]."""
 
     def conflicts(self, puzzle: Tokens, answer: Tokens) -> int:
-        """How far the answer [N] is from a valid one: 0 if it is valid, else 1 unless the task counts more finely."""
+        """How many constraints the answer [N] breaks: 0 if it is valid; otherwise 1, unless the task counts them."""
         return int(not self.check(puzzle, answer))
 
     @abstractmethod
     def solutions(self, puzzle: Tokens) -> Tokens:
-        """All solutions [n, N] of the puzzle [N], each in its canonical form; n is 0 for a puzzle without one."""
+        """All solutions [n, N] of the puzzle [N], each in its canonical form; n is 0 for a puzzle without a solution."""
 
     def canonical(self, answer: Tokens) -> Tokens:
-        """The answer [N] in the form that all answers of the same meaning share, so that equal ones can be counted."""
+        """The answer [N] in the form that all answers with the same meaning share, so that equal ones can be counted."""
         return answer
 
     num_draws: int = 0
-    """Uniform draws that make a symmetry."""
+    """The number of uniform draws that make a symmetry."""
 
     def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:  # noqa: ARG002
-        """For each of the puzzles [B, N] a random symmetry, from draws [B, num_draws] in [0, 1): under it the puzzle is as
-        likely in training as it is. Without one that is known, what leaves all as it is.
+        """A random symmetry for each of the puzzles [B, N], from draws [B, num_draws] in [0, 1).
+
+        The image of a puzzle must be as likely in training as the puzzle. A task without known symmetries returns identities.
         """
         return Symmetries.identity(len(puzzles), self.seq_len, self.vocab_size)
 
     def strata(self, puzzle: Tokens) -> dict[str, str]:  # noqa: ARG002
-        """The band of the puzzle [N] by each trait that evaluation breaks down by. A band begins with a number: "5-19"."""
+        """The band of the puzzle [N] for each trait that evaluation looks at. A band begins with a number, as "5-19" does."""
         return {}
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
-        """Training pairs: puzzles and solutions, both [count, N]. Never a held-out puzzle."""
+        """Draw training pairs: puzzles and solutions, both [count, N], never a held-out puzzle."""
 
     def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
-        """Full boards [count, N], uniform over all that there are: what a generator learns. Only of tasks with a `blank`."""
+        """Draw full boards [count, N], uniform over all that exist, for a generator to learn. Only for tasks with a `blank`."""
         raise NotImplementedError(f"{self.name} has no empty input")
 
     def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
-        """A full board [N] close to the log-probabilities [N, V] of its symbols. Only where `boards` are too many to list."""
+        """A full board [N] that is likely under log-probabilities [N, V]. Only for tasks that can't list their `boards`."""
         raise NotImplementedError(f"{self.name} lists its boards, or has none")
 
     @cached_property
     @abstractmethod
     def held_out(self) -> Tokens:
-        """The puzzles [n, N] that evaluation uses and training never sees, nor any symmetric image of theirs."""
+        """The puzzles [n, N] that evaluation uses. Training sees neither them nor any symmetric image of them."""
 
     @property
     def test_sets(self) -> dict[str, Tokens]:
-        """Held-out puzzles by the name of the set; the first is `held_out`."""
+        """The held-out puzzles by the name of their set. The first set is `held_out`."""
         return {"held-out": self.held_out}
 
     def held_out_puzzle(self, rng: np.random.Generator) -> Tokens:
-        """One of the held-out puzzles [N]: of a random test set a random one."""
+        """A random held-out puzzle [N] of a random set."""
         sets = [*self.test_sets.values()]
         puzzle: Tokens = rng.choice(sets[rng.integers(len(sets))])
         return puzzle

@@ -1,4 +1,4 @@
-"""Graph colouring: give each vertex one of three colours so that no edge joins two vertices of one colour."""
+"""Graph colouring: give each vertex one of three colours so that no edge joins two vertices of the same colour."""
 
 import re
 import reprlib
@@ -23,11 +23,12 @@ _Propose = Callable[[np.random.Generator, int], Tokens]
 class Coloring(Task):
     """A puzzle is a graph of up to n vertices: its upper triangle row by row, then its vertices; [N], N = n(n-1)/2 + n.
 
-    A smaller graph's vertices come first and the others are absent. In an answer the present vertices have colours.
+    The vertices of a smaller graph come first, and the others are absent. In an answer the present vertices have colours.
     Colours are interchangeable: the canonical answer names them in the order in which they first appear.
 
-    The benchmark's graphs (the paper's) have each edge with probability 1/2, given that three colours suffice. Training
-    also sees smaller, sparser and denser ones, so that any graph a user may send is answered. For n up to 10.
+    The graphs of the benchmark, as in the paper, have each edge with probability 1/2, given that three colours suffice.
+    Training also sees smaller, sparser and denser ones, so that the model answers any graph that a user may send. n is at most
+    10.
     """
 
     vocab_size = 7
@@ -37,7 +38,7 @@ class Coloring(Task):
     other_least_vertices = 3
     held_out_every = 8
     held_out_graphs = {8: 255, 10: 192}
-    """The number of test graphs, the paper's."""
+    """The number of held-out graphs, as in the paper."""
 
     def __init__(self, num_vertices: int, paper: dict[str, float]) -> None:
         self.num_vertices = num_vertices
@@ -75,14 +76,14 @@ class Coloring(Task):
         raise PuzzleError("a graph is one of: " + "; ".join(self.formats))
 
     def text(self, tokens: Tokens) -> str:
-        """Puzzle or answer [N] in DIMACS's graph format; an answer's colours are lines "n VERTEX COLOUR", from 1."""
+        """A puzzle or an answer [N] in DIMACS' graph format. Colours are lines "n VERTEX COLOUR", both from 1."""
         edges = np.argwhere(np.triu(self._adjacency(tokens))) + 1
         lines = [f"p edge {self._size(tokens)} {len(edges)}", *(f"e {i} {j}" for i, j in edges)]
         vertices = enumerate(tokens[self.num_pairs :].tolist(), start=1)
         return "\n".join(lines + [f"n {vertex} {COLORS.index(token) + 1}" for vertex, token in vertices if token in COLORS])
 
     def grid(self, tokens: Tokens) -> Grid:
-        """An answer's colours, 0 to 2, vertex by vertex (-1 where a wrong answer has none); a puzzle's adjacency matrix."""
+        """The colours of an answer, 0 to 2, by vertex (-1 if a wrong answer has none); the adjacency matrix of a puzzle."""
         size = self._size(tokens)
         vertices: list[int] = tokens[self.num_pairs :][:size].tolist()
         if any(token in COLORS for token in vertices):
@@ -96,7 +97,7 @@ class Coloring(Task):
         return whole and np.array_equal(uncolored, puzzle) and self.conflicts(puzzle, answer) == 0
 
     def conflicts(self, puzzle: Tokens, answer: Tokens) -> int:
-        """The number of the puzzle's edges whose ends the answer does not give two different colours."""
+        """The number of edges of the puzzle to whose ends the answer does not give two different colours."""
         first, second = (answer[self.num_pairs :][ends] for ends in self._pairs)
         apart = _colored(first) & _colored(second) & (first != second)
         return int(np.sum((puzzle[: self.num_pairs] == EDGE) & ~apart))
@@ -116,14 +117,14 @@ class Coloring(Task):
         return canonical
 
     def symmetries(self, puzzles: Tokens, draws: NDArray[np.float64]) -> Symmetries:
-        """The vertices in another order, the absent ones still last."""
+        """Reorder the vertices, with the absent ones still last."""
         order = np.argsort(draws + (puzzles[:, self.num_pairs :] == ABSENT), axis=1)
         first, second = self._pairs
         cells = np.concatenate([self._pair_places[order[:, first], order[:, second]], self.num_pairs + order], axis=1)
         return replace(super().symmetries(puzzles, draws), cells=cells)
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
-        """Training pairs, both [count, N]: graphs drawn afresh, each with one of its canonical solutions, all as likely."""
+        """Training pairs, both [count, N]: new random graphs, each with one of its canonical solutions, drawn uniformly."""
         benchmark = rng.random(count) < self.benchmark_share
         puzzles = np.empty((count, self.seq_len), dtype=np.int64)
         puzzles[benchmark] = self._draw(rng, int(np.sum(benchmark)), self._benchmark_graphs, held_out=False)
@@ -135,16 +136,16 @@ class Coloring(Task):
 
     @cached_property
     def held_out(self) -> Tokens:
-        """Benchmark graphs [n, N], no two of them isomorphic, in the order of a fixed random draw."""
+        """Graphs of the benchmark [n, N], no two of them isomorphic, in the order of a fixed random draw."""
         count = self.held_out_graphs[self.num_vertices]
         drawn = self._draw(np.random.default_rng(0), 4 * count, self._benchmark_graphs, held_out=True)
         _, first = np.unique(isomorphism_hash(self._adjacency(drawn)), return_index=True)
         return drawn[np.sort(first)[:count]]
 
     def _draw(self, rng: np.random.Generator, count: int, propose: _Propose, *, held_out: bool) -> Tokens:
-        """3-colourable graphs [count, N] of one side of the split.
+        """3-colourable graphs [count, N] from one side of the split.
 
-        The split is by a hash that isomorphic graphs share, so a graph is never on another side than its images.
+        The split is by a hash that isomorphic graphs share, so a graph and its images are on the same side.
         """
         kept = [np.empty((0, self.seq_len), dtype=np.int64)]
         while sum(map(len, kept)) < count:
@@ -177,17 +178,17 @@ class Coloring(Task):
 
     @cached_property
     def _excludes(self) -> Words:
-        """What a puzzle must not have where it is to be solved by each of the colourings [m]: see `_word`.
+        """What a puzzle must not have if each of the colourings is to solve it, as the bits of words [m]; see `_word`.
 
-        An edge between vertices of one colour, or an absent vertex of another than the first colour; so a smaller graph's
-        colourings are counted once each.
+        These are edges between vertices of one colour, and absent vertices with any but the first colour. So each colouring of
+        a smaller graph is counted once.
         """
         one_color = self._colorings[:, self._pairs[0]] == self._colorings[:, self._pairs[1]]
         return _bits(np.concatenate([one_color, self._colorings != COLORS[0]], axis=1))
 
     @cached_property
     def _pair_places(self) -> Tokens:
-        """Where a puzzle has each pair of vertices [n, n]."""
+        """The place of each pair of vertices in a puzzle [n, n]."""
         first, second = self._pairs
         places = np.zeros((self.num_vertices, self.num_vertices), dtype=np.int64)
         places[first, second] = places[second, first] = np.arange(self.num_pairs)
@@ -201,7 +202,7 @@ class Coloring(Task):
         return matrix
 
     def _size(self, tokens: Tokens) -> int:
-        """The graph's own number of vertices."""
+        """Read the number of vertices that a puzzle states."""
         return int(np.max(np.flatnonzero(tokens[self.num_pairs :] != ABSENT), initial=-1)) + 1
 
     def _puzzle(self, count: int, edges: Iterable[tuple[int, int]]) -> Tokens:
@@ -260,10 +261,10 @@ class Coloring(Task):
 
 
 def isomorphism_hash(adjacency: Tokens) -> Words:
-    """A hash [B] of graphs, as matrices of 0 and 1 [B, n, n], that isomorphic graphs share and others hardly ever do.
+    """A hash [B] of graphs, given as matrices of 0 and 1 [B, n, n]. Isomorphic graphs share it, others hardly ever do.
 
-    Colour refinement of pairs of vertices (Weisfeiler-Leman, two-dimensional): a pair's label takes in, for each third
-    vertex, the labels of the pairs to it. Sums do not depend on the order of the vertices, and all is exact.
+    It refines colours of pairs of vertices (two-dimensional Weisfeiler-Leman): the label of a pair takes in the labels of the
+    pairs to each third vertex. Sums do not depend on the order of the vertices, and all arithmetic is exact.
     """
     labels = mix(adjacency.astype(np.uint64) + np.uint64(2) * np.eye(adjacency.shape[-1], dtype=np.uint64))
     for _ in range(3):
@@ -273,17 +274,17 @@ def isomorphism_hash(adjacency: Tokens) -> Words:
 
 
 def _colored(tokens: Tokens) -> NDArray[np.bool_]:
-    """Which of the tokens [..., N] are colours, the last of the symbols."""
+    """Which tokens [..., N] are colours, which are the last symbols."""
     return tokens >= COLORS[0]
 
 
 def _word(puzzles: Tokens) -> Words:
-    """What colourings have to heed: the edges and the absent vertices of puzzles [..., N] as bits [...]."""
+    """The constraints of puzzles [..., N] as the bits of words [...]: their edges and their absent vertices."""
     return _bits((puzzles == EDGE) | (puzzles == ABSENT))
 
 
 def _bits(flags: NDArray[np.bool_]) -> Words:
-    """Flags [..., N], at most 64 of them, as the bits of a word [...]."""
+    """Pack flags [..., N], N at most 64, into the bits of words [...]."""
     words: Words = flags.astype(np.uint64) @ (np.uint64(1) << np.arange(flags.shape[-1], dtype=np.uint64))
     return words
 

@@ -1,4 +1,4 @@
-"""N-Queens completion: some queens stand; place the rest so that no two share a row, a column or a diagonal."""
+"""N-Queens completion: given some queens, place the others so that no two share a row, a column or a diagonal."""
 
 import hashlib
 import itertools
@@ -25,8 +25,8 @@ _SQUARE = re.compile(r"([A-Za-z])([0-9]{1,3})")
 class NQueens(Task):
     """A puzzle is an n x n board with some queens given; every other square is unknown.
 
-    The benchmark's puzzles (the paper's) have 1 to 3 queens given. Training also sees a few with none or more, so that
-    any board a user may send is answered.
+    The puzzles of the benchmark, as in the paper, have 1 to 3 queens given. Training also sees a few with none or with more, so
+    that the model answers any board that a user may send.
     """
 
     vocab_size = 3
@@ -139,10 +139,11 @@ class NQueens(Task):
 
     @cached_property
     def _benchmark_split(self) -> tuple[Tokens, Tokens]:
-        """The benchmark's puzzles, those to train on and those held out, both [n, N].
+        """The puzzles of the benchmark: those to train on, and those held out, both [n, N].
 
-        Split by orbit: a puzzle and its symmetric images stay together. The orbits are ordered by given queens, then by
-        number of solutions, then by a hash, and every so many-th is held out, so that the split has the whole's difficulty.
+        They are split by orbit, so a puzzle and its symmetric images stay together. The orbits are ordered by given queens,
+        then by number of solutions, then by a hash, and one in `held_out_every` is held out. So both sides are equally
+        difficult.
         """
         orbits: dict[bytes, list[Tokens]] = {}
         for given in self.benchmark_given:
@@ -162,7 +163,7 @@ class NQueens(Task):
 
     @cached_property
     def _other_puzzles(self) -> list[NDArray[np.uint8]]:
-        """Solvable puzzles outside the benchmark, [n, N] for each number of given queens; in bytes, for they are many."""
+        """The solvable puzzles outside the benchmark, [n, N] for each number of given queens; as bytes, since they are many."""
         return [self._puzzles(given) for given in range(self.size) if given not in self.benchmark_given]
 
     @cached_property
@@ -176,18 +177,18 @@ class NQueens(Task):
         squares = np.nonzero(self._queens)[1].reshape(len(self.boards), self.size)
         base = self.seq_len ** np.arange(given)[::-1]
         chosen = [np.array(queens, int) for queens in itertools.combinations(range(self.size), given)]
-        numbers = np.unique(np.concatenate([squares[:, queens] @ base for queens in chosen]))  # a number for each puzzle
+        numbers = np.unique(np.concatenate([squares[:, queens] @ base for queens in chosen]))  # one number for each puzzle
         puzzles = np.full((len(numbers), self.seq_len), UNKNOWN, np.uint8)
         np.put_along_axis(puzzles, numbers[:, None] // base % self.seq_len, QUEEN, axis=1)
         return puzzles
 
     def _orbits(self, puzzles: NDArray[np.uint8]) -> list[bytes]:
-        """For each puzzle [n, N] the smallest of its eight symmetric images, which names its orbit."""
+        """The smallest of the eight symmetric images of each puzzle [n, N], which names its orbit."""
         return [min(image.tobytes() for image in puzzle[self._images]) for puzzle in puzzles]
 
     @cached_property
     def _images(self) -> Tokens:
-        """The square that each square of the board's eight images shows [8, N]."""
+        """The square that each square shows in each of the board's eight images [8, N]."""
         board = np.arange(self.seq_len).reshape(self.size, self.size)
         return np.stack([np.rot90(side, turns).ravel() for side in (board, board.T) for turns in range(4)])
 

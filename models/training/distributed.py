@@ -1,4 +1,4 @@
-"""Training on several devices: torchrun starts a process for each, and they agree on every update."""
+"""Training on several devices: torchrun starts a process for each, and they share every update."""
 
 import atexit
 import os
@@ -13,22 +13,25 @@ from torch import Tensor
 
 
 def _leave() -> None:
-    """End the group, and give way to gloo's threads: one that has yet to free its last tensor needs the interpreter's lock,
-    and one that asks for it while the interpreter ends aborts a run that has succeeded."""
+    """End the process group, and let gloo's threads finish.
+
+    A thread that frees its last tensor needs the interpreter's lock. If it asks for it while the interpreter exits, it aborts a
+    run that has succeeded.
+    """
     dist.destroy_process_group()
     time.sleep(0.2)
 
 
 @dataclass(frozen=True)
 class Peers:
-    """The processes of a run. Each trains its part of the batch; alone, there is one and nothing is exchanged."""
+    """The processes of a run, each of which trains its part of the batch. A process alone exchanges nothing."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def join(cls, device: torch.device) -> Self:
-        """Those that torchrun has started, or this process alone."""
+        """Join the processes that torchrun has started, or be alone."""
         if "WORLD_SIZE" not in os.environ:
             return cls()
         if not dist.is_initialized():
@@ -38,7 +41,7 @@ class Peers:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files and draws the bar."""
+        """Whether this process writes the files and shows the progress bar."""
         return self.rank == 0
 
     def average(self, tensors: Iterable[Tensor]) -> None:
@@ -49,7 +52,7 @@ class Peers:
                 tensor /= self.count
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, in the order of their ranks: [n, ...] each -> [count * n, ...]."""
+        """Concatenate the tensors of all processes in the order of their ranks: [n, ...] each -> [count * n, ...]."""
         if self.count == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -57,5 +60,5 @@ class Peers:
         return torch.cat(parts)
 
     def part(self, tensor: Tensor) -> Tensor:
-        """This process's part of what `gather` put together."""
+        """The inverse of `gather`: this process's part."""
         return tensor.chunk(self.count)[self.rank].clone()

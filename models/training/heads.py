@@ -1,6 +1,6 @@
 """The halt head and the LPRM, fitted on rollouts of the prior against the task's checker (App. A.1, A.2), core frozen.
 
-On states of the posterior, which is nearly always right, the heads would learn to halt at once and score all with 1.
+The posterior is nearly always right. On its states the heads would learn to halt at once, and to score everything with 1.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ _L2 = 1e-4
 def fit_heads(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> None:
     """Fit both heads in place, on puzzles that `sample` draws.
 
-    The halt head learns whether decoding now is valid, with wrong answers weighted by `caution`, since a halt too early
-    costs an answer and one too late a step. With it each rollout has a halt, and the LPRM learns, at every
-    step up to there, whether the trajectory's final answer is valid: r = 1 or 0, by logistic regression (Eq. 14's r).
+    The halt head learns whether decoding now is valid. Wrong answers are weighted by `caution`, since halting too early costs
+    an answer and halting too late costs a step. Then each rollout has a halt, and the LPRM learns, at every step up to there,
+    whether the trajectory's final answer is valid: r of Eq. 14 is 1 or 0, by logistic regression.
     """
     features, valid = _rollouts(model, task, sample, stage)  # [steps, rows, D], [steps, rows]
     centre, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-6
@@ -51,7 +51,7 @@ def fit_heads(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> Non
 
 
 def _rollouts(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> tuple[Tensor, Tensor]:
-    """What the heads read after each step, float32 [steps, rows, D], and whether decoding there is valid [steps, rows]."""
+    """The heads' input after each step, float32 [steps, rows, D], and whether decoding there is valid [steps, rows]."""
     rng = np.random.default_rng(_SEED)
     features, valid = [], []
     for batch in tqdm(range(-(-stage.puzzles // _ROWS)), desc="rollouts for the heads", unit="batch"):
@@ -65,7 +65,7 @@ def _rollouts(model: GRAM, task: Task, sample: Sample, stage: HeadsStage) -> tup
 
 
 def _logistic(x: Tensor, y: Tensor, iterations: int, negative_weight: float = 1.0) -> Tensor:
-    """Logistic regression of y [n] on x [n, D] with a little L2: weights and, last, the bias [D + 1]."""
+    """Logistic regression of y [n] on x [n, D] with a little L2. Returns the weights and, last, the bias [D + 1]."""
     importance = torch.where(y > 0, 1.0, negative_weight)
     weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=iterations, line_search_fn="strong_wolfe")

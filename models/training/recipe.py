@@ -1,4 +1,4 @@
-"""The training recipe, read from a TOML file: unknown keys are refused, defaults stand here."""
+"""Training recipes, read from TOML files. Unknown keys are refused, and all defaults stand here."""
 
 import tomllib
 from pathlib import Path
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class ConfigError(ValueError):
-    """A training file that can't be used; the message names each bad key."""
+    """A recipe can't be used; the message names each bad key."""
 
 
 class _Strict(BaseModel):
@@ -32,7 +32,7 @@ class Stage(_Strict):
     lr: Positive
     warmup: int = Field(200, ge=0)
     final_lr: Share = Field(0.05, description="the last learning rate, as a share of lr")
-    ema: Share = Field(0.999, description="decay of the averaged weights, which are the checkpoint's; warmed up at the start")
+    ema: Share = Field(0.999, description="decay of the averaged weights, which become the checkpoint; warmed up at the start")
     prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
     prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
     group: Count = Field(1, description="prior rows that start on the same puzzle together")
@@ -44,30 +44,32 @@ class Stage(_Strict):
     )
 
     def prior_rows(self, batch_size: int) -> int:
-        """How many rows of a batch roll out under the prior: the first ones."""
+        """How many rows of a batch, the first ones, roll out under the prior."""
         return round(self.prior_share * batch_size)
 
 
 class HeadsStage(_Strict):
-    """The fit of the halt head and the LPRM on rollouts of the prior, the core frozen."""
+    """The fit of the halt head and the LPRM on rollouts of the prior, with the core frozen."""
 
     puzzles: Count = 4096
     steps: Count = Field(16, description="supervision steps of each rollout")
-    max_temperature: float = Field(3.0, ge=1, description="rollouts draw theirs from [1, this], to see failures too")
+    max_temperature: float = Field(
+        3.0, ge=1, description="rollouts draw their temperatures from [1, this], so that the heads see failures, too"
+    )
     caution: Positive = Field(
         50.0, description="weight of a wrong answer in the halt head's fit: a halt too early costs more than a step"
     )
-    least_steps: Count = Field(1, description="to halt before this step counts as wrong, whatever the answer")
-    iterations: Count = Field(200, description="of L-BFGS, for each head")
+    least_steps: Count = Field(1, description="halting before this step counts as wrong, whatever the answer")
+    iterations: Count = Field(200, description="iterations of L-BFGS for each head")
 
 
 class TrainingConfig(_Strict):
-    """One checkpoint's training: `model` may leave out vocab_size and seq_len, which are the task's."""
+    """The training of one checkpoint. `model` may leave out vocab_size and seq_len, which the task determines."""
 
     task: str
     solves: bool = True
     generates: bool = False
-    """Without `solves`, all inputs are the empty one."""
+    """Without `solves`, every input is the empty one."""
     model: ModelConfig
     stages: Annotated[list[Stage], Field(min_length=1)]
     heads: HeadsStage = HeadsStage()
@@ -79,7 +81,8 @@ class TrainingConfig(_Strict):
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: Positive = 1.0
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="of the activations: auto takes bfloat16 where the machine multiplies in it, else float32"
+        "auto",
+        description="dtype of the activations: auto takes bfloat16 if the machine multiplies in it natively, else float32",
     )
 
     @property
@@ -87,7 +90,7 @@ class TrainingConfig(_Strict):
         return sum(stage.updates for stage in self.stages)
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
-        """Training pairs [count, N]: puzzles and solutions; if the model only generates, empty inputs and full boards."""
+        """Draw training pairs [count, N]: puzzles and solutions, or empty inputs and full boards for a pure generator."""
         task = TASKS[self.task]
         if self.solves or task.blank is None:
             return task.sample(rng, count)
@@ -95,7 +98,7 @@ class TrainingConfig(_Strict):
 
     @property
     def checkpoint(self) -> CheckpointConfig:
-        """What the finished checkpoint says of itself."""
+        """The configuration of the finished checkpoint."""
         return CheckpointConfig(task=self.task, solves=self.solves, generates=self.generates, model=self.model)
 
 
@@ -106,7 +109,7 @@ def load_training_config(path: Path) -> TrainingConfig:
             raw = tomllib.load(file)
         task = next((task for name, task in TASKS.items() if name == raw.get("task")), None)
         if task is None:
-            raise ConfigError(f"{path}: task {raw.get('task')!r} is not known; tasks: {', '.join(TASKS)}")
+            raise ConfigError(f"{path}: unknown task {raw.get('task')!r}; known tasks: {', '.join(TASKS)}")
         model = raw.setdefault("model", {})
         if isinstance(model, dict):
             for key, size in (("vocab_size", task.vocab_size), ("seq_len", task.seq_len)):

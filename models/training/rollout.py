@@ -1,4 +1,4 @@
-"""Trajectories of the prior for training's own use: all rows to the same depth, no halting."""
+"""Rollouts of the prior for training: all rows to the same depth, without halting."""
 
 import torch
 from torch import Tensor

@@ -29,7 +29,7 @@ from gram.models.training.rollout import rollout
 
 RESUME_FILE = "training.safetensors"
 LOG_FOLDER = "logs"
-"""TensorBoard's, in the checkpoint's folder."""
+"""TensorBoard's logs, in the checkpoint's folder."""
 _LOG_EVERY = 10
 _SAVE_EVERY = 250
 _PROBE_EVERY = 250
@@ -37,9 +37,9 @@ _PROBE_PUZZLES = 64
 
 
 def train(config: TrainingConfig, folder: Path, *, device: torch.device | None = None, compile: bool = False) -> bool:
-    """Train from the start, or from the folder's resume file if there is one, to a checkpoint in the folder.
+    """Train a checkpoint in the folder, from the start or from the folder's resume file.
 
-    Returns whether this process wrote it: of several, the first does.
+    Returns whether this process wrote it: of several processes, the first one does.
     """
     trainer = Trainer.create(config, device)
     if compile:
@@ -56,7 +56,7 @@ def train(config: TrainingConfig, folder: Path, *, device: torch.device | None =
 
 @dataclass
 class Trainer:
-    """All that training is between two updates; `save` and `resume` carry it over a kill, bit for bit."""
+    """The whole state of training between two updates. `save` and `resume` preserve it bit for bit."""
 
     config: TrainingConfig
     model: GRAM
@@ -69,7 +69,7 @@ class Trainer:
 
     @classmethod
     def create(cls, config: TrainingConfig, device: torch.device | None = None) -> "Trainer":
-        """At update 0, on the CPU unless told otherwise. Raises ConfigError if the batch can't be shared out."""
+        """Make a trainer at update 0, by default on the CPU. Raises ConfigError if the batch can't be shared out."""
         device = device or torch.device("cpu")
         peers = Peers.join(device)
         if config.batch_size % peers.count:
@@ -77,7 +77,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = GRAM(config.model, dtype_of(config, device)).to(device)
         rng = np.random.default_rng(config.seed)
-        if not peers.first:  # the same weights, other pairs and noise
+        if not peers.first:  # the same weights, but other pairs and noise
             torch.manual_seed(hash((config.seed, peers.rank)))
             rng = np.random.default_rng((config.seed, peers.rank))
         optimizer = torch.optim.AdamW(
@@ -91,13 +91,13 @@ class Trainer:
         return cls(config, model, average, optimizer, carry, rng, peers)
 
     def compile(self) -> None:
-        """Fuse what lies between the matrix products with torch.compile."""
+        """Fuse the elementwise work between the matrix products with torch.compile."""
         for module in self.model.children():
             if isinstance(module, (Core, Guidance)):
                 module.compile(dynamic=False)
 
     def run(self, folder: Path) -> None:
-        """Train to the end of the last stage, saving to the folder now and then and at the end."""
+        """Train to the end of the last stage, and save to the folder regularly and at the end."""
         task = TASKS[self.config.task]
         prior_accuracy = 0.0
         log = SummaryWriter(folder / LOG_FOLDER, purge_step=self.update) if self.peers.first else None
@@ -128,7 +128,7 @@ class Trainer:
             log.close()
 
     def _stage(self) -> tuple[Stage, int]:
-        """The stage of the next update, and its place in it."""
+        """The stage of the next update, and the update's position in it."""
         position = self.update
         for stage in self.config.stages:
             if position < stage.updates:
@@ -154,11 +154,11 @@ class Trainer:
     def averaged(self) -> GRAM:
         """A copy of the model with the averaged weights, in the dtype of training. It draws nothing at random."""
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.average, strict=False)  # the parameters alone: z_0 is not averaged
+        model.load_state_dict(self.average, strict=False)  # only the parameters: z_0 is not averaged
         return model.eval().requires_grad_(False)
 
     def prior_accuracy(self, task: Task) -> float:
-        """Share of valid answers under the prior, one trajectory of N_sup steps for each of a few training puzzles."""
+        """The share of valid answers under the prior: one trajectory of N_sup steps for each of a few training puzzles."""
         puzzles, _ = self.config.sample(np.random.default_rng(0), _PROBE_PUZZLES)
         model = self.averaged()
         h = rollout(model, torch.from_numpy(puzzles), self.config.model.supervision_steps, seed=0)[-1]
@@ -166,7 +166,7 @@ class Trainer:
         return float(np.mean([task.check(p, a) for p, a in zip(puzzles, answers, strict=True)]))
 
     def save(self, folder: Path) -> None:
-        """Write the resume file; the old one stays until the new one is whole. All processes of a run call it together."""
+        """Write the resume file. The old one stays until the new one is whole. All processes of a run call this together."""
         gather = self.peers.gather
         carry = self.carry
         shared = {"carry.h": carry.state.h, "carry.l": carry.state.l}
@@ -187,17 +187,19 @@ class Trainer:
         partial.replace(folder / RESUME_FILE)
 
     def resume(self, folder: Path) -> None:
-        """Go on where the folder's resume file was written. Raises ConfigError if it belongs to another recipe.
+        """Continue from the folder's resume file. Raises ConfigError if it belongs to another recipe.
 
-        Stages that it has not reached may have changed, and so may the heads' fit and, on another machine, the dtype.
+        The recipe may have changed in stages that the file has not reached, in the fit of the heads and in the dtype.
         """
         path = folder / RESUME_FILE
         with safe_open(path, framework="pt") as file:
             meta: dict[str, Any] = json.loads(file.metadata()["training"])
             if _past(TrainingConfig.model_validate(meta["config"]), meta["update"]) != _past(self.config, meta["update"]):
-                raise ConfigError(f"{path} was written by another recipe; give another folder, or remove it to start afresh")
+                raise ConfigError(
+                    f"{path} was written by another recipe; use another folder, or remove the file to start again"
+                )
             if meta["processes"] != self.peers.count:
-                raise ConfigError(f"{path} was written by {meta['processes']} processes; resume it with as many")
+                raise ConfigError(f"{path} was written by {meta['processes']} processes; resume it with the same number")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -238,14 +240,14 @@ def _set_torch_rng(device: torch.device, state: Tensor) -> None:
 
 
 def _as_bytes(rng: np.random.Generator) -> Tensor:
-    """The generator's state as JSON, in so many bytes that those of all processes are equally long."""
+    """The generator's state as JSON, padded to the same length in all processes."""
     return torch.tensor(list(json.dumps(rng.bit_generator.state).encode().ljust(512)), dtype=torch.uint8)
 
 
 def _past(config: TrainingConfig, update: int) -> TrainingConfig:
-    """The part of a recipe that the updates so far were made by, and those to come must be.
+    """The part of a recipe that must not change after `update` updates.
 
-    No stage to come is part of it, nor what only the checkpoint's file says, nor the dtype, which may be the machine's choice.
+    Stages to come are no part of it, nor what only the checkpoint's config says, nor the dtype, which the machine may choose.
     """
     begins = np.cumsum([0] + [stage.updates for stage in config.stages[:-1]])
     stages = [stage for stage, begin in zip(config.stages, begins, strict=True) if begin < max(1, update)]
@@ -253,7 +255,7 @@ def _past(config: TrainingConfig, update: int) -> TrainingConfig:
 
 
 def learning_rate(stage: Stage, position: int) -> float:
-    """Linear warm-up, then a cosine from lr to lr * final_lr at the stage's end."""
+    """The learning rate: a linear warm-up, then a cosine from lr to lr * final_lr at the end of the stage."""
     if position < stage.warmup:
         return stage.lr * (position + 1) / stage.warmup
     progress = (position - stage.warmup) / max(1, stage.updates - stage.warmup)

@@ -1,6 +1,6 @@
-"""How many threads and slots suit a CPU: a moment's measurement when a server's engine starts.
+"""How many threads and slots suit a CPU: a short measurement when the engine of a server starts.
 
-A rule (device.py) knows neither whether two CPUs share the units that multiply, nor how much of a step is not arithmetic.
+The rule in device.py knows neither whether two CPUs share their arithmetic units, nor how much of a step is not arithmetic.
 """
 
 import math
@@ -18,18 +18,18 @@ from gram.server.engine.runner import Runner
 from gram.server.engine.slots import SlotPool, Start
 
 _SECONDS = 1.0
-"""That all of it may take, after the first turn of each candidate."""
+"""Time limit of the measurement, after the first turn of each candidate."""
 
 _TURNS = 5
 
 _CLEARLY_FASTER = 0.9
-"""A candidate takes the rule's place if its time for a row is less than this share: a machine's noise is to change nothing."""
+"""A candidate replaces the rule if its time for a row is below this share of the rule's: noise must change nothing."""
 
 _TILES_PER_THREAD = (2, 4)
 
 
 def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Placement:
-    """The rule's placement, or one with other `threads` or `slots`, where these may change and that is clearly faster."""
+    """The rule's placement, or a clearly faster one with other `threads` or `slots`, if these may change."""
     candidates = [*_candidates(rule, threads=threads, slots=slots)]
     if len(candidates) == 1:
         return rule
@@ -38,12 +38,12 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
         for candidate in candidates:
             workers = stack.enter_context(ThreadPoolExecutor(candidate.threads)) if candidate.threads > 1 else None
             runner = Runner(model, candidate.device, workers)
-            # Of many slots, which a flag may say, a part tells as much of the threads.
+            # If a flag asks for many slots, a part of them shows as much about the threads.
             rows = min(candidate.slots, Runner.tile * max(_TILES_PER_THREAD) * candidate.threads)
             steps.append((runner, _full(runner, rows)))
         best = [math.inf] * len(candidates)
         begin = time.perf_counter()
-        # In turn, and the fastest counts: what else the machine does meanwhile only ever makes a step slower.
+        # The candidates take turns, and the fastest step of each counts: other work on the machine only makes steps slower.
         for turn in range(_TURNS):
             for i, (runner, pool) in enumerate(steps):
                 if turn and time.perf_counter() - begin > _SECONDS:
@@ -56,7 +56,7 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
 
 
 def _candidates(rule: Placement, *, threads: bool, slots: bool) -> Iterator[Placement]:
-    """The rule first."""
+    """The candidates, the rule first."""
     yield rule
     for count in dict.fromkeys([rule.threads, max(1, rule.threads // 2)] if threads else [rule.threads]):
         for tiles in _TILES_PER_THREAD:
@@ -66,7 +66,7 @@ def _candidates(rule: Placement, *, threads: bool, slots: bool) -> Iterator[Plac
 
 
 def _full(runner: Runner, slots: int) -> SlotPool:
-    """A pool whose slots all hold a trajectory that does not end."""
+    """A pool with a trajectory that never ends in every slot."""
     pool = runner.pool(slots)
     puzzle = np.zeros(runner.model.config.seq_len, np.uint8).tobytes()
     pool.place([Start(slot, puzzle, 0, slot, 1.0) for slot in range(slots)])

@@ -9,7 +9,7 @@ import torch
 
 from gram.kernels.readout import Readout
 from gram.models.tasks import Task
-from gram.models.temperature import listed
+from gram.models.temperature import schedule
 from gram.server.engine.messages import Ending, LaneStats, Step, StepReport, Submit, Trajectory
 from gram.server.engine.runner import Runner, endings
 from gram.server.engine.scheduler import Running, Scheduler
@@ -67,7 +67,7 @@ class Lane:
 
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
-        min_steps = min(len(listed(message.temperature)), message.max_steps)
+        min_steps = min(len(schedule(message.temperature)), message.max_steps)
         self.scheduler.submit(message.request, message.first_index, message.num_trajectories, message.prune, min_steps)
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gram.kernels.noise import NoiseKey
 from gram.kernels.readout import Readout
 from gram.models.network import GRAM, State
-from gram.models.temperature import LONGEST, Temperature, by_step
+from gram.models.temperature import MAX_SCHEDULE, Temperature, padded_schedule
 
 _FOREVER = 2**31
 """More steps than any trajectory makes."""
@@ -45,7 +45,7 @@ class SlotPool:
 
     - state h and l, and e_x: [S, L, D];
     - columns: int64 [S, 5]: puzzle (the row's place in e_x), seed, index, transition and last;
-    - temperatures: float32 [S, LONGEST], those of the first steps;
+    - temperatures: float32 [S, MAX_SCHEDULE], those of the first steps;
     - report: uint8 [S, ...], the readout of the last step.
 
     A step runs over all rows of the last tile. Rows that are not live hold finite values, and nobody reads their results.
@@ -59,7 +59,7 @@ class SlotPool:
         self._initial = model.initial_state(1)
         self.e_x = torch.zeros_like(self.state.h)
         self.columns = torch.zeros(rows, 5, dtype=torch.int64, device=device)
-        self.temperatures = torch.ones(rows, LONGEST, device=device)
+        self.temperatures = torch.ones(rows, MAX_SCHEDULE, device=device)
         # A row's four numbers and its answer, padded to a multiple of 4 bytes: one tensor, so that one copy brings all of it.
         self.report = torch.zeros(rows, 16 + -(-model.config.seq_len // 4) * 4, dtype=torch.uint8, device=device)
         self._row_of: dict[int, int] = {}
@@ -103,7 +103,7 @@ class SlotPool:
         """The noise key of the step which these rows make next. All but the temperature are views of the pool's tensors."""
         transition = self.transition[rows]
         made = transition // self._model.config.transitions
-        temperature = self.temperatures[rows].gather(1, made.clamp(max=LONGEST - 1)[:, None]).squeeze(1)
+        temperature = self.temperatures[rows].gather(1, made.clamp(max=MAX_SCHEDULE - 1)[:, None]).squeeze(1)
         return NoiseKey(self.seed[rows], self.index[rows], transition, temperature)
 
     def readout(self, report: Tensor) -> Readout:
@@ -137,7 +137,7 @@ class SlotPool:
         self.live = rows.stop
         self.state.h[rows], self.state.l[rows] = self._initial
         self.columns[rows] = self._upload(columns)
-        self.temperatures[rows] = self._upload([by_step(start.temperature) for start in starts])
+        self.temperatures[rows] = self._upload([padded_schedule(start.temperature) for start in starts])
 
     def release(self, slots: Collection[int]) -> None:
         """End the trajectories in these slots; the last live rows move into their places."""

@@ -21,7 +21,7 @@ from gram.models.evaluation.scores import (
     judge,
 )
 from gram.models.tasks import Task, Tokens
-from gram.models.temperature import spelled
+from gram.models.temperature import temperature_text
 from gram.server.catalog import read_models
 from gram.server.engine.engine import Engine
 from gram.server.engine.lane import Lane
@@ -89,7 +89,7 @@ def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, co
         symmetries=conditions.symmetries,
         seed=conditions.seed,
     )
-    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {spelled(conditions.temperature)}")
+    drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {temperature_text(conditions.temperature)}")
     return [[_sample(task, ended.answer, ended.score, ended.steps) for ended in row] for row in drawn]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from gram.models.tasks import Tokens
-from gram.models.temperature import LONGEST, listed
+from gram.models.temperature import MAX_SCHEDULE, schedule
 from gram.server.engine.messages import Submit
 from gram.server.engine.pruning import Prune
 from gram.server.sampling.collector import Select
@@ -32,7 +32,7 @@ def _no_boolean(value: object) -> object:
 
 Heat = Annotated[float, Field(ge=0, le=10), BeforeValidator(_no_boolean)]
 Heats = Annotated[
-    Annotated[Heat, Tag("<number>")] | Annotated[list[Heat], Field(min_length=1, max_length=LONGEST), Tag("<list>")],
+    Annotated[Heat, Tag("<number>")] | Annotated[list[Heat], Field(min_length=1, max_length=MAX_SCHEDULE), Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<number>"),
 ]
 """A temperature, or a schedule of them. The tags limit an error message to the kind that was meant."""
@@ -100,7 +100,7 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
-        if (steps := len(listed(self.temperature))) > self.max_steps:
+        if (steps := len(schedule(self.temperature))) > self.max_steps:
             raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise it or list fewer")
         return self
 

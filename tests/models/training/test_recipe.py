@@ -53,7 +53,7 @@ def test_there_is_a_bundled_recipe_for_every_task() -> None:
     [
         pytest.param(f"{STAGE}{MODEL}", "task None", id="no task"),
         pytest.param(
-            RECIPE.replace("queens-8", "queens-99"), "task 'nqueens-99' is not known; tasks: nqueens-8", id="other task"
+            RECIPE.replace("queens-8", "queens-99"), "unknown task 'nqueens-99'; known tasks: nqueens-8", id="other task"
         ),
         pytest.param(RECIPE.replace('"nqueens-8"', "8"), "task 8", id="a number for a task"),
         pytest.param(RECIPE.replace('"nqueens-8"', '["nqueens-8"]'), "task", id="a list for a task"),

@@ -66,7 +66,7 @@ def test_the_cpu_of_a_machine_with_a_gpu_gets_a_cpu_s_slots() -> None:
 def test_a_missing_gpu_is_an_error_only_if_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert place("auto").device.type == "cpu"
-    with pytest.raises(DeviceError, match="no CUDA device is to be found; use --device cpu"):
+    with pytest.raises(DeviceError, match="there is no CUDA device; use --device cpu"):
         place("cuda")
 
 
@@ -116,7 +116,7 @@ def test_bfloat16_is_taken_where_the_device_multiplies_in_it(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0) if native else (7, 5))
     with caplog.at_level(logging.WARNING):
         assert place(kind, wanted).dtype == taken
-    assert (f"this {kind} does not multiply in bfloat16: computing in float32" in caplog.text) is said
+    assert (f"bfloat16 is not native on this {kind}: computing in float32" in caplog.text) is said
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram.models.temperature import LONGEST, Temperature
+from gram.models.temperature import MAX_SCHEDULE, Temperature
 from gram.server.engine.slots import SlotPool, Start
 from tests.server.engine.support import tiny_model
 
@@ -84,21 +84,21 @@ def test_the_last_transition_follows_from_the_steps_that_a_trajectory_may_make()
 
 def test_each_step_has_its_temperature_and_the_last_one_goes_on() -> None:
     pool = make_pool(3)
-    long = [float(step) for step in range(LONGEST)]
+    long = [float(step) for step in range(MAX_SCHEDULE)]
     given: list[Temperature] = [0.5, [3.0, 1.0], long]
     pool.place([Start(slot, bytes(4), 0, slot, heat) for slot, heat in enumerate(given)])
     seen = []
-    for _ in range(LONGEST + 2):
+    for _ in range(MAX_SCHEDULE + 2):
         seen.append(pool.noise_key(slice(0, 3)).temperature.tolist())
         pool.columns[:, 3] += pool._model.config.transitions
     assert [list(row) for row in zip(*seen, strict=True)] == [
-        [0.5] * (LONGEST + 2),
-        [3.0, *[1.0] * (LONGEST + 1)],
+        [0.5] * (MAX_SCHEDULE + 2),
+        [3.0, *[1.0] * (MAX_SCHEDULE + 1)],
         [*long, long[-1], long[-1]],
     ]
 
 
-@pytest.mark.parametrize("heat", [[], [1.0] * (LONGEST + 1)])
+@pytest.mark.parametrize("heat", [[], [1.0] * (MAX_SCHEDULE + 1)])
 def test_so_many_temperatures_are_refused(heat: list[float]) -> None:
     with pytest.raises(ValueError, match="temperatures"):
         make_pool(1).place([Start(0, bytes(4), 0, 0, heat)])
