@@ -1,9 +1,9 @@
-"""How fast the kernels run, beside what this machine can do: the part of `gram bench` that knows no model.
+"""How fast the kernels run, beside the ceilings of this machine: the part of `gram bench` that knows no model.
 
-The method: the sides of a comparison take turns, seven each after a warm-up (three where those take ten seconds), so that a
-change of the machine's speed meets all alike; a turn is as many calls as fill a twentieth of a second, and ends when the device
-is done; the median turn counts. Every call takes the next of a rotating set of fresh random inputs, which together are larger
-than the caches.
+The sides of a comparison take turns, so that a change of the machine's speed affects all of them alike: seven turns each after
+a warm-up, or three if those take ten seconds. A turn has as many calls as fill a twentieth of a second, and ends when the
+device is done. The median turn counts. Every call takes the next of a rotating set of random inputs, which together exceed the
+caches.
 """
 
 import logging
@@ -12,6 +12,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,12 +32,14 @@ _LEAST_TURNS = 3
 _ENOUGH_SECONDS = 10.0
 _TURN_SECONDS = 0.05
 _ROTATION_BYTES = 1 << 28
+_BURST_OPERATIONS = 1 << 30
+"""Operations of a thread between two waits for the other threads."""
 
 _log = logging.getLogger("gram")
 
 
 def seconds(sides: Sequence[Callable[[int], object]], device: torch.device) -> list[float]:
-    """The time of a call of each side, which is given the call's number, in seconds."""
+    """Time each side: the seconds of a call. A side is called with the number of the call."""
     calls = [_calls(side, device) for side in sides]
     turns: list[list[float]] = [[] for _ in sides]
     begin = time.perf_counter()
@@ -49,7 +52,7 @@ def seconds(sides: Sequence[Callable[[int], object]], device: torch.device) -> l
 
 
 def _calls(side: Callable[[int], object], device: torch.device) -> int:
-    """How many calls fill a turn; the warm-up."""
+    """The number of calls that fill a turn; finding it is the warm-up."""
     once = _turn(side, 1, device)
     for _ in range(2):
         if once > _TURN_SECONDS:
@@ -68,31 +71,86 @@ def _turn(side: Callable[[int], object], calls: int, device: torch.device) -> fl
 
 
 @dataclass(frozen=True)
+class Product:
+    """The shapes of a matrix product: a [..., m, k] times b [..., k, n]."""
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+
+    @property
+    def operations(self) -> int:
+        """Its additions and multiplications."""
+        return 2 * math.prod(self.a) * self.b[-1]
+
+
+@dataclass(frozen=True)
 class Ceiling:
-    """What the machine multiplies fastest: two square matrices, in operations per second (2 n^3)."""
+    """The fastest matrix product found on this machine: a call of it, its operations, and its rate in operations per second."""
 
     multiply: Callable[[int], object]
     operations: int
     rate: float
 
 
-def ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
-    """The machine's ceiling for matrix products, with all of torch's threads: the best n."""
-    found = []
+def ceiling(device: torch.device, dtype: torch.dtype, products: Sequence[Product], threads: int) -> Ceiling:
+    """The machine's ceiling for matrix products: the best of large square ones and of `products`.
+
+    On a CPU all threads compute a square product together, while each thread computes `products` of its own: small products
+    that stay in a core's cache can be faster than large ones.
+    """
+    operands = partial(_operands, device=device, dtype=dtype)
+    sides: list[tuple[Callable[[int], object], int]] = []
     for size in (4096, 8192, 16384) if device.type == "cuda" else (1024, 2048, 4096):
-        pairs = [torch.randn(2, size, size, device=device, dtype=dtype) for _ in range(3)]
-        multiply = partial(_multiply, pairs)
+        square = Product((size, size), (size, size))
+        sides.append((partial(_multiply_together, threads, operands(square)), square.operations))
+    if device.type == "cuda":
+        sides += [(partial(_multiply, operands(product)), product.operations) for product in products]
+    else:
+        workers = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        for product in products:
+            repeats = math.ceil(_BURST_OPERATIONS / product.operations)
+            own = [operands(product) for _ in range(threads)]
+            sides.append((partial(_multiply_apart, workers, own, repeats), product.operations * repeats * threads))
+    found = []
+    for multiply, operations in sides:
         (once,) = seconds([multiply], device)
-        found.append(Ceiling(multiply, 2 * size**3, 2 * size**3 / once))
+        found.append(Ceiling(multiply, operations, operations / once))
     return max(found, key=lambda each: each.rate)
 
 
-def _multiply(pairs: Sequence[Tensor], call: int) -> Tensor:
-    return torch.mm(*pairs[call % len(pairs)])
+def _operands(product: Product, device: torch.device, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Three pairs of random matrices; b is transposed in memory, as the weights of a linear layer are."""
+    shape = (*product.b[:-2], product.b[-1], product.b[-2])
+    return [
+        (torch.randn(product.a, device=device, dtype=dtype), torch.randn(shape, device=device, dtype=dtype).mT)
+        for _ in range(3)
+    ]
+
+
+def _multiply(pairs: Sequence[tuple[Tensor, Tensor]], call: int) -> Tensor:
+    return torch.matmul(*pairs[call % len(pairs)])
+
+
+def _multiply_together(threads: int, pairs: Sequence[tuple[Tensor, Tensor]], call: int) -> Tensor:
+    """Multiply with all threads of a CPU, and leave one, as a step needs it."""
+    torch.set_num_threads(threads)
+    product = _multiply(pairs, call)
+    torch.set_num_threads(1)
+    return product
+
+
+def _multiply_apart(workers: Executor, own: Sequence[Sequence[tuple[Tensor, Tensor]]], repeats: int, _: int) -> None:
+    """Multiply in each thread of a CPU, `repeats` times."""
+
+    def burst(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for call in range(repeats):
+            _multiply(pairs, call)
+
+    list(workers.map(burst, own))
 
 
 def copy_rate(device: torch.device) -> float:
-    """The machine's ceiling for memory, in bytes per second: read once and written once, of tensors far beyond the caches."""
+    """The machine's ceiling for memory, in bytes per second: a tensor far beyond the caches, read once and written once."""
     size = 1 << (30 if device.type == "cuda" else 28)
     source, target = torch.randn(2, size // 4, device=device)
     (once,) = seconds([lambda _: target.copy_(source)], device)
@@ -101,7 +159,7 @@ def copy_rate(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel at one size: what the dispatcher makes of it, its reference in PyTorch, and how to draw inputs for both."""
+    """A kernel at one size: the dispatched function, its reference in PyTorch, and a function that draws inputs for both."""
 
     name: str
     kernel: Callable[..., object]
@@ -111,9 +169,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's rate in bytes per second, and its speed as a multiple of the reference's, as it stands and under torch.compile.
+    """A case's rate in bytes per second, and its speed as a multiple of the reference's, eager and under torch.compile.
 
-    The bytes are those of its inputs and outputs, each once. Without a compiler that works, `vs_compile` is None.
+    The bytes are those of its inputs and outputs, each counted once. Without a working compiler, `vs_compile` is None.
     """
 
     name: str
@@ -122,8 +180,34 @@ class Measured:
     vs_compile: float | None
 
 
-def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """Every kernel, as a supervision step of B = `rows`, L = `length`, D = `dim` calls it."""
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a supervision step's kernels: B rows, L positions, D channels, hidden widths, registers and V symbols."""
+
+    rows: int
+    length: int
+    dim: int
+    mixer_dim: int
+    mlp_dim: int
+    guidance_dim: int
+    num_registers: int
+    vocab_size: int
+
+    def products(self) -> list[Product]:
+        """The matrix products of a step over these rows, but the decoder's."""
+        positions = self.rows * self.length
+        mixers = [(2 * self.mixer_dim, self.length), (self.length, self.mixer_dim)]
+        linear = [(self.dim, 2 * self.mlp_dim), (self.mlp_dim, self.dim)]
+        linear += [(self.dim, 2 * self.guidance_dim), (self.guidance_dim, self.dim)]
+        return [
+            *(Product((self.rows, out, wide), (self.rows, wide, self.dim)) for out, wide in mixers),
+            *(Product((positions, wide), (wide, out)) for wide, out in linear),
+        ]
+
+
+def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Every kernel, as a supervision step of these sizes calls it."""
+    rows, length, dim = sizes.rows, sizes.length, sizes.dim
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, device=device, dtype=dtype)
@@ -138,16 +222,24 @@ def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.d
         return normal(rows, length, channels)
 
     def weight() -> Tensor:
-        return normal(dim, dim) * (1 / math.sqrt(dim))
+        return normal(dim, sizes.guidance_dim) * (1 / math.sqrt(sizes.guidance_dim))
 
-    # Typed loosely: mypy takes what a dictionary holds for any of the arguments.
+    # Typed loosely: mypy takes the values of a dictionary for any of the arguments.
     bounds: dict[str, Any] = {"log_sigma_min": -8.0, "log_sigma_max": -1.0}
-    registers: dict[str, Any] = {"num_registers": 4, "halt_threshold": 0.5}
+    registers: dict[str, Any] = {"num_registers": sizes.num_registers, "halt_threshold": 0.5}
     yield Case(
         "guided_transition",
         partial(dispatch.guided_transition, **bounds),
         partial(gram.kernels.transition.guided_transition, **bounds),
-        lambda: (state(), state(), state(), weight(), weight(), normal(dim), key()),
+        lambda: (
+            state(),
+            state(sizes.guidance_dim),
+            state(sizes.guidance_dim),
+            weight(),
+            weight(),
+            torch.randn(dim, device=device),
+            key(),
+        ),
     )
     yield Case(
         "stochastic_transition",
@@ -156,25 +248,25 @@ def cases(rows: int, length: int, dim: int, device: torch.device, dtype: torch.d
         lambda: (state(), state(), state(), key()),
     )
     yield Case("add_rms_norm", dispatch.add_rms_norm, gram.kernels.norm.add_rms_norm, lambda: (state(), state()))
-    yield Case("swiglu", dispatch.swiglu, gram.kernels.swiglu.swiglu, lambda: (state(6 * dim),))
+    yield Case("swiglu", dispatch.swiglu, gram.kernels.swiglu.swiglu, lambda: (state(2 * sizes.mlp_dim),))
     yield Case(
         "swiglu over positions",
         partial(dispatch.swiglu, dim=1),
         partial(gram.kernels.swiglu.swiglu, dim=1),
-        lambda: (normal(rows, 512, dim),),
+        lambda: (normal(rows, 2 * sizes.mixer_dim, dim),),
     )
     heads = partial(torch.randn, device=device)
     yield Case(
         "readout",
         partial(dispatch.readout, **registers),
         partial(gram.kernels.readout.readout, **registers),
-        lambda: (state(), state(), heads(2, dim), heads(2), normal(10, dim), numbers(), numbers()),
+        lambda: (state(), state(), heads(2, dim), heads(2), normal(sizes.vocab_size, dim), numbers(), numbers()),
     )
 
 
 @torch.inference_mode()
 def measure(case: Case, device: torch.device) -> Measured:
-    """Run it in turns with its reference. Compiling takes a while."""
+    """Time a case in turns with its reference. Compiling takes a while."""
     first = case.draw()
     in_bytes = _bytes(first)
     rotation = [first, *(case.draw() for _ in range(_ROTATION_BYTES // in_bytes))]
@@ -182,24 +274,24 @@ def measure(case: Case, device: torch.device) -> Measured:
     def side(function: Callable[..., object]) -> Callable[[int], object]:
         return lambda call: function(*rotation[call % len(rotation)])
 
-    # What a first call does beside its work, as Triton's compiling, is not to be timed.
+    # The first call of each is not timed: it also compiles a Triton kernel.
     case.reference(*first)
     out_bytes = _bytes(case.kernel(*first))
     sides = [side(case.kernel), side(case.reference)]
     compiled = torch.compile(case.reference, dynamic=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it has to say of the cached constants of the noise
+            warnings.simplefilter("ignore")  # about the cached constants of the noise
             compiled(*first)
         sides.append(side(compiled))
-    except Exception as error:  # whatever ails the compiler, the rest can be measured
+    except Exception as error:  # whatever is wrong with the compiler, the rest can be measured
         _log.warning("torch.compile does not work here (%s): no comparison with it", type(error).__name__)
     kernel, eager, *rest = seconds(sides, device)
     return Measured(case.name, (in_bytes + out_bytes) / kernel, eager / kernel, rest[0] / kernel if rest else None)
 
 
 def _bytes(value: object) -> int:
-    """Of the tensors in it."""
+    """The bytes of the tensors in a value."""
     if isinstance(value, NoiseKey):
         value = value.parts
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""`gram bench`: what this machine can do, and how near to it the kernels, the supervision step and the engine come."""
+"""`gram bench`: the ceilings of this machine, and how near the kernels, the supervision step and the engine come to them."""
 
 import datetime
 import itertools
@@ -32,7 +32,7 @@ from gram.server.settings import EngineSettings
 
 _ENGINE_TURNS, _ENGINE_SECONDS = 5, 1.0
 _TRAJECTORIES = 20
-"""Of each request to the engine."""
+"""The trajectories of each request to the engine."""
 
 _SUDOKU = TASKS["sudoku-9x9"]
 SIZES = {
@@ -49,19 +49,19 @@ SIZES = {
         transitions=3,
     ),
 }
-"""The models whose step is measured: our default sizes and the paper's, both on Sudoku's grid, with random weights."""
+"""The models whose step is measured: the default sizes and the paper's, both on the 9x9 Sudoku grid, with random weights."""
 
 
 class KernelFigures(BaseModel):
-    """A kernel at one size, `slots` rows of it."""
+    """A kernel at one size, over `slots` rows."""
 
     name: str
     model: str
     slots: int
     gbps: float = Field(description="10^9 bytes of its inputs and outputs per second")
-    share_of_copy: float = Field(description="of the rate at which this machine copies")
-    vs_eager: float = Field(description="speed as a multiple of the same in PyTorch; on a CPU it is the same code")
-    vs_compile: float | None = Field(description="speed as a multiple of the same under torch.compile; null if that fails")
+    share_of_copy: float = Field(description="as a share of the rate at which this machine copies memory")
+    vs_eager: float = Field(description="speed as a multiple of the reference in PyTorch, which on a CPU is the same code")
+    vs_compile: float | None = Field(description="speed as a multiple of the reference under torch.compile; null if that fails")
 
 
 class StepFigures(BaseModel):
@@ -72,7 +72,7 @@ class StepFigures(BaseModel):
     dtype: str
     ms: float
     gflops: float = Field(description="10^9 operations of its matrix products per second")
-    share_of_matmul: float = Field(description="of the rate at which this machine multiplies large matrices in the same minute")
+    share_of_matmul: float = Field(description="as a share of the best rate of matrix products on this machine")
     trajectory_steps_per_s: float
 
 
@@ -82,11 +82,11 @@ class EngineFigures(BaseModel):
     model: str
     slots: int
     trajectory_steps_per_s: float
-    host_share: float = Field(description="what scheduling and reporting take: 1 - the rate as a share of the bare step's")
+    host_share: float = Field(description="share of time for scheduling and reporting: 1 - rate / rate of the bare step")
 
 
 class BenchReport(BaseModel):
-    """What --json writes."""
+    """The whole report, which --json writes."""
 
     machine: str
     date: str
@@ -100,22 +100,24 @@ class BenchReport(BaseModel):
     engine: list[EngineFigures]
 
     def text(self) -> str:
-        """The same for a terminal, in Markdown."""
+        """The report in Markdown, for a terminal."""
         where = f"{self.machine}, {self.threads} threads, {self.dtype}, torch {self.torch}, {self.date}"
         ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, copies {self.copy_gbps:,.1f} GB/s"
         return "\n\n".join([where, ceilings, *(_table(group) for group in (self.kernels, self.step, self.engine) if group)])
 
 
 def measure(options: EngineSettings) -> BenchReport:
-    """Measure all; shows a progress bar. Raises CheckpointError, DeviceError."""
+    """Measure everything, with a progress bar. Raises CheckpointError, DeviceError."""
     place = resolve(options)
     engine = Engine(options.for_checkpoint(options.model[0]))
     (lane,) = engine.lanes.values()
     slots = [options.slots] if options.slots else _slots(lane)
     cases = [(size, case) for size in SIZES for case in _cases(size, place)]
     with tqdm(total=1 + len(cases) + len(SIZES) * len(slots) + 1, desc="ceilings", unit="part") as bar:
-        torch.set_num_threads(place.threads)  # the ceilings are the whole machine's, and what is beside them likewise
-        ceiling = timing.ceiling(place.device, place.dtype)
+        tiles = [sizes_of(config, lane.runner.tile) for config in SIZES.values()]
+        products = [product for tile in tiles for product in tile.products()]
+        ceiling = timing.ceiling(place.device, place.dtype, products, place.threads)
+        torch.set_num_threads(place.threads)  # copies and kernels are measured with all threads
         copy = timing.copy_rate(place.device)
         bar.update()
         kernels = []
@@ -123,7 +125,7 @@ def measure(options: EngineSettings) -> BenchReport:
             bar.set_description(f"{case.name}, {size}")
             kernels.append(_kernel(size, place, case, copy))
             bar.update()
-        torch.set_num_threads(1)  # a tile is one thread's
+        torch.set_num_threads(1)  # each tile is computed by one thread
         stepped = []
         for size, count in itertools.product(SIZES, slots):
             bar.set_description(f"step, {size}, {count} slots")
@@ -147,13 +149,26 @@ def measure(options: EngineSettings) -> BenchReport:
 
 
 def _slots(lane: Lane) -> list[int]:
-    """One tile, what the engine takes by default, and more."""
+    """The numbers of slots to measure: one tile, the engine's default, and twice that."""
     return sorted({lane.runner.tile, lane.num_slots, 2 * lane.num_slots})
 
 
 def _cases(size: str, place: Placement) -> Iterator[timing.Case]:
-    config = SIZES[size]
-    return timing.cases(place.slots, config.length, config.dim, place.device, place.dtype)
+    return timing.cases(sizes_of(SIZES[size], place.slots), place.device, place.dtype)
+
+
+def sizes_of(config: ModelConfig, rows: int) -> timing.Sizes:
+    """The sizes of the kernels in a step of this model."""
+    return timing.Sizes(
+        rows=rows,
+        length=config.length,
+        dim=config.dim,
+        mixer_dim=config.mixer_dim,
+        mlp_dim=config.mlp_dim,
+        guidance_dim=config.guidance_dim,
+        num_registers=config.num_registers,
+        vocab_size=config.vocab_size,
+    )
 
 
 def _kernel(size: str, place: Placement, case: timing.Case, copy: float) -> KernelFigures:
@@ -170,18 +185,12 @@ def _kernel(size: str, place: Placement, case: timing.Case, copy: float) -> Kern
 
 
 def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
-    """A step of the engine's own kind of runner, over slots that are all live, in turns with the ceiling's product."""
+    """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     _fill(pool, model.config, slots)
-
-    def multiply(call: int) -> None:
-        torch.set_num_threads(place.threads)
-        ceiling.multiply(call)
-        torch.set_num_threads(1)
-
-    once, product = timing.seconds([lambda _: runner.step(pool), multiply], place.device)
+    once, product = timing.seconds([lambda _: runner.step(pool), ceiling.multiply], place.device)
     rate = slots * row_operations(model.config) / once
     return StepFigures(
         model=size,
@@ -195,7 +204,7 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
 
 
 def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
-    """A trajectory in each slot, four to a puzzle, which never ends."""
+    """Start a trajectory that never ends in each slot, four of them to a puzzle."""
     puzzles = torch.randint(0, config.vocab_size, (-(-slots // 4), config.seq_len), dtype=torch.uint8).numpy()
     pool.place([Start(slot, puzzles[slot // 4].tobytes(), slot // 4, slot % 4, 1.0) for slot in range(slots)])
 
@@ -206,9 +215,9 @@ def _bare_step(runner: Runner, pool: SlotPool) -> float:
 
 
 def row_operations(config: ModelConfig) -> int:
-    """Additions and multiplications in the matrix products of one trajectory's supervision step, the readout's included.
+    """The additions and multiplications in the matrix products of one trajectory's supervision step, the readout included.
 
-    Counted by PyTorch, on tensors without data.
+    PyTorch counts them, on tensors without data.
     """
     meta = torch.device("meta")
     with meta:
@@ -224,7 +233,7 @@ def row_operations(config: ModelConfig) -> int:
 
 
 def _engine(engine: Engine, folder: Path) -> EngineFigures:
-    """Trajectory-steps per second while there is always more to do, in turns with those of the same slots stepped alone."""
+    """Time the engine at saturation, in turns with bare steps of the same slots."""
     ((name, lane),) = engine.lanes.items()
     pool = lane.runner.pool(lane.num_slots)
     _fill(pool, lane.runner.model.config, lane.num_slots)
@@ -247,7 +256,7 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
 
 
 def _machine(place: Placement) -> str:
-    """The processor's name."""
+    """The name of the processor."""
     if place.device.type == "cuda":
         return torch.cuda.get_device_name(place.device)
     names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
@@ -263,7 +272,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _table(figures: Sequence[BaseModel]) -> str:
-    """A line for each, a column for each field."""
+    """A table with a line for each of the figures, and a column for each field."""
     header = list(type(figures[0]).model_fields)
     return table(header, [[_cell(name, getattr(line, name)) for name in header] for line in figures])
 

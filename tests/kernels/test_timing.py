@@ -9,6 +9,7 @@ import torch
 from gram.kernels import timing
 
 CPU = torch.device("cpu")
+SIZES = timing.Sizes(rows=3, length=12, dim=16, mixer_dim=10, mlp_dim=24, guidance_dim=8, num_registers=2, vocab_size=5)
 
 
 def test_the_sides_take_turns_and_each_call_of_a_turn_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +30,7 @@ def test_the_sides_take_turns_and_each_call_of_a_turn_has_its_number(monkeypatch
         assert [number for _, number in turn] == [*range(len(turn))]
 
 
-@pytest.mark.parametrize("case", [*timing.cases(3, 12, 16, CPU, torch.float32)], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*timing.cases(SIZES, CPU, torch.float32)], ids=lambda case: case.name)
 def test_every_case_draws_fresh_inputs_that_its_kernel_and_its_reference_take(case: timing.Case) -> None:
     inputs = case.draw()
     kernel, reference = case.kernel(*inputs), case.reference(*inputs)
@@ -39,3 +40,15 @@ def test_every_case_draws_fresh_inputs_that_its_kernel_and_its_reference_take(ca
     assert isinstance(first, torch.Tensor)
     assert isinstance(second, torch.Tensor)
     assert not torch.equal(first, second)
+
+
+def test_the_ceiling_is_the_best_of_squares_and_the_products_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_BURST_OPERATIONS", 1)
+    times = iter([2.0, 1.0, 400.0, 1e-9])  # three squares, then the product
+    monkeypatch.setattr(timing, "seconds", lambda sides, _: [sides[0](0), next(times)][1:])
+    product = timing.Product((2, 3, 4), (2, 4, 5))
+    best = timing.ceiling(CPU, torch.float32, [product], threads=2)
+    assert product.operations == 2 * 2 * 3 * 4 * 5
+    assert (best.operations, best.rate) == (2 * product.operations, 2 * product.operations / 1e-9)
+    times = iter([2.0, 1.0, 400.0, 1e9])
+    assert timing.ceiling(CPU, torch.float32, [product], threads=2).operations == 2 * 2048**3

@@ -2,10 +2,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+import torch
+
+from gram.kernels import timing
+from gram.kernels.noise import NoiseKey
+from gram.models import layers, network
 from gram.models.config import ModelConfig
-from gram.server.bench import row_operations
+from gram.models.network import GRAM
+from gram.server.bench import SIZES, row_operations, sizes_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +30,46 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products() -> None:
     transition = (3 + 1) * 2 * (mixer + mlp) + guidance
     readout = 2 * 9 * dim * 5  # the decoder; the heads, a sum for each row, are no matrix product
     assert row_operations(config) == 2 * transition + readout
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_kernels_are_measured_at_the_sizes_at_which_a_step_calls_them(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, cpu = SIZES[size], torch.device("cpu")
+    called: dict[str, list[object]] = {}
+
+    def spy(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def kernel(*args: object, **options: object) -> object:
+            label = "swiglu over positions" if options.get("dim") == 1 else name
+            called[label] = shapes(args)
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, name, kernel)
+
+    spy(network, "guided_transition")
+    spy(network, "readout")
+    spy(layers, "add_rms_norm")
+    spy(layers, "swiglu")
+    model = GRAM(config, posterior=False).requires_grad_(False)
+    row = torch.zeros(2, dtype=torch.int64)
+    e_x = model.encode(row[:, None].expand(2, config.seq_len))
+    state = model.supervision_step(model.initial_state(2), e_x, NoiseKey(row, row, row, torch.ones(2)))
+    model.read(state, row, row, 0.5)
+    cases = {case.name: shapes(case.draw()) for case in timing.cases(sizes_of(config, 2), cpu, torch.float32)}
+    assert cases.pop("stochastic_transition")[0] == (2, config.length, config.dim)  # the guided one takes its place in a step
+    # The guidance heads call swiglu, too, before the step ends; the last call over channels is theirs.
+    assert called.pop("swiglu") == [(2, config.length, 2 * config.guidance_dim)]
+    assert cases.pop("swiglu") == [(2, config.length, 2 * config.mlp_dim)]
+    assert called == cases
+
+
+def shapes(values: Iterable[object]) -> list[object]:
+    """The shapes of tensors and of noise keys."""
+    return [
+        [part.shape for part in value.parts] if isinstance(value, NoiseKey) else tuple(getattr(value, "shape", ()))
+        for value in values
+    ]
 
 
 def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Path) -> None:
