@@ -1,1 +1,1 @@
-"""What measures; see README.md here for the commands and the figures."""
+"""Commands that measure the server. README.md in this folder lists them with their figures."""

@@ -1,4 +1,4 @@
-"""What each part of inference is worth: the same weights without the learned mean, without noise, without halting."""
+"""Measure what each part of inference is worth: the same weights without the learned mean, without noise, without halting."""
 
 import argparse
 from dataclasses import replace
@@ -20,7 +20,7 @@ _FIGURES = ("single", "lprm", "majority", "any", "coverage")
 
 
 def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluation]:
-    """An evaluation for each ablation, on the task's first test set. Puzzle i is sampled with seed i."""
+    """Evaluate each ablation on the task's first test set. Puzzle i is sampled with seed i."""
     task = TASKS[read_config(folder).task]
     name, puzzles = next(iter(task.test_sets.items()))
     puzzles = puzzles[:limit]
@@ -43,11 +43,13 @@ def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluati
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of all ablations."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="?", default=ZOO / "nqueens-8", help="its folder; default: nqueens-8")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", default=ZOO / "nqueens-8", help="checkpoint folder; default: the bundled nqueens-8"
+    )
     parser.add_argument("--samples", type=int, default=20, help="trajectories per puzzle; default: %(default)s")
-    parser.add_argument("--puzzles", type=int, help="only the first of the test set; default: all")
+    parser.add_argument("--puzzles", type=int, help="use only the first PUZZLES of the test set; default: all")
     arguments = parser.parse_args()
     results = measure(arguments.checkpoint, arguments.samples, arguments.puzzles)
     print(

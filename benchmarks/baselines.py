@@ -1,5 +1,7 @@
-"""GRAM beside the deterministic models it grew out of, and beside itself trained without one of its parts, on the same
-held-out puzzles: the paper's Tables 1 and 3, on our machine."""
+"""Compare GRAM with the deterministic models that it grew out of, and with itself trained without one of its parts.
+
+All are measured on the same held-out puzzles. This reproduces the paper's Tables 1 and 3.
+"""
 
 import argparse
 from pathlib import Path
@@ -30,16 +32,16 @@ _DEPTH = 16
 
 
 def checkpoint(task: str, kind: str) -> Path:
-    """Where the comparison of a task has its GRAM, its baselines and its ablations: a GRAM of its own, or the bundled one."""
+    """Return the folder of a task's checkpoint of one kind. A task without a GRAM for this comparison uses the bundled one."""
     folder = BASELINES / f"{task}-{kind}"
     return ZOO / task if kind == "zoo" or (kind == "gram" and not folder.exists()) else folder
 
 
 def measure(folder: Path, samples: int, limit: int | None, *, symmetries: bool) -> tuple[int, list[Evaluation]]:
-    """The number of parameters, and one evaluation for each test set, of trajectories of equal depth.
+    """Return the number of parameters and one evaluation for each test set, of trajectories of equal depth.
 
-    Halting is no part of the comparison. Without symmetries the trajectories of a deterministic model are all the same, so
-    one is enough.
+    The comparison ignores halting. Without symmetries all trajectories of a deterministic model are the same, so one is
+    enough.
     """
     config = read_config(folder)
     task = TASKS[config.task]
@@ -55,12 +57,12 @@ def measure(folder: Path, samples: int, limit: int | None, *, symmetries: bool) 
 
 
 def main() -> None:
-    """Print a table of all checkpoints that there are."""
+    """Print a table of all checkpoints that exist."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=_TASKS, help="default: all")
     parser.add_argument("--samples", type=int, default=20, help="trajectories per puzzle; default: %(default)s")
-    parser.add_argument("--puzzles", type=int, help="so many of each test set, evenly through it; default: all")
-    parser.add_argument("--symmetries", action="store_true", help="each sample sees another image of the puzzle")
+    parser.add_argument("--puzzles", type=int, help="use PUZZLES of each test set, spread evenly; default: all")
+    parser.add_argument("--symmetries", action="store_true", help="show each trajectory another image of the puzzle")
     arguments = parser.parse_args()
     rows = []
     for task in arguments.tasks:

@@ -1,4 +1,4 @@
-"""Continuous batching against whole-request batching: the same weights, the same open-loop mix, one run, side by side."""
+"""Compare continuous batching with whole-request batching: the same weights and the same open-loop load in one run."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ _SATURATING_CLIENTS = 32
 
 @dataclass(frozen=True)
 class Point:
-    """One server at one offered rate."""
+    """The outcome of one server at one offered rate, in requests per second."""
 
     server: str
     load: float
@@ -28,10 +28,12 @@ class Point:
 
 
 def main() -> None:
-    """Measure the capacity of each server, then its latency at shares of that capacity; print both and the ratios."""
+    """Measure the capacity of each server, then its latency at fractions of that capacity; print both and the ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batching", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30, help="length of each open-loop run")
-    parser.add_argument("--requests", type=int, default=150, help="requests that measure a server's capacity")
+    parser.add_argument("--seconds", type=float, default=30, help="length of each open-loop run; default: %(default)s")
+    parser.add_argument(
+        "--requests", type=int, default=150, help="requests for measuring a server's capacity; default: %(default)s"
+    )
     options = parser.parse_args()
     capacity = {}
     points: list[Point] = []
@@ -54,8 +56,8 @@ def main() -> None:
         for theirs in (p for p in points if p.server == name):
             limit = theirs.outcome.percentile(95)
             ours = max((p.rate for p in points if p.server == "ours" and p.outcome.percentile(95) <= limit), default=None)
-            ratio = f"{ours / theirs.rate:.2f}" if ours else "none of our loads has so short a p95"
-            print(f"  rate at a p95 no longer than its {limit * 1e3:.0f} ms at {theirs.load:.0%} load, ours / its: {ratio}")
+            ratio = f"{ours / theirs.rate:.2f}" if ours else "none, our p95 is longer at every load"
+            print(f"  our rate within its p95 of {limit * 1e3:.0f} ms at {theirs.load:.0%} load / its rate: {ratio}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the page's tests and its benchmark share: Debian's browser on the page, and what it may not say."""
+"""Debian's Chromium on the server's page, for the page's tests and benchmark."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of its own. While it is open, no asyncio runs in this thread."""
+    """Start a browser. No asyncio loop can run in this thread while it is open."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS, timeout=PATIENCE * 1000)
         try:
@@ -43,9 +43,9 @@ def opened(
     scheme: Literal["light", "dark"] = "light",
     scale: float = 1,
 ) -> Iterator[Page]:
-    """A page at an address, in a profile of its own. Fails at its end if an error went to its console.
+    """Open a page at an address in a new profile. Raises AssertionError at the end if its console shows an error or a warning.
 
-    A refusal of the API is none: the browser notes each, and the page has a sentence for it.
+    The browser also logs each request that the API refuses. Those are no errors, since the page explains them.
     """
     width, height = size
     context = browser.new_context(
@@ -71,7 +71,7 @@ def opened(
 
 
 def wait_until_ended(page: Page) -> None:
-    """Wait until the run on the page has ended, however it does, and each card shows how. They are painted a few a frame."""
+    """Wait until the run on the page has ended and each card shows how it ended. Only a few cards are painted in each frame."""
     page.wait_for_selector("#run[aria-busy=false]")
     page.wait_for_selector(".card:is([data-state=running], :not([data-state]))", state="detached")
     page.evaluate("() => new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))")

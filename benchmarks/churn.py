@@ -1,4 +1,4 @@
-"""Many small requests, some malformed, some cancelled: what is left behind afterwards?"""
+"""Send many small requests, some malformed and some cancelled, and show what they leave behind in gauges and memory."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ _GAUGES = ("gram_active_requests", "gram_live_slots", "gram_queue_depth")
 
 
 async def churn(server: RunningServer, count: int, seed: int) -> Counter[str]:
-    """Send `count` requests, a tenth malformed and a tenth cancelled at once or in flight; returns what became of them."""
+    """Send `count` requests, a tenth malformed and a tenth cancelled, and count how each kind ended."""
     rng = random.Random(seed)
     became: Counter[str] = Counter()
     kinds = iter(tqdm([rng.choices(["plain", "malformed", "cancelled"], [8, 1, 1])[0] for _ in range(count)], unit="request"))
@@ -43,9 +43,9 @@ async def churn(server: RunningServer, count: int, seed: int) -> Counter[str]:
 
 
 def main() -> None:
-    """Print what became of the requests, what the gauges say and how much memory grew."""
+    """Print how the requests ended, the gauges afterwards, and how much memory grew."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.churn", description=__doc__)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=10_000, help="requests to send; default: %(default)s")
     options = parser.parse_args()
     with serving() as server:
         processes = {"API": psutil.Process(server.process.pid), "engine": server.engine()}

@@ -1,4 +1,4 @@
-"""A steady load while engines die, hang and reload a corrupted file, and clients drop: what is lost, and what is wrong?"""
+"""Keep up a load while engines die, hang and reload a corrupted file and clients leave; count lost and wrong answers."""
 
 import argparse
 import asyncio
@@ -32,15 +32,15 @@ from gram.server.sampling.requests import SolveRequest
 from gram.server.settings import EngineSettings
 
 _STEADY, _CORRUPTED = "nqueens-8", "corrupted"
-"""The model that must answer all along, and the name of the copy whose file is corrupted."""
+"""The model that must always answer, and the name of the copy whose file is corrupted."""
 
 _LARGEST_K = 32
 _DROPPED_K = 1000
 _TIMEOUT_SECONDS = 5
-"""engine_timeout_seconds of the server: its default would make the run a minute and a half longer."""
+"""The server's --engine-timeout-seconds. Its default would make the run a minute and a half longer."""
 
 _PAUSE_SECONDS = (2.0, 5.0)
-"""From the time that every client has had an answer since the fault before, to the next fault."""
+"""Range of the random pause before a fault, which begins when every client has had an answer since the last fault."""
 
 _GAUGES = ("gram_active_requests", "gram_live_slots", "gram_queue_depth")
 
@@ -49,7 +49,7 @@ Body = dict[str, Any]
 
 @dataclass
 class Exchange:
-    """A request and what an engine that nothing happens to answers: the result, and the events of a stream before it."""
+    """A request, and its result and stream events from an engine without faults."""
 
     body: Body
     result: Body = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Exchange:
 
 @dataclass
 class Tally:
-    """What became of the requests, and how long the server took to be ready again after each kind of fault."""
+    """How the requests ended, and the seconds until the server was ready again after each kind of fault."""
 
     became: Counter[str] = field(default_factory=Counter)
     details: list[str] = field(default_factory=list)
@@ -66,13 +66,13 @@ class Tally:
     restarts: float = 0
 
     def bad(self, what: str, detail: str) -> None:
-        """Count a request that was lost or wrong."""
+        """Count a request that was lost or answered wrongly."""
         self.became[what] += 1
         self.details.append(f"{what}: {detail}")
 
 
 def bodies(count: int, seed: int) -> list[Body]:
-    """Requests of all kinds: most to the steady model, K log-uniform, half of them streams, a third with guidance."""
+    """Draw requests of all kinds: most to the steady model, K log-uniform, half of them streams, a third with guidance."""
     rng = random.Random(seed)
     made = []
     for _ in range(count):
@@ -88,7 +88,7 @@ def bodies(count: int, seed: int) -> list[Body]:
 
 
 def undisturbed(models: list[Path], requests: list[Body]) -> list[Exchange]:
-    """The requests with the answers of an engine in this process."""
+    """Answer the requests with an engine in this process."""
     engine = Engine(EngineSettings(model=models))
     tasks = {_STEADY: TASKS["nqueens-8"], _CORRUPTED: TASKS["sudoku-4x4"]}
     exchanges = [Exchange(body) for body in requests]
@@ -113,12 +113,12 @@ def undisturbed(models: list[Path], requests: list[Body]) -> list[Exchange]:
 
 
 def untimed(result: Body) -> Body:
-    """A result without what differs between two runs."""
+    """Remove the times from a result, which differ between two runs."""
     return {name: value for name, value in result.items() if not name.endswith("_ms")}
 
 
 async def events(client: httpx.AsyncClient, body: Body) -> AsyncIterator[tuple[str, Body]]:
-    """What the server answers, a stream or not: trajectories, then the result or a problem, named `error`."""
+    """Yield the answer as named events, whether or not it is a stream: trajectories, then `result` or `error`."""
     headers = {"accept": "application/x-ndjson"}
     async with client.stream("POST", "/v1/solve", json=body, headers=headers) as response:
         if response.status_code != 200:
@@ -132,7 +132,7 @@ async def events(client: httpx.AsyncClient, body: Body) -> AsyncIterator[tuple[s
 
 
 async def one(client: httpx.AsyncClient, exchange: Exchange, tally: Tally, corrupted: asyncio.Event) -> None:
-    """Send a request and compare what comes back, bit for bit."""
+    """Send a request and compare its answer, bit for bit."""
     body = exchange.body
     seen: dict[int, Body] = {}
     may_be_refused = body["model"] == _CORRUPTED
@@ -171,30 +171,30 @@ async def drop(client: httpx.AsyncClient, body: Body, seconds: float, tally: Tal
 
     try:
         await asyncio.wait_for(read(), seconds)
-        tally.bad("lost", "a request that was to be dropped ended")
+        tally.bad("lost", "a request ended before its client could leave")
     except TimeoutError:
         tally.became["dropped"] += 1
 
 
 async def until_ready(client: httpx.AsyncClient, server: RunningServer, restarts: int) -> None:
-    """Wait for the engine that replaces the one before."""
-    # The restart first: asked before, the server may yet be ready by the engine that is dead.
+    """Wait until another engine is ready after this many restarts."""
+    # The restarts come first: until the death is noticed, the server still says that it is ready.
     while await metric(server, "gram_engine_restarts_total") < restarts or not await ready(client):
         await asyncio.sleep(0.05)
 
 
 async def ready(client: httpx.AsyncClient) -> bool:
-    """Whether an engine can answer."""
+    """Return whether an engine can answer."""
     return (await client.get("/health/ready")).status_code == 200
 
 
 async def metric(server: RunningServer, name: str) -> float:
-    """Its value now."""
+    """Return the present value of a metric."""
     return await asyncio.to_thread(server.gauge, name)
 
 
 async def fault_run(server: RunningServer, weights: Path, exchanges: list[Exchange], options: argparse.Namespace) -> Tally:
-    """The load, and the faults in random order; half of them with the corrupted file."""
+    """Cause the faults in random order under load. The file is corrupted after half of them."""
     rng = random.Random(options.seed)
     faults = ["kill"] * options.kills + ["hang"] * options.hangs
     rng.shuffle(faults)
@@ -213,7 +213,7 @@ async def fault_run(server: RunningServer, weights: Path, exchanges: list[Exchan
                 ended[number] += 1
 
         async def until_all_come_further() -> None:
-            """Each client's request ends: one in whose steps three engines in a row die is ended on purpose."""
+            """Wait until each client has an answer, since the server ends a request that sees three deaths in a row."""
             before = [*ended]
             while any(now == then for now, then in zip(ended, before, strict=True)):
                 await asyncio.sleep(0.05)
@@ -246,7 +246,7 @@ async def fault_run(server: RunningServer, weights: Path, exchanges: list[Exchan
         await dropping(options.drops)
         over = True
         await asyncio.gather(*clients)
-        # Once more everything, by an engine that has been through it all.
+        # The last engine answers each request once more.
         for exchange in exchanges:
             await one(client, exchange, tally, corrupted)
         tally.restarts = await metric(server, "gram_engine_restarts_total")
@@ -254,14 +254,16 @@ async def fault_run(server: RunningServer, weights: Path, exchanges: list[Exchan
 
 
 def main() -> None:
-    """Print what became of the requests; exits with 1 if one was lost or wrong, or a restart is not accounted for."""
+    """Print how the requests ended. Exits with 1 if one was lost or wrong, or if the restarts are not those of the faults."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=10, help="engines killed")
-    parser.add_argument("--hangs", type=int, default=3, help="engines stopped")
-    parser.add_argument("--drops", type=int, default=1000, help="requests that their clients abandon")
-    parser.add_argument("--clients", type=int, default=8, help="clients that send a request when the last is answered")
-    parser.add_argument("--requests", type=int, default=200, help="different requests that they repeat")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=10, help="engines to kill; default: %(default)s")
+    parser.add_argument("--hangs", type=int, default=3, help="engines to suspend; default: %(default)s")
+    parser.add_argument("--drops", type=int, default=1000, help="requests that their clients abandon; default: %(default)s")
+    parser.add_argument("--clients", type=int, default=8, help="clients, each with one request at a time; default: %(default)s")
+    parser.add_argument(
+        "--requests", type=int, default=200, help="different requests, sent again and again; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the requests and faults; default: %(default)s")
     options = parser.parse_args()
     bundled = {model_name(folder): folder for folder in bundled_models()}
     with tempfile.TemporaryDirectory() as place:

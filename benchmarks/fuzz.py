@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes up from the OpenAPI document: is there one that the server answers against the document?"""
+"""Fuzz the server with schemathesis: no request made up from the OpenAPI document may be answered against it."""
 
 import argparse
 import os
@@ -19,11 +19,11 @@ from gram.server.api.keys import Key, digest, new_key
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 _LIMITS = ("--max-trajectories", "20", "--max-steps", "16")
-"""Small, for many cases in little time. They stand in the document."""
+"""Small limits, which make the cases quick. The OpenAPI document states them."""
 
 
 def untrained(folder: Path) -> list[Path]:
-    """A tiny model of each task: its answers are wrong in all ways, and a step takes a moment."""
+    """Write a tiny random model for each task. Its steps are quick, and its answers are wrong in every way."""
     folders = []
     for name, task in TASKS.items():
         sizes = {"dim": 8, "num_layers": 1, "mixer_dim": 8, "mlp_dim": 8, "guidance_dim": 8, "num_registers": 1}
@@ -35,12 +35,12 @@ def untrained(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Run all of schemathesis' checks, with an admin's key; what it finds, it prints with a command to repeat it."""
+    """Run all checks of schemathesis with an admin's key. It prints each failure with a command that repeats it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
-    parser.add_argument("--cases", type=int, default=5000, help="made-up cases at most for each of the two calls with a body")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cases", type=int, default=5000, help="most cases for each operation; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the cases; default: %(default)s")
     options = parser.parse_args()
-    # Also where its environment is not the shell's.
+    # It is also found if the virtual environment of this Python is not activated.
     schemathesis = shutil.which(
         "schemathesis", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     )

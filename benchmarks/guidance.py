@@ -1,7 +1,7 @@
-"""What pruning by the LPRM is worth: puzzles solved at equal supervision steps, with it and without.
+"""Measure what pruning by the LPRM is worth: the puzzles solved within equal supervision steps, with it and without it.
 
-A trajectory depends on no later one, nor does whether it is pruned. So one run of K trajectories a puzzle holds the results
-of every smaller K.
+Neither a trajectory nor whether it is pruned depends on a later one. So one run of K trajectories for each puzzle contains
+the results of every smaller K.
 """
 
 import argparse
@@ -45,9 +45,9 @@ class Point:
 
 
 def measure(folder: Path, puzzles: Tokens, options: Options) -> list[Point]:
-    """The curves of all strategies on the puzzles [n, N], which are sampled as `options` say, puzzle i with seed + i."""
+    """Return the curves of all strategies on the puzzles [n, N]. Puzzle i is sampled with seed + i."""
     task, engine = TASKS[read_config(folder).task], Engine(EngineSettings(model=[folder]))
-    prunings = [pruning for pruning in _PRUNINGS if pruning.steps[-1] < options.max_steps]  # the others lack a checkpoint step
+    prunings = [pruning for pruning in _PRUNINGS if pruning.steps[-1] < options.max_steps]  # the others would never prune
     points = curves("none", task, puzzles, sample(engine, puzzles, options, "none"), _CHOICES)
     for pruning in prunings:
         name = f"keep {pruning.keep:g} at {', '.join(map(str, pruning.steps))}"
@@ -59,7 +59,7 @@ def measure(folder: Path, puzzles: Tokens, options: Options) -> list[Point]:
 def curves(
     guidance: str, task: Task, puzzles: Tokens, sampled: list[list[Trajectory]], choices: Collection[Choice]
 ) -> list[Point]:
-    """A curve for each choice, from the trajectories of each puzzle in the order of their index."""
+    """Return a curve for each choice, given the trajectories of each puzzle in the order of their index."""
     ks = prefix_lengths(len(sampled[0]))
     judged = [dict(_prefixes(task, puzzle, row, ks)) for puzzle, row in zip(puzzles, sampled, strict=True)]
     points = []
@@ -70,26 +70,26 @@ def curves(
 
 
 def prefix_lengths(samples: int) -> list[int]:
-    """1, 2, 5, 10, 20, 40, ... and all the samples."""
+    """Return 1, 2, 5, 10, 20, 40, ... below the number of samples, and that number."""
     doubling = itertools.takewhile(lambda k: k < samples, (10 << i for i in itertools.count()))
     return [k for k in (1, 2, 5) if k < samples] + [*doubling, samples]
 
 
 def solved_at(points: list[Point], steps: float) -> float | None:
-    """The share solved at so many steps per puzzle, between the measured points of one strategy; None outside them."""
+    """Interpolate the share solved at a number of steps per puzzle, on one strategy's curve. None outside the curve."""
     if not points[0].steps <= steps <= points[-1].steps:
         return None
     return float(np.interp(steps, [p.steps for p in points], [p.solved for p in points]))
 
 
 def curve_table(points: list[Point]) -> str:
-    """All points, as Markdown."""
+    """Return all points as a Markdown table."""
     rows = [[p.strategy, str(p.k), f"{p.steps:.1f}", f"{p.solved:.1%}"] for p in points]
     return table(["strategy", "K", "steps per puzzle", "solved"], rows)
 
 
 def comparison_table(points: list[Point]) -> str:
-    """What each strategy solves with the steps that the first one takes at each K, as Markdown."""
+    """Return what each strategy solves with the steps that the first one takes at each K, as a Markdown table."""
     by_strategy = {name: list(curve) for name, curve in itertools.groupby(points, lambda p: p.strategy)}
     budgets = [p.steps for p in next(iter(by_strategy.values()))]
     rows = []
@@ -102,31 +102,35 @@ def comparison_table(points: list[Point]) -> str:
 def _prefixes(
     task: Task, puzzle: Tokens, trajectories: list[Trajectory], ks: Collection[int]
 ) -> Iterator[tuple[tuple[Choice, int], tuple[int, bool]]]:
-    """What each choice comes to with the first k of a puzzle's trajectories: the steps it took and whether it is valid."""
+    """Yield, for each choice and k, the steps of a puzzle's first k trajectories and whether the chosen answer is valid."""
     every = Collector(task, puzzle, len(trajectories))
     until_valid = Collector(task, puzzle, len(trajectories), stop="first_valid")
     for k, trajectory in enumerate(trajectories, 1):
         every.add(trajectory)
         until_valid.add(trajectory)
         if k in ks:
-            # No candidate solves nothing: all trajectories may have been dropped.
+            # There may be no candidate, since all trajectories may have been dropped.
             yield ("LPRM", k), (every.steps_run, any(c.valid for c in every.ranked("lprm", top=1)))
             yield ("majority", k), (every.steps_run, any(c.valid for c in every.ranked("majority", top=1)))
             yield ("first valid", k), (until_valid.steps_run, until_valid.distinct_valid > 0)
 
 
 def main() -> None:
-    """Print the curves and what the strategies solve at equal steps."""
+    """Print the curves, and what the strategies solve within equal steps."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guidance", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="its folder")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
     parser.add_argument("--set", help="test set; default: the task's last")
-    parser.add_argument("--puzzles", type=int, help="only the first of the set; default: all")
+    parser.add_argument("--puzzles", type=int, help="use only the first PUZZLES of the set; default: all")
     parser.add_argument("--samples", type=int, default=80, help="trajectories per puzzle; default: %(default)s")
-    parser.add_argument("--max-steps", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--temperature", type=json.loads, default=1.0, help="or a list, as in the API; default: %(default)s")
-    parser.add_argument("--no-symmetries", action="store_true", help="all trajectories see the puzzle as it is")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, help="file to write the curves to")
+    parser.add_argument(
+        "--max-steps", type=int, default=16, help="most supervision steps of a trajectory; default: %(default)s"
+    )
+    parser.add_argument(
+        "--temperature", type=json.loads, default=1.0, help="a number, or a list as in the API; default: %(default)s"
+    )
+    parser.add_argument("--no-symmetries", action="store_true", help="show all trajectories the puzzle itself, not its images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first puzzle; default: %(default)s")
+    parser.add_argument("--json", type=Path, help="also write the curves to this file")
     arguments = parser.parse_args()
     test_sets = TASKS[read_config(arguments.checkpoint).task].test_sets
     name = arguments.set or list(test_sets)[-1]

@@ -1,4 +1,4 @@
-"""Load on a server: the mix of requests, open-loop and closed-loop clients, percentiles."""
+"""Load for a server: a mix of requests, open-loop and closed-loop clients, and latency percentiles."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _TIMEOUT = httpx.Timeout(600)
 
 
 def mixed_requests(seed: int) -> Iterator[dict[str, Any]]:
-    """Endless 8-queens requests, held-out puzzles in random order, K log-uniform from 1 to 64."""
+    """Yield 8-queens requests without end: held-out puzzles in random order, K log-uniform from 1 to 64."""
     rng = np.random.default_rng(seed)
     while True:
         puzzle = TASK.held_out[rng.integers(len(TASK.held_out))]
@@ -26,13 +26,13 @@ def mixed_requests(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def request(puzzle_text: str, k: int, seed: int) -> dict[str, Any]:
-    """One solve request."""
+    """Return the body of a solve request for k trajectories."""
     return {"task": TASK.name, "puzzle": puzzle_text, "num_trajectories": k, "seed": seed}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of requests brought; latencies in seconds from the scheduled arrival."""
+    """The latencies of a run's requests in seconds, from the scheduled arrival of each, and the length of the run."""
 
     latencies: list[float]
     seconds: float
@@ -43,12 +43,12 @@ class Outcome:
         return len(self.latencies) / self.seconds
 
     def percentile(self, q: float) -> float:
-        """Of the latencies, in seconds."""
+        """Return the q-th percentile of the latencies, in seconds."""
         return float(np.percentile(self.latencies, q))
 
 
 async def open_loop(url: str, rate: float, seconds: float, seed: int) -> Outcome:
-    """Poisson arrivals at `rate` requests per second, whether or not earlier ones are answered; waits for all answers."""
+    """Send requests at Poisson arrivals, `rate` per second, without waiting for earlier answers. Returns after all answers."""
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, size=max(1, round(rate * seconds))))
     requests = mixed_requests(seed)
@@ -65,7 +65,7 @@ async def open_loop(url: str, rate: float, seconds: float, seed: int) -> Outcome
 
 
 async def closed_loop(url: str, bodies: Iterable[dict[str, Any]], clients: int) -> Outcome:
-    """`clients` clients, each sending its next request when its last is answered, until the bodies are used up."""
+    """Let each client send its next request when its last one is answered, until the bodies are used up."""
     waiting = iter(bodies)
     latencies: list[float] = []
     async with _client(url) as client:

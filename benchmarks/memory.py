@@ -1,4 +1,4 @@
-"""Peak memory of the engine with one request of many trajectories, against one of few."""
+"""Compare the peak memory of a server after a request of many trajectories with that after a request of few."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.servers import serving
 
 
 def peak(k: int) -> tuple[float, float]:
-    """Peak resident memory in MiB of the engine and of the API process after one request of k trajectories."""
+    """Return the peak resident memory of the engine and the API process, in MiB, after one request of k trajectories."""
     with serving() as server:
         body = request(TASK.text(TASK.held_out[0]), k, seed=1)
         httpx.post(f"{server.url}/v1/solve", json=body, timeout=600).raise_for_status()
@@ -25,8 +25,8 @@ def _peak_mib(pid: int) -> float:
 def main() -> None:
     """Print both peaks and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--few", type=int, default=64)
-    parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument("--few", type=int, default=64, help="trajectories of the small request; default: %(default)s")
+    parser.add_argument("--many", type=int, default=10_000, help="trajectories of the large request; default: %(default)s")
     options = parser.parse_args()
     (few_engine, few_api), (many_engine, many_api) = peak(options.few), peak(options.many)
     print(f"{'process':<10}{f'K = {options.few}':>14}{f'K = {options.many}':>14}{'ratio':>8}")

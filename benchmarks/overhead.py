@@ -1,4 +1,4 @@
-"""What HTTP costs: requests per second at saturation through the server, against the engine driven in this process."""
+"""Measure the cost of HTTP: the saturated rate of a server, compared with that of the engine driven in this process."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ _IN_FLIGHT = 32
 
 
 def direct(engine: Engine, bodies: list[dict[str, Any]]) -> float:
-    """Requests per second of the engine in this process, fed as the clients feed the server."""
+    """Return the requests per second of the engine in this process, with as many in flight as the server has."""
     parsed = [SolveRequest.model_validate(body) for body in bodies]
     submits = [r.submit(i, TASK.name, TASK.parse(r.puzzle), r.chosen_seed()) for i, r in enumerate(parsed)]
     begin = time.monotonic()
@@ -30,10 +30,10 @@ def direct(engine: Engine, bodies: list[dict[str, Any]]) -> float:
 
 
 async def through_http(url: httpx.URL, bodies: list[dict[str, Any]]) -> float:
-    """Requests per second of the server, each client sending its next request when its last is answered.
+    """Return the requests per second of the server. Each client sends its next request when its last one is answered.
 
-    The clients run on the server's cores, which in earnest they don't. So they are bare sockets, a tenth of the work of an
-    HTTP library.
+    The clients run on the server's cores, which real clients do not. So they are bare sockets, with a tenth of the work of
+    an HTTP library.
     """
     waiting = iter(bodies)
 
@@ -54,11 +54,13 @@ async def through_http(url: httpx.URL, bodies: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    """Alternate the two, so that a change of the machine's speed meets both; print each round and the median ratio."""
+    """Alternate between the two, so that changes of the machine's speed affect both. Print each round and the median ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=150, help="requests of each round, on each side")
-    parser.add_argument("--k", type=int, default=20, help="trajectories of each request")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to measure; default: %(default)s")
+    parser.add_argument(
+        "--requests", type=int, default=150, help="requests to each of the two in a round; default: %(default)s"
+    )
+    parser.add_argument("--k", type=int, default=20, help="trajectories of each request; default: %(default)s")
     options = parser.parse_args()
     puzzles = [TASK.text(puzzle) for puzzle in TASK.held_out]
     ratios = []

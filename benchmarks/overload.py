@@ -1,4 +1,4 @@
-"""More requests than the server can answer: what becomes of those that it accepts, and of the others?"""
+"""Send more requests than the server can answer, and show how it treats those that it accepts and those that it refuses."""
 
 import argparse
 import asyncio
@@ -16,12 +16,12 @@ from benchmarks.load import LARGEST_K, mixed_requests
 from benchmarks.servers import RunningServer, serving
 
 _CLIENTS = 32
-"""Of the closed loop: they ask for some 500 trajectories at a time, many times the slots."""
+"""Clients of the closed loop. Together they ask for about 500 trajectories at a time, many times the slots."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request: its status, whether all its trajectories ended, and when it was sent and answered."""
+    """How a request ended: its status, whether all its trajectories ended, and when it was sent and answered."""
 
     k: int
     status: int
@@ -39,7 +39,7 @@ class Answer:
 
 
 async def ask(url: httpx.URL, body: dict[str, Any]) -> Answer:
-    """One request over a connection of its own. A bare socket: an HTTP library would take the server's cores."""
+    """Send a request over a new bare socket, since an HTTP library would take the server's cores."""
     content = json.dumps(body).encode()
     sent = time.monotonic()
     reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -51,7 +51,7 @@ async def ask(url: httpx.URL, body: dict[str, Any]) -> Answer:
 
 
 async def closed_loop(url: httpx.URL, requests: Iterator[dict[str, Any]], seconds: float) -> list[Answer]:
-    """Each client sends its next request when its last is answered."""
+    """Let each client send its next request when its last one is answered."""
     answers: list[Answer] = []
     end = time.monotonic() + seconds
 
@@ -64,7 +64,7 @@ async def closed_loop(url: httpx.URL, requests: Iterator[dict[str, Any]], second
 
 
 async def open_loop(url: httpx.URL, requests: Iterator[dict[str, Any]], rate: float, seconds: float) -> list[Answer]:
-    """Poisson arrivals, whether or not those before are answered."""
+    """Send requests at Poisson arrivals, without waiting for earlier answers."""
     arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, size=max(1, round(rate * seconds))))
     begin = time.monotonic()
 
@@ -77,7 +77,7 @@ async def open_loop(url: httpx.URL, requests: Iterator[dict[str, Any]], rate: fl
 
 @dataclass(frozen=True)
 class Goodput:
-    """Complete answers in a second, between the first seconds, in which the queue fills, and the last arrival."""
+    """Complete answers per second, from the end of the warm-up, in which the queue fills, to the last arrival."""
 
     requests: float
     trajectories: float
@@ -90,13 +90,13 @@ class Goodput:
 
 
 def percentiles(answers: list[Answer]) -> str:
-    """The times that answers took."""
+    """Describe the times of answers by their percentiles."""
     seconds = [answer.seconds for answer in answers]
     return ", ".join(f"p{q} {np.percentile(seconds, q) * 1e3:.0f} ms" for q in (50, 95, 99, 100)) if seconds else "none"
 
 
 def overload(server: RunningServer, seed: int, options: argparse.Namespace) -> float:
-    """One round: what the server can, then `times` that; returns the ratio of the goodputs."""
+    """Measure the server's goodput at its capacity, then at `times` that load. Returns the ratio of the two goodputs."""
     url = httpx.URL(server.url)
     most = Goodput.of(asyncio.run(closed_loop(url, mixed_requests(seed), options.seconds)), options.seconds / 4)
     server.wait_until("gram_active_requests", 0)
@@ -108,22 +108,24 @@ def overload(server: RunningServer, seed: int, options: argparse.Namespace) -> f
     accepted, refused = ([a for a in answers if (a.status == 429) == is_refused] for is_refused in (False, True))
     kept = sum(answer.good for answer in accepted)
     large = [a for a in answers if a.k > LARGEST_K // 2]
-    print(f"most: {most.trajectories:.1f} trajectories/s, {most.requests:.2f} requests/s")
+    print(f"capacity: {most.trajectories:.1f} trajectories/s, {most.requests:.2f} requests/s")
     print(f"at {offered:.1f} requests/s: {goodput.trajectories:.1f} trajectories/s, {goodput.requests:.2f} requests/s")
-    print(f"  accepted {len(accepted)}, of them in time and complete {kept}: {percentiles(accepted)}")
+    print(f"  accepted {len(accepted)}, of which {kept} complete and in time: {percentiles(accepted)}")
     print(f"  refused {len(refused)}: {percentiles(refused)}")
-    print(f"  accepted of those with K > {LARGEST_K // 2}: {sum(a.status != 429 for a in large)} of {len(large)}")
+    print(f"  accepted with K > {LARGEST_K // 2}: {sum(a.status != 429 for a in large)} of {len(large)}")
     print(f"  ratio {goodput.trajectories / most.trajectories:.3f}", flush=True)
     return goodput.trajectories / most.trajectories
 
 
 def main() -> None:
-    """Alternate the two, so that a change of the machine's speed meets both; print each round and the median ratio."""
+    """Alternate between the two loads, so that changes of the machine's speed affect both. Print each round and the median."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overload", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=30, help="of each side of a round")
-    parser.add_argument("--times", type=float, default=5, help="what is offered, as a multiple of what the server can")
-    parser.add_argument("--timeout", type=float, default=10, help="the deadline of each request")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=30, help="length of each load in a round; default: %(default)s")
+    parser.add_argument(
+        "--times", type=float, default=5, help="offered load as a multiple of the capacity; default: %(default)s"
+    )
+    parser.add_argument("--timeout", type=float, default=10, help="deadline of each request in seconds; default: %(default)s")
     options = parser.parse_args()
     with serving() as server:
         ratios = [overload(server, 2 * round_, options) for round_ in range(options.rounds)]

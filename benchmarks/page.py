@@ -1,4 +1,4 @@
-"""The playground in a real browser: does it stay responsive while 200 trajectories run? And its pictures for the README."""
+"""Measure in a real browser whether the page stays responsive while trajectories run, or take the README's pictures."""
 
 import argparse
 from pathlib import Path
@@ -25,7 +25,7 @@ _WATCH = """() => {
 
 
 def address(server: RunningServer, task: str, puzzle: str, **options: object) -> str:
-    """The link to a run."""
+    """Return the address of a run on the page."""
     values: dict[str, object] = {
         "mode": "solve",
         "task": task,
@@ -39,7 +39,7 @@ def address(server: RunningServer, task: str, puzzle: str, **options: object) ->
 
 
 def type_for(page: Page, milliseconds: float) -> None:
-    """Type into the page, a key at a time, while the run goes on but no longer than so."""
+    """Press a key now and then until the run ends or this time is over."""
     for _ in range(round(milliseconds / _KEYS_EVERY_MS)):
         page.keyboard.press("ArrowRight")
         page.wait_for_timeout(_KEYS_EVERY_MS)
@@ -48,11 +48,13 @@ def type_for(page: Page, milliseconds: float) -> None:
 
 
 def measure(browser: Browser, server: RunningServer, task: str, count: int, seconds: float) -> str:
-    """A row of the table: frame gaps and input delays while so many trajectories run."""
+    """Return a row of the table: frame gaps and input delays while `count` trajectories run."""
     puzzle = TASKS[task].text(TASKS[task].held_out[0])
     with opened(browser, f"{server.url}/") as page:
         page.wait_for_selector("#fields:enabled")
-        page.goto(address(server, task, puzzle, k=count))  # another fragment alone: the page follows it without loading
+        page.goto(
+            address(server, task, puzzle, k=count)
+        )  # only the fragment changes, which the page follows without loading again
         page.wait_for_selector(f".card:nth-child({min(count, 256)})")
         page.focus("#puzzle")
         page.evaluate(_WATCH)
@@ -68,7 +70,7 @@ def measure(browser: Browser, server: RunningServer, task: str, count: int, seco
 def picture(
     browser: Browser, name: str, url: str, *, phone: bool = False, dark: bool = False, until: str | None = None
 ) -> None:
-    """Keep what a run looks like at its end, or as soon as the page has what `until` selects."""
+    """Save a screenshot of a run at its end, or as soon as the page contains what `until` selects."""
     size, scale = (PHONE, 2) if phone else (DESKTOP, 1)
     with opened(browser, url, size, "dark" if dark else "light", scale) as page:
         page.wait_for_selector(until) if until else wait_until_ended(page)
@@ -78,7 +80,7 @@ def picture(
 
 
 def pictures(browser: Browser, server: RunningServer) -> None:
-    """The README's."""
+    """Take the README's pictures."""
     queens, graph = (TASKS[name].text(TASKS[name].held_out[index]) for name, index in (("nqueens-8", 0), ("coloring-10", 12)))
     sudoku = TASKS["sudoku-9x9"].text(TASKS["sudoku-9x9"].test_sets["hard"][0])
     picture(browser, "page-queens-light", address(server, "nqueens-8", queens))
@@ -89,17 +91,17 @@ def pictures(browser: Browser, server: RunningServer) -> None:
 
 
 def main() -> None:
-    """Measure, or make the pictures."""
+    """Print the measurements, or take the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
-    parser.add_argument("--pictures", action="store_true", help="write the README's pictures, and measure nothing")
-    parser.add_argument("--count", type=int, default=200, help="live trajectories")
-    parser.add_argument("--seconds", type=float, default=30, help="for each task at most")
+    parser.add_argument("--pictures", action="store_true", help="take the README's pictures instead of measuring")
+    parser.add_argument("--count", type=int, default=200, help="trajectories of each run; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=30, help="longest measurement of each task; default: %(default)s")
     options = parser.parse_args()
     with serving() as server, chromium() as browser:
         if options.pictures:
             pictures(browser, server)
             return
-        print("| task | trajectories | ended in the time | frames | frame gap, ms: median | p95 | longest ", end="")
+        print("| task | trajectories | ended meanwhile | frames | frame gap, ms: median | p95 | longest ", end="")
         print("| input delay, ms: median | p95 | longest |")
         print("| --- " * 10 + "|")
         for task in ("nqueens-8", "sudoku-9x9", "coloring-10"):

@@ -1,4 +1,4 @@
-"""The server to compare with: it batches whole requests and runs each batch to its end before it takes the next.
+"""Serve with whole-request batching, for comparison: each batch runs to its end before the next one begins.
 
 It uses the same weights, runner, slot pool, checker and ranking as ours, so that the batching policy is the only
 difference. `--depth full` steps every batch to full depth; `--depth halted` ends a batch when its last row has halted.
@@ -30,7 +30,7 @@ Waiting = tuple[SolveRequest, asyncio.Future[SolveResponse]]
 
 
 class PlainServer:
-    """Takes the waiting requests, as many as fit into the batch, in the order of their arrival."""
+    """Batches the waiting requests in the order of their arrival, as many as fit."""
 
     def __init__(self, *, full_depth: bool) -> None:
         engine = Engine(EngineSettings(model=[f for f in bundled_models() if f.name == TASK.name]))
@@ -42,7 +42,7 @@ class PlainServer:
         self.queue: asyncio.Queue[Waiting] = asyncio.Queue()
 
     async def serve(self) -> None:
-        """Batch after batch, for ever."""
+        """Run batch after batch until cancelled."""
         held: Waiting | None = None
         while True:
             batch = [held or await self.queue.get()]
@@ -95,10 +95,10 @@ class PlainServer:
 
 
 def main() -> None:
-    """Serve POST /v1/solve."""
+    """Serve POST /v1/solve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_server", description=__doc__)
-    parser.add_argument("--port", type=int, default=8001)
-    parser.add_argument("--depth", choices=["full", "halted"], default="full")
+    parser.add_argument("--port", type=int, default=8001, help="port to listen on; default: %(default)s")
+    parser.add_argument("--depth", choices=["full", "halted"], default="full", help="when a batch ends; default: %(default)s")
     options = parser.parse_args()
     plain = PlainServer(full_depth=options.depth == "full")
 

@@ -1,6 +1,7 @@
-"""What the tests and the benchmarks share: engines of the bundled model, and real servers on real sockets."""
+"""Real servers on real sockets, for tests and benchmarks."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,11 +17,11 @@ import httpx
 import psutil
 
 PATIENCE = 600
-"""Seconds for whatever may take long on a slow machine: a limit for what never ends, no measure of anything."""
+"""Seconds after which a wait is given up as endless. It is long, since a slow machine may take long for anything."""
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds that stays so, or that lasts long. Raises TimeoutError where it never does."""
+    """Wait until a condition holds, which must then last for a while. Raises TimeoutError after `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > deadline:
@@ -36,7 +37,7 @@ class RunningServer:
     process: subprocess.Popen[bytes]
 
     def engines(self) -> list[psutil.Process]:
-        """Its engine processes that live."""
+        """Return its live engine processes."""
         found = []
         for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.Error):  # it has just ended
@@ -45,25 +46,25 @@ class RunningServer:
         return found
 
     def engine(self) -> psutil.Process:
-        """Its engine process."""
+        """Return its only engine process."""
         (engine,) = self.engines()
         return engine
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """GET on a connection of its own."""
+        """Send a GET request on a new connection."""
         return httpx.get(f"{self.url}{path}", timeout=PATIENCE, **options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
-        """POST on a connection of its own."""
+        """Send a POST request on a new connection."""
         return httpx.post(f"{self.url}{path}", timeout=PATIENCE, **options)
 
     def gauge(self, name: str) -> float:
-        """A metric's value, summed over its labels."""
+        """Return a metric's value, summed over its labels."""
         lines = self.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
     def ready(self) -> bool:
-        """Whether it can answer; raises RuntimeError when it has ended."""
+        """Return whether it can answer. Raises RuntimeError if its process has ended."""
         if (code := self.process.poll()) is not None:
             raise RuntimeError(f"the server has ended with exit code {code}")
         try:
@@ -72,16 +73,16 @@ class RunningServer:
             return False
 
     def wait_until(self, name: str, value: float) -> None:
-        """Wait for a metric to come to a value."""
+        """Wait until a metric has this value."""
         wait_for(lambda: self.gauge(name) == value, f"{name} is {value}")
 
     def wait_past(self, name: str, value: float) -> None:
-        """Wait for a metric to come above a value."""
+        """Wait until a metric is above this value."""
         wait_for(lambda: self.gauge(name) > value, f"{name} is above {value}")
 
     @contextmanager
     def engine_stopped(self) -> Iterator[None]:
-        """While this lasts, its engine brings nothing; longer than `--engine-timeout-seconds` and it is replaced."""
+        """Suspend its engine inside the context. It is replaced if this takes longer than `--engine-timeout-seconds`."""
         engine = self.engine()
         engine.suspend()
         try:
@@ -90,28 +91,33 @@ class RunningServer:
             engine.resume()
 
     def kill_engine(self) -> None:
-        """Kill its engine, and wait until it is known to be dead."""
+        """Kill its engine, and wait until the server has noticed."""
         deaths = self.gauge("gram_engine_restarts_total")
         self.engine().kill()
         self.wait_past("gram_engine_restarts_total", deaths)
 
 
 def interruptible() -> None:
-    """For a child before it runs: Ctrl-C reaches it, though a parent in the background ignores that, and hands it on."""
+    """Let SIGINT end a child process, even if its parent runs in the background and passes on that it ignores the signal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback on which nobody listens.
+
+    It is drawn from below the range that systems give to outgoing connections, so that no connection takes it before the
+    server does, and from the system's randomness, so that processes whose generators have one seed draw different ports.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
 def serving(*flags: str, module: tuple[str, ...] = ("gram", "serve"), log: Path | None = None) -> Iterator[RunningServer]:
-    """A server of the bundled models, ready to answer; `module` is what `python -m` runs, `log` where its log goes."""
+    """Start a server and wait until it is ready. `python -m` runs `module`; the log goes to `log`, or to standard error."""
     port = free_port()
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]
     with log.open("wb") if log else nullcontext() as stderr:

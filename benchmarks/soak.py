@@ -1,4 +1,4 @@
-"""Saturation for half an hour: does memory grow, does a slot or a request leak, does the latency stay?"""
+"""Saturate a server for half an hour, and show whether memory grows, slots or requests leak, and latency stays the same."""
 
 import argparse
 import asyncio
@@ -23,16 +23,16 @@ _CLIENTS = 16
 _SAMPLE_SECONDS = 5
 _WARM_UP_SHARE = 0.1
 _PARTS = 6
-"""Of the time after the warm-up: their 99th percentiles show whether the latency stays."""
+"""Parts of the time after the warm-up. Their 99th percentiles show whether the latency stays the same."""
 
 _ABANDONED, _STREAMED = 0.05, 0.3
-"""Shares of the requests. Those that are abandoned are answered by nobody."""
+"""Shares of the requests that are abandoned before the answer, and that are streamed."""
 
 _GAUGES = ("gram_active_requests", "gram_live_slots", "gram_queue_depth")
 
 
 def requests(seed: int) -> Iterator[dict[str, Any]]:
-    """The mix of the load, three in four; the others go round the other tasks."""
+    """Yield requests without end: three in four are those of the usual mix, the others are for random other tasks."""
     rng, queens = random.Random(seed), mixed_requests(seed)
     others = [task for name, task in TASKS.items() if name != "nqueens-8"]
     while True:
@@ -44,13 +44,13 @@ def requests(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def anonymous_mib(pid: int) -> float:
-    """Memory of a process that no file stands behind (RssAnon), in MiB."""
+    """Return the anonymous resident memory of a process (RssAnon) in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
 async def soak(server: RunningServer, seconds: float) -> tuple[list[tuple[float, float]], NDArray[np.float64], Counter[str]]:
-    """When requests were answered and how long they took; memory of API and engine by time [T, 3]; what became of them."""
+    """Return (time, latency) of each answer, the memory of both processes by time [T, 3], and the counts of statuses."""
     latencies: list[tuple[float, float]] = []
     memory: list[list[float]] = []
     became: Counter[str] = Counter()
@@ -81,9 +81,9 @@ async def soak(server: RunningServer, seconds: float) -> tuple[list[tuple[float,
 
 
 def slope(seconds: NDArray[np.float64], mib: NDArray[np.float64]) -> tuple[float, float]:
-    """Growth in MiB an hour by least squares, and its standard error from the means of ten stretches.
+    """Return the growth in MiB per hour by least squares, and its standard error, from the means of ten intervals.
 
-    Samples that follow each other are alike, so the scatter of single ones would make the error too small.
+    Neighbouring samples are alike, so the scatter of single samples would make the error too small.
     """
     hours, means = (np.array([part.mean() for part in np.array_split(values, 10)]) for values in (seconds / 3600, mib))
     line, covariance = np.polyfit(hours, means, 1, cov=True)
@@ -91,9 +91,9 @@ def slope(seconds: NDArray[np.float64], mib: NDArray[np.float64]) -> tuple[float
 
 
 def main() -> None:
-    """Print the slopes of memory, the 99th percentiles by parts of the time, and what is left afterwards."""
+    """Print the growth of memory, the 99th percentiles of each part, and the gauges afterwards."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=30, help="length of the run; default: %(default)s")
     options = parser.parse_args()
     seconds = options.minutes * 60
     with serving() as server:
