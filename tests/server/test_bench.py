@@ -17,6 +17,16 @@ from gram.models.network import GRAM
 from gram.server.bench import SIZES, row_operations, sizes_of
 
 ROOT = Path(__file__).parents[2]
+QUICK_BENCH = """
+from gram.kernels import timing
+from gram.server import bench
+from gram.server.cli.main import main
+
+timing._TURNS, timing._TURN_SECONDS, timing._ROTATION_BYTES = 1, 0.001, 1 << 20
+bench._ENGINE_TURNS, bench._ENGINE_SECONDS = 1, 0.1
+main()
+"""
+"""The command with one short turn of everything: its figures need not be good."""
 
 
 def test_the_operations_of_a_step_are_those_of_its_matrix_products() -> None:
@@ -75,8 +85,8 @@ def shapes(values: Iterable[object]) -> list[object]:
 def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        "-m",
-        "gram",
+        "-c",
+        QUICK_BENCH,
         "bench",
         "--slots",
         "8",
