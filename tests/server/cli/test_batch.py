@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.server.cli.support import gram
 
 from benchmarks.servers import PATIENCE, RunningServer, interruptible, serving
 from gram import GramError
@@ -23,6 +22,7 @@ from gram.server.cli.batch import WRITERS, Answer, BatchError, Csv, Line, Output
 from gram.server.engine.engine import Engine
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
+from tests.server.cli.support import gram
 from tests.support import FIXED_SIZE, make_engine
 
 TASK = TASKS["nqueens-8"]

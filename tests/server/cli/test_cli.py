@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
-from tests.server.cli.support import gram
 
 from benchmarks.servers import PATIENCE, RunningServer
 from gram.models.config import read_config
@@ -18,6 +17,7 @@ from gram.models.evaluation.report import saved
 from gram.models.evaluation.scores import Generation
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
+from tests.server.cli.support import gram
 
 
 def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:

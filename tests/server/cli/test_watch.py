@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.server.cli.support import gram
 
 from benchmarks.servers import PATIENCE, RunningServer, interruptible
 from gram import Client
 from gram.server.cli.watch import View, show
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
+from tests.server.cli.support import gram
 
 GUIDED: dict[str, Any] = {
     "task": "nqueens-8",
