@@ -1,4 +1,4 @@
-"""The blocks of the documents, and a place where their commands are carried out."""
+"""The code blocks of the documents, and a folder in which their commands are run."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from benchmarks.servers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
-"""Where the documents' server is."""
+"""The address of the server in the documents."""
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _SHIMS = {"gram": "-m gram", "python": "", "pytest": "-m pytest"}
@@ -19,7 +19,7 @@ _SHIMS = {"gram": "-m gram", "python": "", "pytest": "-m pytest"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a document, and the paragraph before it."""
+    """A fenced code block of a document, and the paragraph before it."""
 
     page: Path
     line: int
@@ -32,13 +32,13 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Of a shell's block: its commands, each on one line."""
+        """The commands of a shell block, each on one line."""
         lines = self.code.replace("\\\n", " ").splitlines()
         return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a document."""
+    """Return the fenced code blocks of a document."""
     text = page.read_text()
     found = []
     for fence in _FENCE.finditer(text):
@@ -48,15 +48,15 @@ def blocks(page: Path) -> list[Block]:
 
 
 def inline_code(page: Path) -> list[str]:
-    """The code in a document's text, outside of its blocks."""
+    """Return the inline code of a document."""
     return _INLINE.findall(_FENCE.sub("", page.read_text()))
 
 
 class Workplace:
-    """A folder where commands of the documents find `.venv/bin`, and the code to run."""
+    """A folder with a `.venv/bin`, in which commands of the documents run."""
 
     def __init__(self, folder: Path, code: Path, **environment: str) -> None:
-        """`code`: where the packages are."""
+        """`code`: the folder of the repository, or of a copy, whose code runs."""
         self.folder = folder
         programs = folder / ".venv" / "bin"
         programs.mkdir(parents=True)
@@ -72,7 +72,7 @@ class Workplace:
         }
 
     def run(self, command: str, server: str = "http://localhost:8000") -> str:
-        """What the command prints; it must succeed. `server` is asked in the place of the documents' one."""
+        """Run a command, which must succeed, and return what it prints. `server` replaces the address in the documents."""
         told = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", ADDRESS.sub(server.removeprefix("http://"), command)],
             cwd=self.folder,

@@ -1,4 +1,4 @@
-"""docs/adding-a-task.md, followed to the letter in a copy of the packages: a task is written, trained, measured and served."""
+"""Follows docs/adding-a-task.md to the letter in a copy of the code: a task is written, trained, measured and served."""
 
 import json
 import re
@@ -20,14 +20,14 @@ GIVEN = {(0, 0): 1, (3, 3): 2}
 
 
 def named(block: Block) -> str:
-    """The file that the sentence before a block ends with."""
+    """Return the file that the sentence before a block names at its end."""
     match = re.search(r"`([\w./-]+)`:$", block.before)
     assert match, f"{block}: the paragraph before it names no file"
     return match[1]
 
 
 def apply(change: str, text: str) -> str:
-    """Make the changes of a diff, each at the one place where its lines stand."""
+    """Apply a diff. The old lines of each hunk must occur exactly once."""
     for hunk in re.split(r"^@@.*\n", change, flags=re.MULTILINE):
         lines = hunk.splitlines(keepends=True)
         old, new = ("".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +"))
@@ -38,7 +38,7 @@ def apply(change: str, text: str) -> str:
 
 @contextmanager
 def background(command: str, place: Workplace, url: str) -> Iterator[None]:
-    """A server, as the page starts it, from the time on when it can answer."""
+    """Start a server with the page's command, and wait until it is ready."""
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
     try:
         wait_for(RunningServer(url, process).ready, "the server is ready")
@@ -55,7 +55,7 @@ def is_right(square: list[list[int]]) -> bool:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """What a reader has before the first step: the packages, without weights."""
+    """The code that a reader has before the first step, without weights."""
     for package in ("models", "server", "kernels"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("zoo", "baselines", "__pycache__"))
     shutil.copytree(ROOT / "src", tmp_path / "src", symlinks=True)

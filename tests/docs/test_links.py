@@ -1,4 +1,4 @@
-"""The documents' links lead somewhere, to the heading too."""
+"""Every link in the documents leads to an existing file and heading."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls a page's headings."""
+    """Return the anchors that GitHub gives to a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type is true: every block is run, read, or named below with the reason why not."""
+"""The code in the documents works: every block is run or parsed, or named below with the reason why it is not."""
 
 import json
 import re
@@ -37,7 +37,7 @@ NOT_RUN = {
     r"^docker compose": "there is no Docker in CI; tests/deploy reads its files",
     r"^kubectl": "there is no cluster in CI; tests/deploy reads its files",
 }
-"""Commands of blocks that are not run, though all that they name is looked up, and why."""
+"""Commands in blocks that are not run, and why. The flags, files and variables that they name are looked up all the same."""
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 _CALL = re.compile(r"(?:(GET|POST|DELETE) )?(/(?:v1|health|metrics|docs|openapi)[^\s?]*)")
@@ -51,7 +51,7 @@ def place(tmp_path: Path) -> Workplace:
 
 @pytest.fixture(scope="module")
 def locked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, str]]:
-    """A server as the documents' administrator has it, and his key."""
+    """A server with a keys file and a models root, and an admin's key."""
     folder = tmp_path_factory.mktemp("locked")
     key = new_key()
     (folder / "keys.toml").write_text(Key(sha256=digest(key), admin=True).toml("admin") + "\n")
@@ -62,12 +62,12 @@ def locked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def left_out(command: str) -> bool:
-    """Whether a part of a command is not run; then none of it is."""
+    """Whether any part of a command is in NOT_RUN. Then none of it is run."""
     return any(re.search(pattern, part) for part in command.split(" && ") for pattern in NOT_RUN)
 
 
 def alike(shown: object, told: object) -> bool:
-    """Whether an answer has the fields of the one that is shown, whatever is in them."""
+    """Whether an answer has the same fields and types as the one that is shown; their values may differ."""
     match shown, told:
         case dict(), dict():
             return shown.keys() == told.keys() and all(alike(shown[key], told[key]) for key in shown)
@@ -96,7 +96,7 @@ def test_a_block_is_true(block: Block, place: Workplace, server: RunningServer, 
             if following and following.language == "json" and following.before.endswith("```"):
                 assert alike(json.loads(following.code), json.loads(printed))
         case "python":
-            # A client that is told no address asks the documents' server.
+            # A client without an address asks the server in the documents.
             code = re.sub(r"Client\(\)", f'Client("{server.url}")', block.code)
             (place.folder / "snippet.py").write_text(ADDRESS.sub(server.url.removeprefix("http://"), code))
             place.run("python snippet.py")
@@ -109,14 +109,14 @@ def test_a_block_is_true(block: Block, place: Workplace, server: RunningServer, 
         case "json":
             json.loads(block.code)
         case "text":
-            pass  # for the eye
+            pass  # only for the eye
         case _:
-            pytest.fail(f"nothing is done with a block of {block.language!r}: run it, read it or say here why not")
+            pytest.fail(f"no rule for a block of {block.language!r}: run it, parse it, or say here why not")
 
 
 @cache
 def methods(path: str) -> set[str]:
-    """With what a path may be called, in the OpenAPI document; of a part of paths, with what any of them may."""
+    """Return the methods of a path in the OpenAPI document; for the beginning of paths, the methods of all of them."""
     calls = {"/docs": ["get"], "/openapi.json": ["get"], **openapi()["paths"]}
     part = path.rstrip("*").rstrip("/") + "/"
     found = (calls[known] for known in calls if re.fullmatch(re.sub(r"{\w+}", "[^/]+", known), path) or known.startswith(part))
@@ -137,7 +137,7 @@ def test_what_is_named_in_the_text_exists(page: Path) -> None:
                 words.check_variable(first.partition("=")[0])
             elif call := _CALL.fullmatch(span):
                 assert methods(call[2]), "the server has no such path"
-                assert call[1] is None or call[1] in methods(call[2]), "the path is not called so"
+                assert call[1] is None or call[1] in methods(call[2]), "the path does not have this method"
             elif page.name not in FOLLOWED:
                 words.check_path(span)
         except AssertionError as error:

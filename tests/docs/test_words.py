@@ -1,4 +1,4 @@
-"""What looks the documents' commands up finds what is not there."""
+"""The look-up of the documents' commands accepts what exists and finds what does not."""
 
 import pytest
 

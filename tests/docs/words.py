@@ -1,4 +1,4 @@
-"""The words of the documents' commands: subcommands, flags, modules, files and environment variables, which must exist."""
+"""Looks up the words of the documents' commands: subcommands, flags, modules, files and environment variables must exist."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ json.dump(told, sys.stdout)
 
 
 def simple_commands(line: str) -> list[list[str]]:
-    """The words of each command of a shell's line, without comments and redirections."""
+    """Split a shell line into its commands, each a list of words, without comments and redirections."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]
@@ -52,12 +52,12 @@ def simple_commands(line: str) -> list[list[str]]:
 
 
 def program(words: list[str]) -> str:
-    """Which of the programs a command is of; of a path its last part, and without variables that are set before it."""
+    """Return the program that a command runs: without its folder, and without the variables that are set before it."""
     return next((Path(word).name for word in words if "=" not in word.partition("/")[0]), "")
 
 
 def check(words: list[str]) -> None:
-    """Everything that a command names must exist. `...` and words in capitals stand for something else."""
+    """Assert that everything a command names exists. `...` and words in capitals are placeholders."""
     words = [word for word in words if word != "..."]
     while words and "=" in words[0].partition("/")[0]:
         check_variable(words.pop(0).partition("=")[0])
@@ -79,13 +79,13 @@ def check(words: list[str]) -> None:
         case "pytest" | "curl" | "printf" | "pip-audit":
             pass
         case unknown:
-            raise AssertionError(f"{unknown!r} is none of {sorted(PROGRAMS)}")
+            raise AssertionError(f"unknown program {unknown!r}; known: {sorted(PROGRAMS)}")
     for word in arguments:
         check_path(word)
 
 
 def check_path(word: str) -> None:
-    """A path in the repository must lead somewhere, and a recipe must be one."""
+    """Assert that a path in the repository exists, and that a recipe can be loaded."""
     if (
         re.fullmatch(r"[\w.-]+/[\w./-]*", word)
         and word.partition("/")[0] in _FOLDERS
@@ -97,26 +97,26 @@ def check_path(word: str) -> None:
 
 
 def check_variable(name: str) -> None:
-    """An environment variable of the project's must be read somewhere, or be a setting."""
+    """Assert that the code reads an environment variable of ours, or that it is a setting."""
     setting = f"--{name.removeprefix('GRAM_').lower().replace('_', '-')}"
     assert not name.startswith("GRAM_") or name in _variables_read() or setting in all_flags(), f"nothing reads {name}"
 
 
 def check_flag(flag: str) -> None:
-    """Some command must know it."""
+    """Assert that some command has this flag."""
     assert flag in all_flags() | _foreign_flags(), f"no command knows {flag}"
 
 
 @cache
 def all_flags() -> frozenset[str]:
-    """Those of all subcommands, and of the commands that the repository has beside them."""
+    """Return the flags of all subcommands of gram, and of the other commands in the repository."""
     flags = set().union(*(_gram_flags(subcommand) for subcommand in _subcommands()))
     return frozenset(flags.union(*(_FLAG.findall(told) for told in _module_helps().values())))
 
 
 @cache
 def _variables_read() -> set[str]:
-    """Those of the project's that the code names."""
+    """Return our environment variables that the code names."""
     paths = [path for package in ("kernels", "server") for path in (ROOT / package).rglob("*.py")]
     return {name for path in paths for name in re.findall(r"GRAM_\w+", path.read_text())}
 
@@ -124,7 +124,7 @@ def _variables_read() -> set[str]:
 def _check_flags(words: list[str], known: set[str]) -> None:
     for word in words:
         if word.startswith("--"):
-            assert word.partition("=")[0] in known, f"{word} is not known here: {sorted(known)}"
+            assert word.partition("=")[0] in known, f"unknown flag {word}; known: {sorted(known)}"
 
 
 def _check_module(module: str, arguments: list[str]) -> None:
@@ -140,7 +140,7 @@ def _check_install(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in arguments:
         if wanted := re.fullmatch(r"\.\[(.*)\]", word):
-            assert {*wanted[1].split(",")} <= extras.keys(), f"there is no extra of the name: {word}"
+            assert {*wanted[1].split(",")} <= extras.keys(), f"no such extra: {word}"
 
 
 def _check_compose(arguments: list[str]) -> None:
@@ -151,7 +151,7 @@ def _check_compose(arguments: list[str]) -> None:
 
 
 def _foreign_flags() -> set[str]:
-    """Docker's, where the documents speak of a profile."""
+    """Return the flags of other programs that the documents mention: Docker's."""
     return {"--profile"}
 
 
@@ -179,7 +179,7 @@ def _gram_flags(subcommand: str) -> set[str]:
 
 @cache
 def _module_helps() -> dict[str, str]:
-    """What each module that is a command says to --help, all in one process: most import torch."""
+    """Return the --help of each module that is a command. One process runs them all, because most import torch."""
     places = {"benchmarks": "benchmarks", "models": "gram.models", "server": "gram.server"}
     modules = [
         ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts])
