@@ -16,21 +16,41 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncClient": "gram.server.client.async_client",
     "Client": "gram.server.client.client",
-    "GramError": "gram.server.client.errors",
     "GRAM": "gram.models.network",
+    "GramError": "gram.server.client.errors",
+    "PrunedEvent": "gram.server.sampling.answers",
+    "PuzzleError": "gram.models.tasks",
+    "SolveResponse": "gram.server.sampling.answers",
+    "StartEvent": "gram.server.sampling.answers",
+    "StepEvent": "gram.server.sampling.answers",
     "TASKS": "gram.models.tasks",
+    "TrajectoryEvent": "gram.server.sampling.answers",
     "load_checkpoint": "gram.models.checkpoint",
 }
 
 if TYPE_CHECKING:
     from gram.models.checkpoint import load_checkpoint
     from gram.models.network import GRAM
-    from gram.models.tasks import TASKS
+    from gram.models.tasks import TASKS, PuzzleError
     from gram.server.client.async_client import AsyncClient
     from gram.server.client.client import Client
     from gram.server.client.errors import GramError
+    from gram.server.sampling.answers import PrunedEvent, SolveResponse, StartEvent, StepEvent, TrajectoryEvent
 
-__all__ = ["GRAM", "TASKS", "AsyncClient", "Client", "GramError", "load_checkpoint"]
+__all__ = [
+    "GRAM",
+    "TASKS",
+    "AsyncClient",
+    "Client",
+    "GramError",
+    "PrunedEvent",
+    "PuzzleError",
+    "SolveResponse",
+    "StartEvent",
+    "StepEvent",
+    "TrajectoryEvent",
+    "load_checkpoint",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,6 @@
 """Several engines, and models that come and go while the server runs, on real processes over real sockets."""
 
+import asyncio
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from gram.models.config import CONFIG_FILE, WEIGHTS_FILE
 from gram.models.tasks import TASKS
 from gram.server.api.keys import Key, digest
 from gram.server.catalog import checkpoint_in
+from gram.server.engine.messages import Pong, Submit
 from gram.server.settings import ServerSettings
+from gram.server.supervision.fleet import Fleet
+from gram.server.supervision.supervisor import Listener
 
 QUEENS = TASKS["nqueens-8"]
 ADMIN = {"authorization": "Bearer root"}
@@ -176,3 +180,44 @@ def test_a_folder_of_checkpoints_stands_for_all_of_them(root: Path, checkpoint: 
     ]
     assert ServerSettings(model=[tmp_path]).model == [tmp_path]  # what is wrong with it is said where it is read
     assert checkpoint_in(root, "queens") == root / "queens"
+
+
+def test_a_load_that_is_cancelled_leaves_nothing_behind_and_supervision_goes_on(checkpoint: Path) -> None:
+    """Its client may be gone before the engine answers."""
+    settings = ServerSettings(model=[checkpoint], device="cpu", slots=8, threads=1)
+    restarts: list[int] = []
+
+    async def run() -> None:
+        ready, pongs = asyncio.Event(), asyncio.Queue[Pong]()
+        listener = Listener(
+            on_report=lambda *_: None,
+            on_pong=lambda _, pong: pongs.put_nowait(pong),
+            on_ready=lambda *_: ready.set(),
+            on_restart=lambda: restarts.append(1),
+        )
+        fleet = Fleet(settings, listener)
+        supervision = asyncio.create_task(fleet.run())
+        await ready.wait()
+        for following in (False, True):
+            cancelled = asyncio.create_task(fleet.load(checkpoint.with_name("sudoku-4x4")))
+            await asyncio.sleep(0)  # it has begun
+            cancelled.cancel()
+            await asyncio.wait({cancelled})
+            if following:
+                await fleet.load(checkpoint.with_name("sudoku-4x4"))
+            (supervisor,) = fleet._supervisors
+            while supervisor._loading:
+                await asyncio.sleep(0.05)
+            while not pongs.empty():
+                pongs.get_nowait()
+            await pongs.get()  # its ping may have been sent before the engine's answer came
+            assert {*(await pongs.get()).lanes} == {checkpoint.name, *(["sudoku-4x4"] if following else [])}
+        job = fleet.open(lambda number: Submit(number, "sudoku-4x4", bytes(16), 3, 16, 0, 1.0))
+        assert len([trajectory async for trajectory in fleet.trajectories(job)]) == 3
+        fleet.close(job)
+        assert not supervision.done()
+        supervision.cancel()
+        await asyncio.wait({supervision})
+
+    asyncio.run(run())
+    assert restarts == []
