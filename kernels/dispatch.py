@@ -1,9 +1,9 @@
-"""The one place that chooses between Triton and PyTorch: callers take every kernel from here.
+"""Dispatch chooses between Triton and PyTorch. Callers take every kernel from here.
 
-CUDA tensors go to Triton, others to PyTorch. The environment variable GRAM_KERNELS forces "triton" or "torch"; Triton takes
-CPU tensors where TRITON_INTERPRET=1 has it interpret its kernels, for tests. The Triton kernels have no backward: whatever
-needs gradients, or is being traced by torch.compile, which makes kernels of its own, is left to PyTorch. So is everything
-where Triton does not work, and the log says why.
+CUDA tensors go to Triton, others to PyTorch. The environment variable GRAM_KERNELS forces "triton" or "torch"; with
+TRITON_INTERPRET=1, for tests, Triton interprets its kernels on CPU tensors. PyTorch computes what needs gradients, since the
+Triton kernels have no backward pass, and what torch.compile traces, since it makes kernels of its own. It computes everything
+if Triton does not work, and the log says why.
 """
 
 import functools
@@ -24,7 +24,7 @@ import gram.kernels.transition
 VARIABLE = "GRAM_KERNELS"
 ALLOWED = ("triton", "torch")
 CAPABILITY = (8, 0)
-"""The least compute capability that Triton supports."""
+"""The lowest compute capability that Triton supports."""
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -33,7 +33,7 @@ _R = TypeVar("_R")
 
 @functools.cache
 def _forced() -> str | None:
-    """What GRAM_KERNELS says. Read once, since it is asked dozens of times in a step."""
+    """The value of GRAM_KERNELS, read once, since every step needs it dozens of times."""
     forced = os.environ.get(VARIABLE) or None
     if forced not in (None, *ALLOWED):
         raise ValueError(f"{VARIABLE} is {forced!r}; set it to {' or '.join(map(repr, ALLOWED))}, or leave it unset")
@@ -42,14 +42,14 @@ def _forced() -> str | None:
 
 @functools.cache
 def _never_triton() -> bool:
-    """Whether nothing can go to Triton here, as on a machine without a GPU."""
+    """Whether no tensor can go to Triton, as on a machine without a GPU."""
     return _forced() == "torch" or not (_forced() or torch.cuda.is_available())
 
 
 def uses_triton(*tensors: Tensor) -> bool:
     """Whether Triton computes a kernel of these inputs.
 
-    Raises ValueError for an unknown GRAM_KERNELS, RuntimeError where it forces Triton on tensors that Triton cannot take.
+    Raises ValueError for an unknown GRAM_KERNELS, RuntimeError if it forces Triton on tensors that Triton can't take.
     """
     on_gpu = all(tensor.is_cuda for tensor in tensors)
     if _never_triton() or not (on_gpu or _forced()):
@@ -67,9 +67,9 @@ def uses_triton(*tensors: Tensor) -> bool:
 
 @functools.cache
 def _triton_works(device: torch.device) -> bool:
-    """Tried when Triton is first wanted, so that a server without a GPU never imports it; says once why it does not work.
+    """Try Triton when it is first wanted, so that a server without a GPU never imports it, and log once why it does not work.
 
-    A kernel is run, since only then a missing C compiler or a cache folder that cannot be written to comes to light.
+    This runs a kernel: only that reveals a missing C compiler, or a cache folder that can't be written.
     """
     try:
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
@@ -77,7 +77,7 @@ def _triton_works(device: torch.device) -> bool:
         x = torch.ones(16, device=device)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             importlib.import_module("gram.kernels.gpu.swiglu").swiglu(x)
-    except Exception as error:  # whatever it is, PyTorch computes the same
+    except Exception as error:  # whatever is wrong, PyTorch computes the same
         reason = str(error).partition("\n")[0]
         _logger.warning("Triton does not work here (%s: %s): the kernels run in PyTorch, slower", type(error).__name__, reason)
         return False
@@ -85,13 +85,13 @@ def _triton_works(device: torch.device) -> bool:
 
 
 def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`reference`, or, where Triton is used, its namesake in kernels.gpu."""
+    """A function that calls `reference`, or its twin in kernels.gpu if Triton is used."""
     package, _, module = reference.__module__.rpartition(".")
     name = reference.__name__
 
     @functools.wraps(reference)
     def kernel(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if torch.compiler.is_compiling() or _never_triton():  # in this order: what the others ask is nothing to trace
+        if torch.compiler.is_compiling() or _never_triton():  # in this order: the other checks can't be traced
             return reference(*args, **kwargs)
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         if not uses_triton(*tensors):

@@ -1,4 +1,4 @@
-"""What `gram eval` writes beside the weights: the figures as JSON, the same as Markdown tables, and plots of what it solves."""
+"""The files that `gram eval` writes beside the weights: figures as JSON, as Markdown tables, and plots of the solver's."""
 
 import itertools
 import json
@@ -22,15 +22,15 @@ BY_DEPTH_FILE = "by-depth.svg"
 
 _FIGURES = ("single", "lprm", "majority", "any", "conflicts", "coverage", "coverage_limit", "auroc", "mean_steps")
 _BOARD_FIGURES = tuple(name for name, field in Generation.model_fields.items() if field.description and name != "command")
-"""Without the conditions, which explain themselves."""
+"""The conditions, which need no explanation."""
 _NUMBERS = {"conflicts": "{:g}", "entropy": "{:.4f}", "entropy_limit": "{:.4f}", "auroc": "{:.3f}", "mean_steps": "{:.2f}"}
-"""How to write those figures that are neither counts nor shares."""
+"""The formats of figures that are neither counts nor shares."""
 _Record = Evaluation | Generation
 _R = TypeVar("_R", Evaluation, Stratum, Generation)
 
 
 def saved(folder: Path) -> Figures:
-    """The figures that the folder has."""
+    """Read the figures that a folder has."""
     figures, curves = folder / EVALUATION_FILE, folder / CURVES_FILE
     records = TypeAdapter(list[_Record]).validate_json(figures.read_bytes()) if figures.exists() else []
     return Figures(
@@ -41,9 +41,9 @@ def saved(folder: Path) -> Figures:
 
 
 def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
-    """Add the figures, which `command` measured, to those that the folder has, and write all its files.
+    """Add figures, which `command` measured, to those that the folder has, and write all its files.
 
-    What was measured under the same conditions before is replaced. Without solved puzzles there are no curves.
+    They replace earlier figures with the same conditions. Without solved puzzles there are no curves.
     """
     figures = _merge(saved(folder), figures, command)
     records = figures.records
@@ -70,7 +70,7 @@ def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
 
 
 def _merge(old: Figures, new: Figures, command: str) -> Figures:
-    """Both, of equal conditions the new; those with symmetries first, then by temperature."""
+    """Merge records, the new ones replacing those with equal conditions; sorted by symmetries first, then by temperature."""
     for record in new.records:
         record.command = command
 
@@ -95,7 +95,7 @@ def _merge(old: Figures, new: Figures, command: str) -> Figures:
 
 
 def _conditions(record: _Record) -> str:
-    """What a record is of, and how it was sampled: the fields that explain themselves."""
+    """The conditions of a record: what was measured, and how it was sampled."""
     return record.model_dump_json(include={name for name, field in type(record).model_fields.items() if not field.description})
 
 
@@ -104,7 +104,7 @@ def _test_set(record: _Record) -> str:
 
 
 def tables(task: Task, figures: Figures) -> str:
-    """All tables, in Markdown."""
+    """All tables of a checkpoint, in Markdown."""
     parts = []
     if figures.evaluations:
         parts += _puzzle_tables(task, figures.evaluations, figures.curves)
@@ -114,7 +114,7 @@ def tables(task: Task, figures: Figures) -> str:
 
 
 def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) -> list[str]:
-    """Those of samples and traits are of the first temperature; curves.json has the others."""
+    """The curves as tables. Those by samples and by traits are at the first temperature; curves.json has the others."""
     first = evaluations[0].temperature
     parts = ["## Held-out puzzles", _summary(evaluations, task.paper)]
     parts += [
@@ -190,7 +190,7 @@ def _card(folder: Path, zoo: str) -> str:
 
 
 def _puzzle_cells(task: Task, e: Evaluation) -> list[str]:
-    # Of a puzzle with one solution the coverage is whether any sample is valid.
+    # The coverage of a puzzle with one solution is whether any sample is valid.
     coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
     chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} in conflict" if "conflicts" in task.paper else "")
     of = f"{e.puzzles:,} {e.test_set}", _sees(e)
@@ -229,7 +229,7 @@ def _sees(record: _Record) -> str:
 
 
 def _paper_row(conditions: int, columns: Iterable[str], paper: dict[str, float]) -> list[list[str]]:
-    """The paper's row, if it has any of these figures; its columns begin with so many conditions of ours."""
+    """The paper's row, if it has any of these figures, with empty cells for our conditions."""
     cells = [_cell(column, paper[column]) if column in paper else "" for column in columns]
     return [["the paper", *[""] * (conditions - 1), *cells]] if any(cells) else []
 
@@ -241,7 +241,7 @@ def _by_samples(evaluations: list[Evaluation]) -> str:
 
 
 def _by_depth(evaluations: list[Evaluation], columns: list[str]) -> list[str]:
-    """The grid of one test set, a table for each of the figures: a row for each depth, a column for each K."""
+    """The figures of a test set without halting, a table for each figure: a row for each depth, a column for each K."""
     parts = []
     depths = [list(row) for _, row in itertools.groupby(evaluations, lambda evaluation: evaluation.max_steps)]
     for column in columns:

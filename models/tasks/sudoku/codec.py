@@ -94,7 +94,7 @@ class Codec:
             case None:
                 return BLANK
             case bool():
-                raise PuzzleError(f"{symbol!r} is no number; write a digit from 1 to {self.size}, or 0 for a blank", place)
+                raise PuzzleError(f"{symbol!r} is not a number; write a digit from 1 to {self.size}, or 0 for a blank", place)
             case int() if 0 <= symbol <= self.size:
                 return symbol
             case int() | float():

@@ -174,7 +174,7 @@ def solve_board(board: Tokens, solutions: Tokens, peers: Tokens, units: Tokens) 
 
 @compiled
 def complete_board(board: Tokens, cells: Tokens, digits: Tokens, full: Tokens, peers: Tokens, units: Tokens) -> bool:
-    """Write the completed board to `full`, which at every moment is a valid board with all that is kept so far."""
+    """Write the completed board to `full`, which is a valid board with the wishes kept so far at every moment."""
     stack = np.empty((board.size + 1, board.size), dtype=np.int64)
     queue = np.empty(board.size, dtype=np.int64)
     witness = np.empty((1, board.size), dtype=np.int64)
@@ -207,7 +207,7 @@ def complete_board(board: Tokens, cells: Tokens, digits: Tokens, full: Tokens, p
 
 @compiled
 def random_below(state: Hashes, bound: int) -> int:
-    """The next random integer from 0 to bound - 1 of a stream, whose state [1] moves on."""
+    """The next random integer from 0 to bound - 1 of a stream; advances its state [1]."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     return int(((mix(state[0]) >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))
 

@@ -1,4 +1,4 @@
-"""The Sudoku solver: exact solutions, random boards, minimal puzzles and the hashes of symmetry classes. It needs numba."""
+"""The Sudoku solver: exact solutions, random boards, minimal puzzles, and hashes of symmetry classes. It needs numba."""
 
 import itertools
 import os
@@ -15,8 +15,9 @@ from gram.models.tasks.sudoku.search import complete_board, fill_minimal_puzzles
 
 CHUNK = 256
 _MOST_WAYS = {4: 384.0, 6: 79626240.0, 9: 5e22}
-"""What `random_board` takes for the rarest board. For n of 4 and 6 it is the rarest one in a million draws. 9x9 has boards four
-times as rare, which are drawn too seldom, so that a draw takes 0.2 ms: 4 % of the probability goes to other boards."""
+"""The number of ways to the rarest board, as `random_board` assumes it. For n of 4 and 6 it is the rarest one in a million
+draws. 9x9 has boards four times as rare, which are drawn too seldom, so that a draw takes 0.2 ms: 4 % of the probability goes
+to other boards."""
 
 
 class Minimal(NamedTuple):
@@ -59,7 +60,7 @@ class Solver:
         """The valid full board [N] that keeps a board's clues [N] and, greedily, ranked wishes: digits [W] in cells [W].
 
         A wish, the most confident first, is kept if some valid board has it with the clues and all wishes kept before.
-        (One for which no board is found in 1000 guesses is dropped.) Raises ValueError where the clues have no solution.
+        (One for which no board is found in 1000 guesses is dropped.) Raises ValueError if the clues have no solution.
         """
         full = np.empty(board.size, dtype=np.int64)
         if not complete_board(plain(board), plain(cells), plain(digits), full, self._peers, self._units):
@@ -94,9 +95,8 @@ class Solver:
     def class_hashes(self, boards: Tokens) -> Hashes:
         """A hash for each board [..., N] that is the same for all its symmetric images -> [...].
 
-        The symmetries: other names for the digits, the bands and the rows in a band in another order, the stacks and
-        columns likewise and, where boxes are square, the transposition. (Boards that are no images of each other nearly
-        always differ, but it is no proof of a symmetry.)
+        The symmetries are those of Sudoku.symmetries. Boards that are not images of each other nearly always have different
+        hashes, but equal hashes are no proof of a symmetry.
         """
         flat = boards.reshape(-1, self.size**2)
         return hash_classes(plain(flat), self.size, self.box_rows).reshape(boards.shape[:-1])
