@@ -14,6 +14,10 @@ from gram.server.catalog import bundled_models
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before kernels.gpu is imported: triton.jit reads it
 
+# The tests run in two processes, and with more threads than cores, those of OpenMP mostly wait for each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
+
 # On a machine that has other work, an example takes as long as it takes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
