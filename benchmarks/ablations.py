@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from gram.models.config import ZOO, read_config
-from gram.models.evaluation.scores import Conditions, Evaluation, evaluate, judge
+from gram.models.evaluation.records import Evaluation
+from gram.models.evaluation.scores import Conditions, evaluate, judge
 from gram.models.markdown import table
 from gram.models.tasks import TASKS
 from gram.server.catalog import model_name

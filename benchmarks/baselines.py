@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from gram.models.config import WEIGHTS_FILE, ZOO, read_config
-from gram.models.evaluation.scores import Conditions, Evaluation, evaluate, judge
+from gram.models.evaluation.records import Evaluation
+from gram.models.evaluation.scores import Conditions, evaluate, judge
 from gram.models.markdown import table
 from gram.models.tasks import TASKS
 from gram.models.training.recipe import load_training_config

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from gram.models.evaluation.scores import Curves, Evaluation
+from gram.models.evaluation.records import Curves, Evaluation
 from gram.models.tasks import Task
 
 _COLORS = {"lprm": "tab:blue", "majority": "tab:orange", "any": "tab:green", "coverage": "tab:red", "coverage_limit": "tab:red"}

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from gram.models.config import EVALUATION_FILE, read_config
 from gram.models.evaluation.plots import plot_by_depth, plot_by_samples
-from gram.models.evaluation.scores import Curves, Evaluation, Figures, Generation, Stratum
+from gram.models.evaluation.records import Curves, Evaluation, Figures, Generation, Stratum
 from gram.models.markdown import table
 from gram.models.tasks import TASKS, Task
 from gram.models.temperature import schedule, temperature_text

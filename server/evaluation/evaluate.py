@@ -7,19 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gram.models.evaluation.scores import (
-    Conditions,
-    Curves,
-    Evaluation,
-    Figures,
-    Generation,
-    Sample,
-    evaluate,
-    evaluate_boards,
-    evaluate_traits,
-    evaluate_widths,
-    judge,
-)
+from gram.models.evaluation.records import Curves, Evaluation, Figures, Generation
+from gram.models.evaluation.scores import Conditions, Sample, evaluate, evaluate_boards, evaluate_traits, evaluate_widths, judge
 from gram.models.tasks import Task, Tokens
 from gram.models.temperature import temperature_text
 from gram.server.catalog import read_models

@@ -11,20 +11,9 @@ import numpy as np
 import pytest
 
 from gram.models.config import ZOO
+from gram.models.evaluation.records import Curves, Evaluation, Figures, Generation
 from gram.models.evaluation.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, overview, save, saved, zoo_table
-from gram.models.evaluation.scores import (
-    Conditions,
-    Curves,
-    Evaluation,
-    Figures,
-    Generation,
-    Sample,
-    evaluate,
-    evaluate_boards,
-    evaluate_traits,
-    evaluate_widths,
-    judge,
-)
+from gram.models.evaluation.scores import Conditions, Sample, evaluate, evaluate_boards, evaluate_traits, evaluate_widths, judge
 from gram.models.tasks import TASKS, Task
 
 GENERATED = {"evaluation.json", "evaluation.md"}

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gram.models.evaluation.records import Evaluation, Generation
 from gram.models.evaluation.scores import (
     WIDTHS,
     Conditions,
-    Evaluation,
-    Generation,
     Judged,
     Sample,
     auroc,

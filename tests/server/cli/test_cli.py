@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from benchmarks.servers import PATIENCE, RunningServer
 from gram.models.config import read_config
+from gram.models.evaluation.records import Generation
 from gram.models.evaluation.report import saved
-from gram.models.evaluation.scores import Generation
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
 from tests.server.cli.support import gram
