@@ -22,10 +22,10 @@ _ROUNDS = 10
 
 @dataclass(frozen=True)
 class NoiseKey:
-    """What determines the noise of each of B rows, and the factor that scales it. All tensors are [B].
+    """What determines the noise of each of B rows, and how strong it is. All tensors are [B].
 
-    seed: int64, of the request; all 64 bits count. index: int64, of the trajectory in its request. transition: int64, how many
-    transitions the trajectory has made. temperature: float32, multiplies sigma.
+    seed: int64, the request's; all 64 bits count. index: int64, the trajectory's number in its request. transition: int64, the
+    transitions that the trajectory has made. temperature: float32, the factor of sigma.
     """
 
     seed: Tensor

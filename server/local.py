@@ -1,4 +1,4 @@
-"""An engine in this process, without HTTP, for `gram solve`, `gram generate` and `gram eval`."""
+"""Drives an engine in this process, without HTTP, for `gram solve`, `gram generate` and `gram eval`."""
 
 import math
 import signal
@@ -17,7 +17,7 @@ from gram.server.sampling.collector import Collector
 from gram.server.sampling.options import Options
 
 _IN_FLIGHT = 64
-"""The number of puzzles that an evaluation samples side by side."""
+"""The number of puzzles that an evaluation samples at the same time."""
 
 
 def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[StepReport]:
@@ -40,7 +40,7 @@ def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iter
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether there was a Ctrl-C, even if its KeyboardInterrupt was lost.
 
-    pydantic takes an isinstance() that raises for a "no", and the signal may arrive just then.
+    If the signal arrives while pydantic calls isinstance(), pydantic takes the exception for the answer "no".
     """
     pressed = False
 
@@ -60,7 +60,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterator[Trajectory]:
-    """Run requests as `steps` does, and yield the trajectories as they end."""
+    """Run requests as `steps` does, and yield their trajectories as they end."""
     for report in steps(engine, requests, in_flight=in_flight):
         yield from report.finished
 
@@ -68,19 +68,19 @@ def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterat
 def solve(
     engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int]], options: Options, *, watch: bool = False
 ) -> Iterator[tuple[int, Event]]:
-    """Solve puzzles with the engine's only model. Each one is a number, the input of the model [N], and a seed.
+    """Solve puzzles with the engine's only model. Each is given by a number, the model's input [N] and a seed.
 
-    Yields the number of a puzzle with its answer when that is known; with `watch`, also with its stream's events before that.
+    Yields a puzzle's number with its answer, as soon as that is known; with `watch`, first with the events of its stream.
     """
     (model,) = engine.lanes
-    open_: dict[int, tuple[Collector, int, float]] = {}
+    open_: dict[int, tuple[Collector, int, float]] = {}  # a puzzle's collector, its seed, and when it was submitted
 
     def submits() -> Iterator[Submit]:
         for number, puzzle, seed in puzzles:
             open_[number] = Collector(task, puzzle, options.num_trajectories, options.stop), seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 
-    # Requests take turns. More of them than fill the slots twice would only end later, and all together.
+    # Requests take turns. If more were in the engine than fill the slots twice, the first answers would only come later.
     in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
     for report in steps(engine, submits(), in_flight=in_flight):
         for step in report.steps:
@@ -88,7 +88,7 @@ def solve(
         for ended in report.finished:
             number = ended.request
             if number not in open_:
-                continue  # its answer was known before
+                continue  # the puzzle's answer is known already
             collector, seed, begun = open_[number]
             if watch and ended.ending is Ending.PRUNED:
                 yield number, PrunedEvent(trajectory=ended.index, steps=ended.steps)

@@ -13,7 +13,7 @@ def _circle(word):
     The angle is reduced to an eighth of a turn in whole numbers: exactly, and without the branch for huge angles that makes
     tl.cos and tl.sin several times as slow. The polynomials are those of Cephes (Moshier), accurate to float32.
     """
-    quadrant = ((word >> 29) + 1) >> 1  # the nearest, 0 .. 4
+    quadrant = ((word >> 29) + 1) >> 1  # the nearest quarter turn, 0 .. 4
     x = (((word >> 8) - (quadrant << 22)).to(tl.int32, bitcast=True).to(tl.float32) + 0.5) * 3.7450702829238413e-07
     z = x * x
     sin = ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1) * z * x + x
@@ -26,7 +26,7 @@ def _circle(word):
 @triton.jit
 def _box_muller(first, second):
     """Two words -> two normals, the cosine's and the sine's."""
-    uniform = ((first >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08  # see the reference for the half step
+    uniform = ((first >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08  # kernels/noise.py explains the half step
     radius = tl.sqrt(-2.0 * tl.log(uniform))
     cos, sin = _circle(second)
     return radius * cos, radius * sin
@@ -62,6 +62,6 @@ def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int
     """As kernels.noise.standard_normal."""
     rows, counters = len(seed), length * dim // 4
     out = torch.empty(rows, length, dim, device=seed.device)
-    counters_of_rows = (part.contiguous() for part in (seed, index, transition))
-    _kernel[(rows, triton.cdiv(counters, 1024))](out, *counters_of_rows, counters, dim // 4, BLOCK=1024)
+    seed, index, transition = seed.contiguous(), index.contiguous(), transition.contiguous()
+    _kernel[(rows, triton.cdiv(counters, 1024))](out, seed, index, transition, counters, dim // 4, BLOCK=1024)
     return out

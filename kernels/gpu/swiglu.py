@@ -24,8 +24,7 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
     gate_up, shape = gate_up.contiguous(), list(gate_up.shape)
     shape[dim] //= 2
     out = gate_up.new_empty(shape)
-    # Whatever the axis, memory holds runs of gates and of ups in turn, each as long as half of the axis times all axes after
-    # it.
+    # Along any axis, memory holds runs of gates and of ups in turn. A run is half of the axis times all axes after it.
     half = math.prod(shape[dim % len(shape) :])
     _kernel[(triton.cdiv(out.numel(), BLOCK),)](gate_up, out, out.numel(), half, BLOCK=BLOCK)
     return out

@@ -15,10 +15,10 @@ from gram.kernels.noise import NoiseKey
 from gram.kernels.transition import Transition
 
 COUNTERS = 512
-"""Counters per program of the sampling alone."""
+"""Counters per program of the transition that only samples."""
 
 BLOCK_M, BLOCK_Q, BLOCK_H = 64, 16, 64
-"""The guided transition's tile: positions, counters per position (four times as many channels), and hidden channels a time."""
+"""The guided transition's tile: positions, counters (each makes the noise of four channels), hidden channels per product."""
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def _sample(
     row, valid = m // L, m < positions
     heat = tl.load(temperature + row * temperature_stride, valid, 0.0)
     place, mask = m * (4 * Q) + i, valid & (i < Q)
-    # The loads are issued first, to be on their way while the noise is computed.
+    # The loads are issued first, so that memory works while the noise is computed.
     loc0, scale0 = _gaussian(u, mean, log_sigma, place, mask, heat)
     loc1, scale1 = _gaussian(u, mean, log_sigma, place + Q, mask, heat)
     loc2, scale2 = _gaussian(u, mean, log_sigma, place + 2 * Q, mask, heat)
@@ -111,7 +111,7 @@ def _guide_and_sample(
 ):
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row, valid = m // L, m < positions
-    # The columns of the tile: four runs of BLOCK_Q channels, one out of each quarter.
+    # The tile's columns are four runs of BLOCK_Q channels, one from each quarter.
     column = tl.arange(0, 4 * BLOCK_Q)
     within = tl.program_id(1) * BLOCK_Q + column % BLOCK_Q
     channel, exists = column // BLOCK_Q * Q + within, within < Q
@@ -141,12 +141,7 @@ def _guide_and_sample(
     tl.store(finite + row, tl.zeros_like(broken).to(tl.int1), broken > 0)  # all programs that store here store the same
 
 
-def stochastic_transition(
-    u: Tensor,
-    mean: Tensor,
-    log_sigma: Tensor,
-    key: NoiseKey,
-) -> Tensor:
+def stochastic_transition(u: Tensor, mean: Tensor, log_sigma: Tensor, key: NoiseKey) -> Tensor:
     """As kernels.transition.stochastic_transition."""
     u, mean, log_sigma = u.contiguous(), mean.contiguous(), log_sigma.contiguous()
     h = torch.empty_like(u)

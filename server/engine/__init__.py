@@ -1,1 +1,1 @@
-"""The engine: scheduler, slot pool and runner, each ignorant of the others, and the loop that joins them."""
+"""The engine. The scheduler, the slot pool and the runner do not know each other; a lane joins them for one model."""

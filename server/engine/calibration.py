@@ -1,6 +1,6 @@
-"""How many threads and slots suit a CPU: a short measurement when the engine of a server starts.
+"""A short measurement of how many threads and slots are fastest on this CPU, when a server's engine starts.
 
-The rule in device.py knows neither whether two CPUs share their arithmetic units, nor how much of a step is not arithmetic.
+The rule in device.py can't know whether two CPUs share their arithmetic units, nor how much of a step is overhead.
 """
 
 import math
@@ -23,13 +23,13 @@ _SECONDS = 1.0
 _TURNS = 5
 
 _CLEARLY_FASTER = 0.9
-"""A candidate replaces the rule if its time for a row is below this share of the rule's: noise must change nothing."""
+"""A candidate replaces the rule if its time per row is below this share of the rule's, so that noise changes nothing."""
 
 _TILES_PER_THREAD = (2, 4)
 
 
 def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Placement:
-    """The rule's placement, or a clearly faster one with other `threads` or `slots`, if these may change."""
+    """Return the rule's placement, or a clearly faster one. `threads` and `slots` say which of the two may change."""
     candidates = [*_candidates(rule, threads=threads, slots=slots)]
     if len(candidates) == 1:
         return rule
@@ -38,12 +38,12 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
         for candidate in candidates:
             workers = stack.enter_context(ThreadPoolExecutor(candidate.threads)) if candidate.threads > 1 else None
             runner = Runner(model, candidate.device, workers)
-            # If a flag asks for many slots, a part of them shows as much about the threads.
+            # If a flag asks for many slots, some of them are enough to compare the threads.
             rows = min(candidate.slots, Runner.tile * max(_TILES_PER_THREAD) * candidate.threads)
             steps.append((runner, _full(runner, rows)))
         best = [math.inf] * len(candidates)
         begin = time.perf_counter()
-        # The candidates take turns, and the fastest step of each counts: other work on the machine only makes steps slower.
+        # The candidates take turns, and the fastest step of each counts, since other work on the machine makes steps slower.
         for turn in range(_TURNS):
             for i, (runner, pool) in enumerate(steps):
                 if turn and time.perf_counter() - begin > _SECONDS:

@@ -1,4 +1,4 @@
-"""Where and how to compute: resolves every "auto" of the settings on this machine."""
+"""Which device an engine computes on, with which dtype, slots and threads, and how much memory is left there."""
 
 import ctypes
 import logging
@@ -46,7 +46,8 @@ class Placement:
 def resolve(settings: EngineSettings, number: int = 0) -> Placement:
     """The placement of the engine with this number. Of several GPUs each engine has its own.
 
-    It logs what the machine lacks. Raises DeviceError if the device does not exist or does not work.
+    It logs a warning if it can't have what the settings ask for. Raises DeviceError if the device does not exist or does not
+    work.
     """
     device = choose_device(settings.device)
     if device.type == "cuda":
@@ -84,8 +85,13 @@ def memory_bytes(device: torch.device) -> int | None:
         return torch.cuda.memory_reserved(device)
     try:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
-    except OSError:  # not on Linux
+    except OSError:  # this system is not Linux
         return None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch raised the error because the device, a GPU or a CPU, ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def trim() -> None:
@@ -98,7 +104,7 @@ def trim() -> None:
 
 
 def _fault(device: torch.device) -> str | None:
-    """Why a GPU can't add two numbers, if it can't: it is too old for this PyTorch, has no memory left, or is in use."""
+    """Why a GPU can't add two numbers (it is too old for this PyTorch, out of memory or in use). None if it can."""
     try:
         torch.ones(1, device=device).add(1).item()
     except RuntimeError as error:
@@ -120,5 +126,5 @@ def _usable_cpus() -> int:
     try:
         quota, period = _CPU_QUOTA.read_text().split()
         return min(cpus, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # not in a container, or one without a quota
+    except (OSError, ValueError):  # the process is not in a container, or the container has no quota
         return cpus

@@ -1,4 +1,4 @@
-"""The engine of one device: it loads the models, and makes a supervision step of each one that has work."""
+"""The engine of one device: it loads models, and makes supervision steps of those that have work."""
 
 import dataclasses
 import logging
@@ -14,9 +14,9 @@ from gram.models.network import GRAM
 from gram.models.tasks import TASKS, Task
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
-from gram.server.engine.device import memory_bytes, resolve
+from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
-from gram.server.engine.lane import Lane, Stopwatch, is_out_of_memory, raise_if_out_of_memory
+from gram.server.engine.lane import Lane, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
 from gram.server.engine.runner import Runner
 from gram.server.settings import DeviceError, EngineSettings
@@ -25,7 +25,7 @@ _log = logging.getLogger("gram")
 
 
 class Engine:
-    """All models of one device. `gram solve` and `gram eval` drive one in their own process; a server's has its own.
+    """All models of one device. `gram solve` and `gram eval` step an engine in their own process; a server's has its own.
 
     `start` and `finish` make a step of each model that has work. Between the two calls nobody may call the engine.
     """
@@ -37,28 +37,28 @@ class Engine:
 
         `known`: the fingerprints of the models that an earlier engine served. A model whose files have changed since is left
         out, and `missing` says why: its requests were promised the answers of the model that was served.
-        `calibrated`: on a CPU, measure which number of threads and slots is fastest, where the settings leave that open.
+        `calibrated`: on a CPU, measure which numbers of threads and slots are fastest, unless the settings give them.
 
         Raises CheckpointError, or DeviceError if the device does not exist or has too little memory.
         """
         known = known or {}
         torch.set_num_threads(1)  # each tile is computed by one thread; see runner.py
         place = self.placement = resolve(settings, number)
-        models: dict[str, tuple[Task, GRAM]] = {}
         self.fingerprints: dict[str, str] = {}
         self.missing: dict[str, str] = {}
+        models: dict[str, tuple[Task, GRAM]] = {}
         for folder in settings.model:
             name = model_name(folder)
             try:
                 task, model, loaded = self._read(folder)
                 if known.get(name, loaded) != loaded:
-                    raise CheckpointError(f"{folder}: its files are not those that were served before")
+                    raise CheckpointError(f"{folder}: the checkpoint's files have changed since the server loaded them")
             except (CheckpointError, OSError) as error:
                 if name not in known:
                     raise
                 self.missing[name] = str(error)
-                continue
-            models[name], self.fingerprints[name] = (task, model), loaded
+            else:
+                models[name], self.fingerprints[name] = (task, model), loaded
         if calibrated and place.device.type == "cpu" and models:
             _, first = next(iter(models.values()))
             place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
@@ -76,13 +76,13 @@ class Engine:
         return not self.busy
 
     @property
-    def suspects(self) -> bool:
+    def has_suspects(self) -> bool:
         """Whether it has a request that an engine may have died of."""
         return any(lane.suspects for lane in self.lanes.values())
 
     @property
     def busy(self) -> list[Lane]:
-        """The models that have work."""
+        """The lanes that have work."""
         return [lane for lane in self.lanes.values() if not lane.scheduler.idle]
 
     def handle(self, message: Submit | Cancel) -> None:
@@ -111,7 +111,7 @@ class Engine:
             lane.start()
 
     def finish(self) -> list[StepReport]:
-        """Wait for the steps that were started, and report what they brought."""
+        """Wait for the steps that were started, and return their reports."""
         stepping, self._stepping = self._stepping, []
         return [lane.finish(self._stopwatch) for lane in stepping]
 

@@ -1,11 +1,11 @@
-"""The runner on a GPU: each tile's supervision step is recorded as a CUDA graph, which is replayed if the tile has live rows.
+"""The runner on a GPU. It records the step of each tile as a CUDA graph, and replays the graphs of the tiles with live rows.
 
-A step is about a hundred kernels, most of them shorter than the time to launch one. A graph launches all of them at once.
+A step is about a hundred kernels, and most of them take less time than their launch. A graph launches all of them at once.
 
-One graph for each number of tiles would keep the GPU busier. But the matrix library may choose another algorithm for another
-shape, which sums in another order, and then the load would change the last bits of a row. Here all graphs run the same kernels
-over the same shapes, each over its own rows: batch invariance by construction, as in runner.py. Small loads gain too, since
-tiles without live rows cost nothing.
+A graph of all tiles together would keep the GPU busier. But for another shape, the matrix library may choose another algorithm,
+which sums in another order, and then the load would change the last bits of a row. Here all graphs run the same kernels on the
+same shapes, each on its own rows: batch invariance by construction, as in runner.py. A small load gains too, since a tile
+without live rows costs nothing.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from gram.server.engine.slots import SlotPool
 
 GPU_TILE = 64
 """Rows per tile on a GPU. An H100 takes 0.64 ms for a tile of a bundled model, a fourteenth of its rate at large products, so
-larger tiles are worth a try."""
+larger tiles may be faster."""
 
 
 class _Recorded(NamedTuple):
-    """A pool's step: a graph for each tile, a copy of the report in pinned memory, and the event that follows the copy."""
+    """The recorded step of a pool: a graph for each tile, the report's copy in pinned memory, and an event after the copy."""
 
     graphs: list[torch.cuda.CUDAGraph]
     report: Tensor
@@ -42,7 +42,7 @@ class GraphRunner(Runner):
         self._recorded: WeakKeyDictionary[SlotPool, _Recorded] = WeakKeyDictionary()
 
     def pool(self, num_slots: int) -> SlotPool:
-        """Allocate slots for this model and record the graphs that step them: all the memory that serving needs.
+        """Allocate slots for this model, and record the graphs that step them. Steps allocate no more memory.
 
         Raises torch.OutOfMemoryError.
         """
@@ -52,7 +52,7 @@ class GraphRunner(Runner):
         return pool
 
     def start(self, pool: SlotPool) -> None:
-        """As Runner.start. It enqueues the graphs and one copy to the host, and waits for nothing."""
+        """As Runner.start: enqueue the graphs and one copy to the host, and wait for nothing."""
         graphs, report, done = self._recorded[pool]
         for graph in graphs[: -(-pool.live // self.tile)]:
             graph.replay()
@@ -60,24 +60,24 @@ class GraphRunner(Runner):
         done.record()
 
     def finish(self, pool: SlotPool) -> Readout:
-        """As Runner.finish. The readout lies in pinned memory of the host."""
+        """As Runner.finish. The readout is in pinned memory of the host."""
         _, report, done = self._recorded[pool]
         done.synchronize()
         return pool.readout(report[: pool.live])
 
     def _record(self, pool: SlotPool) -> list[torch.cuda.CUDAGraph]:
-        """Record a graph for each tile. They work on the pool's tensors, and share one memory pool: they run one by one."""
+        """Record a graph for each tile. The graphs run one after another, so they can share one memory pool."""
         graphs = []
         memory = torch.cuda.graph_pool_handle()
-        # A stream of its own: PyTorch frees a stream's workspace for matrix products when a graph recorded on it is deleted.
+        # It takes a new stream: when a graph is deleted, PyTorch frees the matrix products' workspace of the graph's stream.
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.device))
         for start in range(0, len(pool.report), self.tile):
-            # One real run on the same stream compiles kernels and sets up libraries, which can't be recorded.
+            # A run before the recording compiles kernels and initialises libraries, which can't be recorded.
             with torch.cuda.stream(stream):
                 self._step_tile(pool, start)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, memory, stream):  # waits for the device first
+            with torch.cuda.graph(graph, memory, stream):  # this waits for the device first
                 self._step_tile(pool, start)
             graphs.append(graph)
         return graphs

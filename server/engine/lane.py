@@ -1,4 +1,4 @@
-"""A lane is one model in the engine: its runner, its slots, their scheduler, and how each slot sees its puzzle."""
+"""A lane is one model in the engine: its scheduler, slots and runner, and how each slot sees its puzzle."""
 
 import logging
 import time
@@ -10,6 +10,7 @@ import torch
 from gram.kernels.readout import Readout
 from gram.models.tasks import Task
 from gram.models.temperature import schedule
+from gram.server.engine.device import is_out_of_memory
 from gram.server.engine.messages import Ending, LaneStats, Step, StepReport, Submit, Trajectory
 from gram.server.engine.runner import Runner, endings
 from gram.server.engine.scheduler import Running, Scheduler
@@ -30,7 +31,7 @@ class Stopwatch:
         self._last = time.monotonic()
 
     def lap(self) -> float:
-        """Return the seconds since the lap before, or since the start."""
+        """Return the seconds since the previous lap, or since the start."""
         before, self._last = self._last, time.monotonic()
         return self._last - before
 
@@ -39,8 +40,8 @@ class Stopwatch:
 class Lane:
     """Runs the requests of one model. `start` and `finish` make one supervision step of all its live rows.
 
-    `submitted`: each request's message and the time of its arrival. `suspects`: requests that an engine may have died of.
-    `watched`: request -> how many of its trajectories are reported after each of their steps.
+    `submitted`: each request's message, and when it arrived. `suspects`: requests that an engine may have died of.
+    `watched`: for each request that is watched, how many of its trajectories are reported after each of their steps.
     """
 
     name: str
@@ -55,14 +56,14 @@ class Lane:
         self.pool = self.runner.pool(self.num_slots)
         self.scheduler = Scheduler(self.num_slots)
         self.views = Views(self.task, self.num_slots)
-        self._starts: list[Start] = []
-        self._started: dict[int, float] = {}
-        self._stepping: Set[int] = set()
-        self._error: RuntimeError | None = None
+        self._starts: list[Start] = []  # trajectories that have a slot and wait for the next step
+        self._started: dict[int, float] = {}  # requests that start with that step, and the seconds that they waited
+        self._stepping: Set[int] = set()  # the requests in the step that runs
+        self._error: RuntimeError | None = None  # what went wrong when that step was started
 
     @property
     def stats(self) -> LaneStats:
-        """Its load now."""
+        """The model's load now."""
         return LaneStats(self.scheduler.live, self.scheduler.waiting)
 
     def submit(self, message: Submit) -> None:
@@ -76,12 +77,12 @@ class Lane:
             self.watched[message.request] = message.watch
 
     def cancel(self, request: int) -> None:
-        """Free what a request holds; nothing more is reported of it."""
+        """Free everything that a request holds. Nothing more is reported of it."""
         self.pool.release(self.scheduler.cancel(request))
         self._forget(request)
 
     def admit(self) -> Set[int]:
-        """Give the free slots to waiting trajectories, and return the requests that the next step is of."""
+        """Give the free slots to waiting trajectories, and return the requests that take part in the next step."""
         for running in self.scheduler.admit():
             message, submitted_at = self.submitted[running.request]
             if running.index == message.first_index:
@@ -101,9 +102,9 @@ class Lane:
 
     def step(self) -> StepReport:
         """Make one supervision step."""
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         self.start()
-        return self.finish(watch)
+        return self.finish(stopwatch)
 
     def start(self) -> None:
         """Fill the free slots, and start a step."""
@@ -116,9 +117,9 @@ class Lane:
             self._error = error
 
     def finish(self, stopwatch: Stopwatch) -> StepReport:
-        """Wait for the step, retire the trajectories that end with it, and report what it brought.
+        """Wait for the step, retire the trajectories that end with it, and report both.
 
-        If the device runs out of memory, the requests in the slots end; those that wait have their turn.
+        If the device ran out of memory, the requests that took part end, and all others go on.
         """
         error, self._error = self._error, None
         try:
@@ -132,16 +133,16 @@ class Lane:
             return self._drop(stopwatch)
 
     def warm_up(self) -> None:
-        """Make a step, so that no request pays for a first call. Raises DeviceError if the device has too little memory."""
+        """Make a step, so that no request has to wait for what a first call sets up. Raises DeviceError if out of memory."""
         model = self.runner.model
-        # As many new puzzles as can come at once: on a GPU, memory that is left to others now may be gone later.
+        # Encode as many puzzles as can arrive at once. This reserves the memory now; later, another process might have it.
         model.encode(torch.zeros(self.num_slots, model.config.seq_len, dtype=torch.int64, device=self.runner.device))
         self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0))
         while not self.scheduler.idle:
             raise_if_out_of_memory(self.step())
 
     def _retire(self, readout: Readout, stopwatch: Stopwatch) -> StepReport:
-        """End the trajectories that the step ended."""
+        """Take the trajectories that the step ended out of their slots, and report the step."""
         scores = readout.score.tolist()
         rows = {slot: row for row, slot in enumerate(self.pool.slots)}
         ended = self.scheduler.step(dict(zip(rows, zip(scores, endings(readout), strict=True), strict=True)))
@@ -156,7 +157,7 @@ class Lane:
         return StepReport(self.name, finished, started, len(rows), stopwatch.lap(), self.stats, steps=steps)
 
     def _watch(self, rows: Mapping[int, int], readout: Readout) -> list[Step]:
-        """What the step shows of the trajectories that go on, of requests that asked to watch them."""
+        """Report the trajectories that go on, of those that are watched."""
         watched = [running for running in self.scheduler.running if running.index < self.watched.get(running.request, 0)]
         return [
             Step(running.request, running.index, running.steps, float(readout.score[rows[running.slot]]), answer)
@@ -164,12 +165,12 @@ class Lane:
         ]
 
     def _answers(self, trajectories: Sequence[Running], rows: Mapping[int, int], readout: Readout) -> list[bytes]:
-        """The trajectories' decoded answers, to their puzzles as they were sent."""
+        """The trajectories' answers to their puzzles as they were sent."""
         slots = [running.slot for running in trajectories]
         return self.views.answers(slots, readout.answers.numpy()[[rows[slot] for slot in slots]])
 
     def _drop(self, stopwatch: Stopwatch) -> StepReport:
-        """End the requests of a step for which the device had not enough memory."""
+        """End the requests of a step in which the device ran out of memory."""
         self.pool.clear()
         self._started = {}
         for request in self._stepping:
@@ -184,8 +185,8 @@ class Lane:
 
 
 def _trajectory(running: Running, score: float, answer: bytes) -> Trajectory:
-    """The report of a trajectory that has ended, with its score and its decoded answer where these mean something."""
-    assert running.ending, "the scheduler returns trajectories that have ended"
+    """The report of a trajectory that has ended. It leaves out a score or an answer that means nothing."""
+    assert running.ending
     match running.ending:
         case Ending.NOT_FINITE:
             return Trajectory(running.request, running.index, running.steps, 0.0, running.ending)
@@ -199,8 +200,3 @@ def raise_if_out_of_memory(report: StepReport) -> StepReport:
     if report.out_of_memory:
         raise DeviceError(f"out of device memory while running {report.model}; use fewer --slots")
     return report
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch raised the error because the device, a GPU or a CPU, ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

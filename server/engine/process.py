@@ -32,14 +32,14 @@ from gram.server.settings import EngineSettings
 _log = logging.getLogger("gram")
 
 _TRIM_PINGS = 60
-"""Freed memory goes back to the system after this many pings, which come once a second."""
+"""After this many pings, one a second, freed memory is returned to the system."""
 
 
 def serve(channel: socket.socket, engine: Engine) -> None:
-    """Serve messages until the other end closes. All that has arrived is taken between two steps.
+    """Receive, step and report until the other end closes. Messages are taken between two steps.
 
-    A step's reports are sent while the next step runs, so that the device does not wait for the sending. If a request is a
-    suspect, one model steps at a time and is announced before its step, so that the next death has a known culprit.
+    The reports of a step are sent while the next one runs, so that the device does not wait for the sending. While a request is
+    suspect, the models step one at a time, and each step is announced: if the engine dies in it, the culprit is known.
     """
     unframer: Unframer[ToEngine] = Unframer(ToEngine)
     reports: list[StepReport] = []
@@ -62,20 +62,22 @@ def serve(channel: socket.socket, engine: Engine) -> None:
                         engine.unload(message.model)
                     case _:
                         engine.handle(message)
-        one_by_one = engine.suspects
-        if not one_by_one:
+        if engine.has_suspects:
+            send(channel, *reports)
+            reports = []
+            for lane in engine.busy:
+                send(channel, Stepping(lane.name, sorted(lane.admit())))
+                send(channel, lane.step())
+        else:
             engine.start()
-        for report in reports:
-            send(channel, report)
-        reports = engine.finish()
-        for lane in engine.busy if one_by_one else []:
-            send(channel, Stepping(lane.name, sorted(lane.admit())))
-            send(channel, lane.step())
+            send(channel, *reports)
+            reports = engine.finish()
 
 
-def send(channel: socket.socket, message: FromEngine) -> None:
-    """Send a message whole."""
-    channel.sendall(frame(message))
+def send(channel: socket.socket, *messages: FromEngine) -> None:
+    """Send messages, each one whole."""
+    for message in messages:
+        channel.sendall(frame(message))
 
 
 def main() -> None:
@@ -89,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     logs.configure(options.log_format)
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not the API process's scheduling policy
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # the API process may have another policy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API process ends this one
     channel = socket.socket(fileno=options.fd)
     try:
@@ -103,9 +105,9 @@ def main() -> None:
     try:
         serve(channel, engine)
     except ConnectionError:
-        os._exit(0)  # the API process is gone, and with it everyone who waited
+        os._exit(0)  # the API process is gone, and nobody waits for answers
     except Exception as error:
-        _log.exception("the engine ends with an internal error")
+        _log.exception("the engine process exits after an internal error")
         raise SystemExit(1) from error
 
 

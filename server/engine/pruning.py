@@ -1,4 +1,7 @@
-"""Pruning: which trajectories give up their slots, by the LPRM's score (asynchronous successive halving, Li et al. 2018)."""
+"""Pruning decides by the LPRM's score which trajectories give up their slots.
+
+It is asynchronous successive halving (Li et al., "A system for massively parallel hyperparameter tuning", 2018).
+"""
 
 import math
 from array import array
@@ -17,8 +20,8 @@ class Prune:
 class Rungs:
     """The scores with which a request's trajectories came to each checkpoint step, in ascending order.
 
-    They enter in the order of the trajectories' index, not of arrival as in the paper. So what is pruned is a function of the
-    request's own scores, like everything else in its answer.
+    Scores are added in the order of the trajectories' index, not in the order of arrival as in the paper. So the pruning, like
+    the rest of the answer, is a function of the request alone.
     """
 
     def __init__(self, prune: Prune) -> None:

@@ -1,9 +1,9 @@
 """The runner makes one supervision step of all live rows, tile by tile. It knows the model and the device.
 
 Every tile has the same shape whatever the load, and on a CPU each tile is computed by one thread. So a row's arithmetic never
-depends on how many rows, slots or threads there are: batch invariance by construction. (It also takes a matrix product that
-treats all rows of one shape alike, which the tests check.) It is the fastest way found, too: a tile's activations stay in one
-core's cache, and the cores do not wait for each other inside a step.
+depends on how many rows, slots or threads there are: batch invariance by construction. (The matrix product must also treat all
+rows of a tile alike, which tests check.) It was also the fastest way of those tried: a tile's activations stay in one core's
+cache, and the cores do not wait for each other within a step.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +19,7 @@ HALT_THRESHOLD = 0.5
 """A trajectory halts when its halt probability exceeds this (App. A.1)."""
 
 CPU_TILE = 8
-"""Rows per tile on a CPU: enough for efficient matrix products, few enough that a lone row wastes little."""
+"""Rows per tile on a CPU: enough for efficient matrix products, and few enough that a single row wastes little."""
 
 
 class Runner:
@@ -54,7 +54,7 @@ class Runner:
         """Wait for the step that was started, and return what it shows of the live rows. The next step overwrites it."""
         if self.threads:
             tiles, self._tiles = self._tiles, []
-            # All tiles are waited for, even if one has failed: a tile writes to the pool for as long as it runs.
+            # Wait for all tiles even if one has failed: a tile that still runs writes to the pool.
             if errors := [error for tile in tiles if (error := tile.exception())]:
                 raise errors[0]
         else:

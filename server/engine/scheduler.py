@@ -34,9 +34,8 @@ class Running:
 class Scheduler:
     """Gives free slots to waiting trajectories. The requests take turns, one trajectory a turn.
 
-    So a request of one trajectory waits for one round of the others' turns, however many trajectories they have. Waiting
-    trajectories cost no memory: a request's are two numbers. (With pruning, it also keeps a score for each trajectory and
-    checkpoint step.)
+    So a request for one trajectory waits for one round of turns, however many trajectories the other requests have. The waiting
+    trajectories of a request are two numbers. (With pruning, it also keeps the scores at the checkpoint steps.)
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -58,12 +57,12 @@ class Scheduler:
 
     @property
     def running(self) -> list[Running]:
-        """The trajectories in slots."""
+        """The trajectories that have slots, in the order of their starts."""
         return [*self._running.values()]
 
     @property
     def running_requests(self) -> set[int]:
-        """The requests that have trajectories in slots."""
+        """The requests whose trajectories have slots."""
         return {running.request for running in self._running.values()}
 
     def holds(self, request: int) -> bool:
@@ -100,10 +99,10 @@ class Scheduler:
         return slots
 
     def admit(self) -> Iterator[Running]:
-        """Fill the free slots, and yield each trajectory that starts now.
+        """Give the free slots to waiting trajectories, and yield each one that starts now.
 
-        Invariant: when it is exhausted, no slot is free while a trajectory waits. The trajectories of a request start in the
-        order of their index, and `_running` is in the order of the starts.
+        Invariants: once all are taken from this iterator, no slot is free while a trajectory waits. The trajectories of a
+        request start in the order of their index, and `_running` keeps the order of the starts.
         """
         while self._free and self._turns:
             request = self._turns.popleft()
@@ -122,8 +121,8 @@ class Scheduler:
         `shown`, by slot: the LPRM's score, and how the trajectory would end by itself now (None: it goes on).
         """
         ended = []
-        # Within a request the order is that of the index, and all rows step together. So when a trajectory comes to a rung,
-        # those of a lower index have come to it before or have ended: what is pruned depends on no slot, load or time.
+        # A request's trajectories are in the order of their index, and all rows step together. So when one comes to a rung,
+        # those with a lower index have come there before or have ended: pruning does not depend on slots, load or time.
         for slot, running in list(self._running.items()):
             score, ending = shown[slot]
             running.steps += 1

@@ -1,4 +1,4 @@
-"""The slot pool: the resident tensors of the running trajectories. It knows slots and rows, but no requests."""
+"""The slot pool: the tensors that hold the running trajectories. It knows slots and rows, but no requests."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _FOREVER = 2**31
 
 @dataclass(frozen=True)
 class Start:
-    """A trajectory to start in a slot. `puzzle`: its symbols, one byte each; `symmetries`: show it an image of the puzzle."""
+    """A trajectory to start in a slot. `puzzle`: its symbols, one byte each. `symmetries`: it sees an image of the puzzle."""
 
     slot: int
     puzzle: bytes
@@ -38,10 +38,10 @@ class _Encoded:
 
 
 class SlotPool:
-    """Memory for `num_slots` trajectories, allocated once; the live rows are a dense prefix of the tensors.
+    """Memory for `num_slots` trajectories, allocated once. The live rows are always the first rows of the tensors.
 
-    A slot is a stable handle. The row behind it moves when a row before the last one is released. The tensors, with S the
-    number of slots rounded up to whole tiles:
+    A slot is a stable handle; its row may move when other slots are released. The tensors, with S the number of slots rounded
+    up to whole tiles:
 
     - state h and l, and e_x: [S, L, D];
     - columns: int64 [S, 5]: puzzle (the row's place in e_x), seed, index, transition and last;
@@ -107,11 +107,11 @@ class SlotPool:
         return NoiseKey(self.seed[rows], self.index[rows], transition, temperature)
 
     def readout(self, report: Tensor) -> Readout:
-        """View rows of `report`, or of a copy of it, as a readout."""
+        """View rows of `self.report`, or of a copy of it, as a readout."""
         return Readout(report[:, :16].view(torch.float32), report[:, 16 : 16 + self._model.config.seq_len])
 
     def place(self, starts: Sequence[Start]) -> None:
-        """Start trajectories from z_0, all with one write. A puzzle that is in the pool is not encoded again."""
+        """Start trajectories from z_0, all of them with one write. A puzzle that is in the pool is not encoded again."""
         if not starts:
             return
         new: list[tuple[int, bytes]] = []
@@ -178,6 +178,6 @@ class SlotPool:
         self.state.h[:], self.state.l[:] = self._initial
 
     def _upload(self, numbers: Sequence[Any]) -> Tensor:
-        """Copy numbers to the device, from pinned memory: the copy joins the GPU's queue, and the host does not wait for it."""
+        """Copy numbers to the device. For a GPU they are in pinned memory, so that the host does not wait for the copy."""
         device = self.columns.device
         return torch.tensor(numbers, pin_memory=device.type == "cuda").to(device, non_blocking=True)

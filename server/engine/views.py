@@ -1,4 +1,4 @@
-"""How the trajectory in each slot sees its puzzle: as it was sent, or as one of the task's symmetries shows it."""
+"""How the trajectory in each slot sees its puzzle: as it was sent, or as an image under one of the task's symmetries."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from gram.server.engine.slots import Start
 
 
 class Views:
-    """Holds a symmetry for each slot. It depends on the request's seed and the trajectory's index alone.
+    """Holds a symmetry for each slot, which depends on the request's seed and the trajectory's index alone.
 
     A model prefers some solutions of a puzzle, and fails on some ways to write it down. It prefers and fails differently on
     images of the puzzle, so trajectories that each see another image differ by more than their noise.

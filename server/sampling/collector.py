@@ -1,4 +1,4 @@
-"""From trajectories to a ranked answer: checking, voting, ranking and the early stop. Without torch and HTTP."""
+"""From trajectories to a ranked answer: checking, voting, ranking and the early stop, without torch and HTTP."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,15 +16,15 @@ Stop = Literal["all", "first_valid"] | float
 
 
 def answer_of(task: Task, answer: bytes) -> Tokens:
-    """The engine's answer, one byte for each symbol, in the canonical form [N] that all answers of the same meaning share."""
+    """The engine's answer, one byte a symbol, in the canonical form [N], which all answers with the same meaning share."""
     return task.canonical(np.frombuffer(answer, np.uint8).astype(np.int64))
 
 
 @dataclass
 class Candidate:
-    """A distinct answer [N], the checker's word on it, the best-scored trajectory that gave it, and how many gave it.
+    """A distinct answer [N], whether the checker finds it valid, the best trajectory that gave it, and how many gave it.
 
-    Of trajectories with equal scores the lowest index is the best.
+    The best trajectory has the highest score and, among equal scores, the lowest index.
     """
 
     answer: Tokens
@@ -44,8 +44,8 @@ class Collector:
     """Takes a request's trajectories as they end, and says when enough is known.
 
     An early stop must not depend on which trajectory happens to end first, or the answer would depend on the load. So with an
-    early stop, trajectories count in the order of their index: the request ends with the lowest-numbered one that satisfies
-    it, and those after it are left out even if they have ended.
+    early stop, trajectories count in the order of their index: the request ends with the lowest-numbered trajectory that meets
+    its condition, and later ones do not count even if they have ended.
     """
 
     task: Task
@@ -56,7 +56,7 @@ class Collector:
     complete: bool = True
     """Whether no deadline cut the request short."""
     counted: int = 0
-    """Trajectories that ended and count, dropped and pruned ones included."""
+    """The number of trajectories that ended and count, including dropped and pruned ones."""
     steps_run: int = 0
     dropped: list[int] = field(default_factory=list)
     """The indices of trajectories whose state was not finite."""
@@ -65,7 +65,7 @@ class Collector:
     _early: dict[int, Trajectory] = field(default_factory=dict)
 
     def add(self, trajectory: Trajectory) -> list[tuple[Trajectory, Candidate]]:
-        """Take a trajectory that ended; return those that now count and gave an answer, each with its candidate."""
+        """Take a trajectory that ended. Return those that now count and gave an answer, each with its candidate."""
         if self.stop == "all":
             return self._count_all([trajectory])
         self._early[trajectory.index] = trajectory
@@ -75,12 +75,12 @@ class Collector:
         return self._count_all(ready)
 
     def cut_off(self) -> list[tuple[Trajectory, Candidate]]:
-        """The deadline has come: count all that ended, though some before them did not. Returns those that count now."""
+        """At the deadline, count all trajectories that ended, even if earlier ones did not. Return those that now count."""
         self.complete = False
         return self._count_all([self._early[index] for index in sorted(self._early)])
 
     def ranked(self, select: Select, top: int | None) -> list[Candidate]:
-        """The best `top` candidates (None: all), by score or by votes. The other of the two and the index break ties."""
+        """The best `top` candidates (None: all), by score or by votes. The other of the two, then the index, breaks ties."""
 
         def by_score(c: Candidate) -> tuple[float, float, int]:
             return -c.best.score, -c.votes, c.best.index

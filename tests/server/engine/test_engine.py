@@ -228,7 +228,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
         started = 0
         idle = False
         busy: tuple[()] = ()
-        suspects = False
+        has_suspects = False
 
         def start(self) -> None:
             if not self.idle:
