@@ -4,5 +4,5 @@ import torch
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """The Triton kernels run on the GPU where there is one, and in Triton's interpreter on the CPU elsewhere."""
+    """The device of the Triton kernels: a GPU if there is one, otherwise the CPU, with Triton's interpreter."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

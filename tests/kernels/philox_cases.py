@@ -1,4 +1,4 @@
-"""What both Philoxes are tried with."""
+"""Inputs for the tests of both implementations of Philox."""
 
 import pytest
 from hypothesis import strategies as st
@@ -19,4 +19,4 @@ known_answers = pytest.mark.parametrize(
     ],
     ids=["zeros", "ones", "pi"],
 )
-"""Random123's kat_vectors for Philox 4x32-10: counter, key and the words that they give."""
+"""The known answers of Random123 (kat_vectors) for Philox 4x32-10: counter, key and words."""

@@ -4,6 +4,6 @@ from gram.kernels import dispatch
 
 
 def forget_choices() -> None:
-    """Have the dispatcher look at its environment again."""
+    """Make the dispatcher read its environment again."""
     for choice in (dispatch._forced, dispatch._never_triton, dispatch._triton_works):
         choice.cache_clear()

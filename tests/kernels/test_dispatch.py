@@ -24,7 +24,7 @@ def _unforced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which of the two implementations of add_rms_norm ran."""
+    """The calls of the Triton implementation of add_rms_norm."""
     fused = importlib.import_module("gram.kernels.gpu.norm")
     calls: list[str] = []
     original = fused.add_rms_norm
@@ -96,7 +96,7 @@ def test_a_triton_that_does_not_work_is_said_once_and_pytorch_computes(
         raise error
 
     monkeypatch.setenv("GRAM_KERNELS", "triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # on a GPU's machine, too, where nothing sets it
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # the tests do not set it on a machine with a GPU
     monkeypatch.setattr(dispatch.importlib, "import_module", fail)  # type: ignore[attr-defined]
     x = torch.randn(2, 64)
     with caplog.at_level(logging.WARNING):

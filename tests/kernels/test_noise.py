@@ -20,7 +20,7 @@ def words_of(counter: tuple[int, ...], key: tuple[int, ...]) -> list[int]:
 
 
 def philox_by_definition(counter: tuple[int, ...], key: tuple[int, ...]) -> list[int]:
-    """Salmon et al., Sec. 3.3, in whole numbers of any size."""
+    """Philox as in Salmon et al., Sec. 3.3, with Python's integers, which do not overflow."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
         p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -30,7 +30,7 @@ def philox_by_definition(counter: tuple[int, ...], key: tuple[int, ...]) -> list
 
 
 def draw(*keys: tuple[int, int, int], length: int = 3, dim: int = 8) -> Tensor:
-    """Noise of rows, each a (seed, index, transition)."""
+    """The noise of rows that are each given by (seed, index, transition)."""
     seed, index, transition = torch.tensor(keys).unbind(1)
     return standard_normal(seed, index, transition, length, dim)
 
@@ -97,7 +97,7 @@ def test_both_tails_are_populated_and_bounded(many: Tensor) -> None:
 
 
 def test_the_least_and_the_greatest_random_word_give_finite_normals() -> None:
-    """These two seeds, one in millions, were searched for: their radius comes of the word 0x000000.. or 0xFFFFFF.."""
+    """A search found these two seeds, whose radius is made of the words 0x000000.. and 0xFFFFFF.."""
     least, greatest = draw((12121362, 0, 0), (2871038, 0, 0), length=1, dim=4)[:, 0]
     assert math.hypot(least[0], least[2]) == pytest.approx(math.sqrt(2 * 25 * math.log(2)), rel=1e-4)
     assert math.hypot(greatest[1], greatest[3]) < 1e-3
@@ -123,7 +123,7 @@ def test_streams_are_uncorrelated(keys: list[tuple[int, int, int]]) -> None:
 def test_neighbours_within_a_stream_are_uncorrelated() -> None:
     normals = draw((5, 0, 0), length=500, dim=64).double()[0]
     n = normals.numel()
-    for shift in (1, 16, 32, 48):  # 16 is a quarter of the channels: those share a counter
+    for shift in (1, 16, 32, 48):  # 16 is a quarter of the channels, and channels a quarter apart share a counter
         for powers in (1, 2):
             x = normals**powers - (powers - 1)
             assert abs((x * x.roll(shift, 1)).mean()) < 5 * powers / n**0.5

@@ -1,4 +1,4 @@
-"""The engine in this process."""
+"""An engine in this process."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ from tests.support import make_engine
 
 @pytest.fixture
 def _foreground() -> Iterator[None]:
-    """A job in the background, as the tests may be, ignores Ctrl-C."""
+    """Makes Ctrl-C raise KeyboardInterrupt: the tests may run in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

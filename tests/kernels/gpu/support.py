@@ -1,10 +1,10 @@
-"""How far a kernel may be from float64, and what inputs it meets."""
+"""How far the results of a kernel may be from float64, and the inputs of the tests."""
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-# One unit in the last place, relative: twice what rounding takes, since the interpreter truncates bfloat16.
+# The relative size of one unit in the last place. It is twice the error of rounding, since the interpreter truncates bfloat16.
 ULP = {torch.float32: 2.0**-22, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 
 dtypes = st.sampled_from(sorted(ULP, key=str))
@@ -14,10 +14,10 @@ generators = st.integers(0, 2**32).map(lambda seed: torch.Generator().manual_see
 
 
 def randn(generator: torch.Generator, *shape: int) -> Tensor:
-    """Drawn on the CPU, so that every device sees the same."""
+    """Standard normals, drawn on the CPU, so that they are the same for every device."""
     return torch.randn(shape, generator=generator)
 
 
 def assert_close(actual: Tensor, expected: Tensor, atol: float) -> None:
-    """`actual` is `expected`, which is float64, to its own precision."""
+    """Assert that `actual` equals `expected`, which is float64, to the precision of its own dtype."""
     torch.testing.assert_close(actual.double(), expected, rtol=ULP[actual.dtype], atol=atol)

@@ -18,7 +18,7 @@ counts = st.one_of(st.integers(0, MASK), st.sampled_from([0, 2**31 - 1, 2**31, M
 
 @triton.jit
 def words_kernel(out, seed, counter):
-    """The call that kernels.gpu.noise makes, with all four words of the counter free."""
+    """Calls Philox as kernels.gpu.noise does, but with any four words as the counter."""
     c0, c1 = tl.load(counter).to(tl.uint32), tl.load(counter + 1).to(tl.uint32)
     c2, c3 = tl.load(counter + 2).to(tl.uint32), tl.load(counter + 3).to(tl.uint32)
     w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, c2, c3)
@@ -40,7 +40,6 @@ def words(counter: tuple[int, ...], key: tuple[int, int], device: torch.device) 
 def test_triton_s_philox_gives_the_published_known_answers(
     counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...], device: torch.device
 ) -> None:
-    """Of Random123's kat_vectors."""
     assert words(counter, key, device) == list(expected)
 
 
@@ -61,13 +60,13 @@ def test_normals_are_the_reference_s_to_float32_s_precision(keys: list[tuple[int
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     actual = standard_normal(seed.to(device), index.to(device), transition.to(device), length, dim).cpu()
     assert actual.dtype == torch.float32
-    # The reference rounds its angle, of up to 2 pi, where the kernel's is exact: that times a radius of at most 6. And a
-    # radius near 0 is the root of the difference of two nearly equal numbers.
+    # The reference rounds its angle, which is up to 2 pi, and the radius, up to 6, multiplies that error; the kernel's angle is
+    # exact. And a radius near 0 is the root of the difference between two nearly equal numbers.
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=4e-6)
 
 
 def test_the_least_and_the_greatest_random_word_give_finite_normals(device: torch.device) -> None:
-    """See the reference's test of the same name for these seeds."""
+    """The reference's test of the same name explains these seeds."""
     keys = torch.tensor([12121362, 2871038], device=device), torch.zeros(2, dtype=torch.int64, device=device)
     normals = standard_normal(keys[0], keys[1], keys[1], 1, 4).cpu()
     assert normals.isfinite().all()

@@ -42,7 +42,7 @@ def read(x: Inputs, num_registers: int = 2) -> Readout:
 
 
 def check(shown: Readout, x: Inputs, num_registers: int) -> None:
-    """Against float64; a decision as close as rounding may fall either way."""
+    """Compare with float64. Between symbols that are as close as rounding errors, either may be the answer."""
     logits = x.h[:, 0].double() @ x.heads_weight.double().T + x.heads_bias.double()
     probability = logits.sigmoid()
     numbers = shown.numbers.double()
@@ -84,7 +84,7 @@ def test_a_row_retires_when_it_halts_or_has_made_its_steps_or_is_broken(device: 
     x = x._replace(h=h, low=low, heads_weight=weight, heads_bias=torch.zeros(2, device=device), steps=steps)
     for shown in (read(x), gram.kernels.readout.readout(*x, num_registers=2, halt_threshold=0.5)):
         assert shown.numbers[:, 2].tolist() == [1, 1, 1, 0, 1, 1]
-        # A probability of one half exactly goes on.
+        # A row whose probability is exactly one half goes on.
         assert shown.numbers[:, 3].tolist() == [0, 1, 0, 1, 1, 1]
 
 

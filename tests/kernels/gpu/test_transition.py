@@ -17,7 +17,7 @@ from tests.kernels.gpu.support import assert_close, dims, dtypes, generators, le
 
 
 def noise_key(rows: int, device: torch.device) -> NoiseKey:
-    """Columns of one tensor, as the slots' are, with temperatures from 0 on."""
+    """A key of columns of one tensor, as in the slot pool. The first row's temperature is 0."""
     row = torch.arange(rows)
     columns = torch.stack([row, row * 2**40 - 5, row * 7 + 1, row * 3], dim=1).to(device)
     return NoiseKey(columns[:, 1], columns[:, 2], columns[:, 3], (row * 0.75).to(device))
@@ -52,12 +52,12 @@ def guided(
 
 
 def guide(x: Guided, key: NoiseKey) -> Transition:
-    """With the bounds that a model has by default."""
+    """The guided transition with the default bounds of log sigma."""
     return guided_transition(*x, key, log_sigma_min=-8.0, log_sigma_max=-1.0)
 
 
 def in_float64(x: Guided, key: NoiseKey, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """h, and the scale of its noise."""
+    """h by the formula, and the scale of its noise."""
     mean: Tensor | float = 0.0
     if x.hidden_mean is not None and x.weight_mean is not None:
         mean = x.hidden_mean.double() @ x.weight_mean.double().T
@@ -143,7 +143,7 @@ def test_a_broken_row_is_flagged_and_leaves_the_others_untouched(
     whole = guide(x, key)
     broken = x._replace(**{field: getattr(x, field).clone()})
     getattr(broken, field)[2, 11, 7] = poison
-    if field == "hidden_log_sigma":  # an infinite one is clamped: alike in sign to its weights, it is a bound, no fault
+    if field == "hidden_log_sigma":  # a single infinity is only clamped to a bound
         getattr(broken, field)[2, 11, 8] = -poison
         broken.weight_log_sigma[:, 7:9] = 0.5  # infinity minus infinity
         whole = guide(broken._replace(hidden_log_sigma=x.hidden_log_sigma), key)
@@ -168,8 +168,8 @@ def test_an_overflow_in_the_cast_is_flagged(device: torch.device) -> None:
 def test_a_row_alone_is_the_row_in_its_batch(dtype: torch.dtype, length: int, dim: int, device: torch.device) -> None:
     x, key = guided(torch.Generator().manual_seed(7), 6, length, dim, 40, dtype, device), noise_key(6, device)
     if device.type == "cpu":
-        # The order in which NumPy, which multiplies for the interpreter, sums a row's products depends on the row's place in
-        # the tile. (A tensor core's does not: the GPU takes the numbers as they are.) Sums of eighths are exact in any order.
+        # The interpreter multiplies with NumPy, which may sum a row in another order elsewhere in the tile. Sums of eighths are
+        # exact in any order. (A tensor core's order is the same for all rows, so a GPU gets the numbers as they are.)
         x = Guided._make(None if value is None else (value * 8).round() / 8 for value in x)
     mean, log_sigma = randn(torch.Generator().manual_seed(8), 2, 6, length, dim).to(device, dtype)
     guided_together = guide(x, key).h
@@ -181,7 +181,7 @@ def test_a_row_alone_is_the_row_in_its_batch(dtype: torch.dtype, length: int, di
 
 
 def test_both_kernels_draw_the_same_noise(device: torch.device) -> None:
-    """The guided one takes the channels in another order."""
+    """The guided kernel takes the channels in another order."""
     x, key = guided(torch.Generator().manual_seed(9), 3, 5, 200, 8, torch.float32, device), noise_key(3, device)
     at_zero = Guided(torch.zeros_like(x.u), None, x.hidden_log_sigma, None, x.weight_log_sigma * 0, x.bias * 0 - 1)
     mean, log_sigma = torch.zeros_like(x.u), torch.full_like(x.u, -1.0)

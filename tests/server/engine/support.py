@@ -1,4 +1,4 @@
-"""A model of no use but its speed."""
+"""A model that can do nothing, quickly."""
 
 import torch
 

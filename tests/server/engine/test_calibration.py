@@ -1,4 +1,4 @@
-"""Which threads and slots an engine takes where nobody says."""
+"""Which threads and slots an engine takes if no setting gives them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ RULE = Placement(torch.device("cpu"), torch.float32, slots=32, threads=2)
 
 @pytest.fixture
 def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int], float]], None]:
-    """Sets what a step of so many threads and slots costs, by a clock that only steps move on."""
+    """Sets the cost of a step, given its threads and slots. The clock is advanced by steps alone."""
 
     def set_cost(of: Callable[[int, int], float]) -> None:
         now = 0.0
@@ -42,10 +42,10 @@ def cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int], floa
 @pytest.mark.parametrize(
     ("of", "taken"),
     [
-        (lambda threads, slots: slots / threads, (2, 32)),  # threads help, and a step costs what its rows cost
-        (lambda threads, slots: slots / threads + 8, (2, 64)),  # each step costs something besides
-        (lambda _, slots: slots, (2, 32)),  # the CPUs share what multiplies: no gain, no loss
-        (lambda threads, slots: slots * threads, (1, 16)),  # the threads are in each other's way
+        (lambda threads, slots: slots / threads, (2, 32)),  # threads help, and a step costs as much as its rows
+        (lambda threads, slots: slots / threads + 8, (2, 64)),  # each step has a fixed cost, too
+        (lambda _, slots: slots, (2, 32)),  # the CPUs share their arithmetic units: threads neither help nor harm
+        (lambda threads, slots: slots * threads, (1, 16)),  # the threads slow each other down
         (lambda threads, slots: slots / threads + 1, (2, 32)),  # a small gain may be noise
     ],
 )

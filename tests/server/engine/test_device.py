@@ -1,4 +1,4 @@
-"""Where the engine computes: what it takes by itself, and what it says when it can't have what was asked for."""
+"""Where the engine computes: what it chooses by itself, and what it says if the wanted device does not work."""
 
 import logging
 import platform
@@ -20,7 +20,7 @@ def place(wanted: Device = "cpu", dtype: Dtype = "auto", slots: int | None = Non
 
 @pytest.fixture
 def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The file of the container's CPU quota, on a machine of four CPUs."""
+    """The file with the container's CPU quota, on a machine with four CPUs."""
     path = tmp_path / "cpu.max"
     monkeypatch.setattr(device, "_CPU_QUOTA", path)
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: {0, 1, 4, 5}, raising=False)  # type: ignore[attr-defined]
@@ -30,7 +30,7 @@ def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were a GPU that works and multiplies in bfloat16."""
+    """Pretends that there is a GPU that works and multiplies in bfloat16."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
@@ -128,4 +128,4 @@ def test_freed_memory_goes_back_to_the_system_from_between_what_is_kept() -> Non
     after = memory_bytes(torch.device("cpu"))
     assert before is not None
     assert after is not None
-    assert before - after > kept[0].nbytes * len(kept) / 2, "half of what was freed, at least"
+    assert before - after > kept[0].nbytes * len(kept) / 2, "at least half of what was freed"

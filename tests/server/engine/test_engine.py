@@ -1,4 +1,4 @@
-"""The engine with the bundled weights: batch invariance, fairness, cancellation, and rows that go wrong."""
+"""The engine with the bundled weights: batch invariance, fairness, cancellation, and rows that are not finite."""
 
 import random
 import shutil
@@ -64,12 +64,12 @@ def submit(
 
 
 def step(engine: Engine) -> list[Trajectory]:
-    """One step; the trajectories that finished with it."""
+    """Make a step, and return the trajectories that ended with it."""
     return [trajectory for report in engine.step() for trajectory in report.finished]
 
 
 def drain(engine: Engine) -> list[Trajectory]:
-    """Step to the end; the finished trajectories in their order."""
+    """Step until the engine is idle, and return the trajectories in the order in which they ended."""
     return [trajectory for _ in iter(lambda: engine.idle, True) for trajectory in step(engine)]
 
 
@@ -79,7 +79,7 @@ def of_request(finished: list[Trajectory], request: int) -> list[Trajectory]:
 
 @pytest.fixture(scope="module")
 def alone(checkpoint: Path) -> list[Trajectory]:
-    """What a request of 12 trajectories gives by itself."""
+    """The trajectories of a request for 12, alone in its engine."""
     engine = make_engine(checkpoint, 32)
     engine.handle(submit(0, 12))
     return of_request(drain(engine), 0)
@@ -87,7 +87,7 @@ def alone(checkpoint: Path) -> list[Trajectory]:
 
 @pytest.fixture(scope="module")
 def pruned_alone(checkpoint: Path) -> list[Trajectory]:
-    """The same with pruning, and 20 trajectories."""
+    """The trajectories of a request for 20 with pruning, alone in its engine."""
     engine = make_engine(checkpoint, 32)
     engine.handle(submit(0, 20, prune=PRUNE))
     return of_request(drain(engine), 0)
@@ -128,7 +128,7 @@ def test_each_trajectory_sees_an_image_and_answers_the_puzzle(checkpoint: Path, 
 
 
 def test_the_image_is_that_of_the_seed_and_the_index(checkpoint: Path, alone: list[Trajectory]) -> None:
-    """What a trajectory answers is what it answers to its image as a puzzle of its own, turned back."""
+    """A trajectory's answer is the preimage of its answer to the image, sent as a puzzle of its own."""
     puzzle = TASK.held_out[0][None]
     for trajectory in alone[:6]:
         seed, index = np.array([[1], [trajectory.index]], dtype=np.uint64)
@@ -250,7 +250,9 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
     with ours, theirs:
         serving.start()
         assert last.wait(PATIENCE)
-        assert [report.rows for report in unframer.feed(ours.recv(1 << 20))] == [3], "the last is sent though nothing runs"
+        assert [report.rows for report in unframer.feed(ours.recv(1 << 20))] == [3], (
+            "the last report is sent though no step runs"
+        )
         ours.shutdown(socket.SHUT_WR)
         serving.join(PATIENCE)
     assert not serving.is_alive()
@@ -285,7 +287,7 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
         assert isinstance(report, StepReport)
         assert (named.model, named.requests) == (report.model, [0] if report.model == checkpoint.name else [1])
     alone_again = [m for m in messages[last + 1 :] if isinstance(m, Stepping)]
-    assert len(alone_again) <= 1, "the turn that the suspect ended in goes on to its end, and no other is named"
+    assert len(alone_again) <= 1, "the round of models in which the suspect ended is completed, and no other step is announced"
     assert len(messages) - last > 5
 
 

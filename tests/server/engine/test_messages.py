@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram.server.engine.messages import Cancel, Submit, ToEngine, Unframer, frame
+from gram.server.engine.messages import (
+    Cancel,
+    Ending,
+    FromEngine,
+    LaneStats,
+    StepReport,
+    Submit,
+    ToEngine,
+    Trajectory,
+    Unframer,
+    frame,
+)
 from gram.server.engine.pruning import Prune
 
 MESSAGES = st.lists(
@@ -40,6 +51,14 @@ def test_messages_arrive_whole_and_in_order_however_the_bytes_are_cut(messages: 
         received += unframer.feed(data[position : position + cut])
         position += cut
     assert received == messages
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_a_report_says_how_a_trajectory_ended(ending: Ending) -> None:
+    trajectory = Trajectory(3, 5, 7, 0.5, ending, None if ending in (Ending.PRUNED, Ending.NOT_FINITE) else b"answer")
+    report = StepReport("model", [trajectory], {3: 0.25}, 8, 0.125, LaneStats(7, 0))
+    unframer: Unframer[FromEngine] = Unframer(FromEngine)
+    assert unframer.feed(frame(report)) == [report]
 
 
 def test_a_message_of_another_type_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The scheduler: no slot held twice, none leaked, every trajectory ends once, no request starves, the load prunes nobody."""
+"""The scheduler holds no slot twice, leaks none, ends every trajectory once, starves no request, and prunes by scores alone."""
 
 import math
 import random
@@ -136,7 +136,7 @@ PRUNES = st.builds(
 
 
 def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
-    """The rule as it is written down: (index, steps, pruned), from the scores alone, one trajectory after another."""
+    """The rule of pruning by its definition, one trajectory after another: (index, steps, pruned) of each."""
     entries: dict[int, list[tuple[float, int]]] = {step: [] for step in prune.steps}
     ends = []
     for index, course in enumerate(courses):
@@ -158,7 +158,7 @@ def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
 def test_who_is_pruned_follows_from_the_requests_own_scores(
     courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random
 ) -> None:
-    """Whatever the slots and the other requests, and in whatever order the rows are shown."""
+    """It depends neither on the slots, nor on other requests, nor on the order in which the rows are shown."""
     scheduler = Scheduler(slots)
     holder: dict[int, list[int]] = {}
     ends = []

@@ -20,7 +20,7 @@ def make_pool(slots: int) -> SlotPool:
 def test_rows_follow_their_slots_through_any_sequence_of_placing_and_releasing(
     slots: int, actions: list[dict[int, int]]
 ) -> None:
-    """Each action names slots, with a puzzle for each: the taken ones are released and the free ones placed, at once."""
+    """Each action names slots, with a puzzle for each. Those that are taken are released, and the free ones are placed."""
     pool = make_pool(slots)
     expected: dict[int, tuple[int, int]] = {}
     for count, action in enumerate(actions):

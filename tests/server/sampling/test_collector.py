@@ -1,4 +1,4 @@
-"""From trajectories to a ranked answer."""
+"""The collector makes ranked answers out of trajectories."""
 
 import random
 
@@ -19,7 +19,7 @@ ANSWERS = (Ending.HALTED, Ending.DEPTH)
 
 
 def _answer(board: int) -> bytes:
-    """A valid board, or for -1 a wrong one."""
+    """The valid board with this number, or a wrong one for -1."""
     return WRONG if board < 0 else TASK.solutions(PUZZLE)[board].astype(np.uint8).tobytes()
 
 
