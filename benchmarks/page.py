@@ -1,4 +1,4 @@
-"""Measure in a real browser whether the page stays responsive while trajectories run, or take the README's pictures."""
+"""Measure in a real browser whether the page stays responsive while trajectories run, or take the README's picture."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 from playwright.sync_api import Browser, Page
 
-from benchmarks.browser import DESKTOP, PHONE, chromium, opened, wait_until_ended
+from benchmarks.browser import DESKTOP, chromium, opened, wait_until_ended
 from benchmarks.servers import RunningServer, serving
 from gram.models.tasks import TASKS
 
@@ -67,39 +67,26 @@ def measure(browser: Browser, server: RunningServer, task: str, count: int, seco
     return f"| {task} | {count} | {finished} of them, {steps} steps | {len(gaps)} | " + " | ".join(figures) + " |"
 
 
-def picture(
-    browser: Browser, name: str, url: str, *, phone: bool = False, dark: bool = False, until: str | None = None
-) -> None:
-    """Save a screenshot of a run at its end, or as soon as the page contains what `until` selects."""
-    size, scale = (PHONE, 2) if phone else (DESKTOP, 1)
-    with opened(browser, url, size, "dark" if dark else "light", scale) as page:
-        page.wait_for_selector(until) if until else wait_until_ended(page)
+def picture(browser: Browser, server: RunningServer) -> None:
+    """Take the README's picture: a hard Sudoku, when some trajectories have ended and others still run."""
+    sudoku = TASKS["sudoku-9x9"].text(TASKS["sudoku-9x9"].test_sets["hard"][0])
+    with opened(browser, address(server, "sudoku-9x9", sudoku, temperature=2), DESKTOP, "dark") as page:
+        page.wait_for_selector("#run[aria-busy=true] .card[data-state=valid] + .card[data-state=valid]")
         page.wait_for_timeout(400)  # cards glide to their places
         IMAGES.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=IMAGES / f"{name}.png")
-
-
-def pictures(browser: Browser, server: RunningServer) -> None:
-    """Take the README's pictures."""
-    queens, graph = (TASKS[name].text(TASKS[name].held_out[index]) for name, index in (("nqueens-8", 0), ("coloring-10", 12)))
-    sudoku = TASKS["sudoku-9x9"].text(TASKS["sudoku-9x9"].test_sets["hard"][0])
-    picture(browser, "page-queens-light", address(server, "nqueens-8", queens))
-    some = "#run[aria-busy=true] .card[data-state=valid] + .card[data-state=valid]"
-    picture(browser, "page-sudoku-dark", address(server, "sudoku-9x9", sudoku, temperature=2), dark=True, until=some)
-    picture(browser, "page-colouring-phone-light", address(server, "coloring-10", graph), phone=True)
-    picture(browser, "page-generate-phone-dark", address(server, "sudoku-9x9", "", mode="generate"), phone=True, dark=True)
+        page.screenshot(path=IMAGES / "page-sudoku-dark.png")
 
 
 def main() -> None:
-    """Print the measurements, or take the pictures."""
+    """Print the measurements, or take the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
-    parser.add_argument("--pictures", action="store_true", help="take the README's pictures instead of measuring")
+    parser.add_argument("--picture", action="store_true", help="take the README's picture instead of measuring")
     parser.add_argument("--count", type=int, default=200, help="trajectories of each run; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=30, help="longest measurement of each task; default: %(default)s")
     options = parser.parse_args()
     with serving() as server, chromium() as browser:
-        if options.pictures:
-            pictures(browser, server)
+        if options.picture:
+            picture(browser, server)
             return
         print("| task | trajectories | ended meanwhile | frames | frame gap, ms: median | p95 | longest ", end="")
         print("| input delay, ms: median | p95 | longest |")

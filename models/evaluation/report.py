@@ -46,27 +46,34 @@ def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
     They replace earlier figures with the same conditions. Without solved puzzles there are no curves.
     """
     figures = _merge(saved(folder), figures, command)
-    records = figures.records
-    (folder / EVALUATION_FILE).write_text(json.dumps([record.model_dump() for record in records], indent=2) + "\n")
-    commands = "\n".join(dict.fromkeys(record.command for record in records))
+    records = [record.model_dump() for record in figures.records]
+    (folder / EVALUATION_FILE).write_text(json.dumps(records, indent=2) + "\n")
+    if figures.evaluations:
+        (folder / CURVES_FILE).write_text(figures.curves.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+        plot_by_samples(task, figures.curves, folder / BY_SAMPLES_FILE)
+    if figures.curves.by_depth:
+        plot_by_depth(task, figures.curves, folder / BY_DEPTH_FILE)
+    (folder / REPORT_FILE).write_text(document(folder.resolve().name, task, figures))
+
+
+def document(name: str, task: Task, figures: Figures) -> str:
+    """The content of a checkpoint's evaluation.md: the commands that measured it, its plots, and all tables."""
+    commands = "\n".join(dict.fromkeys(record.command for record in figures.records))
     parts = [
-        f"# {folder.resolve().name}, measured",
+        f"# {name}, measured",
         "This file and the figures and plots beside it are written by the commands below; don't edit them.",
         f"```bash\n{commands}\n```",
     ]
     if figures.evaluations:
-        (folder / CURVES_FILE).write_text(figures.curves.model_dump_json(indent=2, exclude_defaults=True) + "\n")
-        plot_by_samples(task, figures.curves, folder / BY_SAMPLES_FILE)
         parts += [f"![by samples]({BY_SAMPLES_FILE})"]
     if figures.curves.by_depth:
-        plot_by_depth(task, figures.curves, folder / BY_DEPTH_FILE)
         parts += [f"![by depth]({BY_DEPTH_FILE})"]
     parts += [tables(task, figures), "## What the figures are"]
     if figures.evaluations:
         parts += ["Means over the puzzles:", _descriptions(Evaluation, _FIGURES)]
     if figures.generations:
-        parts += ["Of the boards from the empty input:", _descriptions(Generation, _BOARD_FIGURES)]
-    (folder / REPORT_FILE).write_text("\n\n".join(parts) + "\n")
+        parts += ["Boards from the empty input:", _descriptions(Generation, _BOARD_FIGURES)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _merge(old: Figures, new: Figures, command: str) -> Figures:

@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gram.models.config import ZOO
+from gram.models.config import EVALUATION_FILE, ZOO, read_config
 from gram.models.evaluation.records import Curves, Evaluation, Figures, Generation
-from gram.models.evaluation.report import BY_DEPTH_FILE, BY_SAMPLES_FILE, REPORT_FILE, overview, save, saved, zoo_table
+from gram.models.evaluation.report import (
+    BY_DEPTH_FILE,
+    BY_SAMPLES_FILE,
+    REPORT_FILE,
+    document,
+    overview,
+    save,
+    saved,
+    zoo_table,
+)
 from gram.models.evaluation.scores import Conditions, Sample, evaluate, evaluate_boards, evaluate_traits, evaluate_widths, judge
 from gram.models.tasks import TASKS, Task
 
@@ -229,3 +238,9 @@ def test_what_is_measured_again_is_replaced(tmp_path: Path) -> None:
     commands = [e.command for e in again.evaluations] + [g.command for g in again.generations]
     assert set(commands) == {"gram eval model again"}
     assert len(again.evaluations) == len(before.evaluations)
+
+
+@pytest.mark.parametrize("folder", [path.parent for path in sorted(ZOO.glob(f"*/{EVALUATION_FILE}"))], ids=lambda f: f.name)
+def test_the_report_of_each_bundled_checkpoint_is_what_its_figures_make(folder: Path) -> None:
+    task = TASKS[read_config(folder).task]
+    assert (folder / REPORT_FILE).read_text() == document(folder.name, task, saved(folder))
