@@ -31,7 +31,7 @@ def gram(*arguments: str, stdin: str = "") -> Ended:
             main()
         except SystemExit as ended:
             code = ended.code
-        except BaseException:
+        except Exception:
             code = traceback.format_exc()
     # As Python does at the end of a process: a message instead of a code is printed, and the code is 1.
     told = f"{code}\n" if isinstance(code, str) else ""
