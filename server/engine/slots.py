@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -16,8 +17,7 @@ _FOREVER = 2**31
 """More steps than any trajectory makes."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """A trajectory to start in a slot. `puzzle`: its symbols, one byte each. `symmetries`: it sees an image of the puzzle."""
 
     slot: int

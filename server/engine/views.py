@@ -1,8 +1,8 @@
 """How the trajectory in each slot sees its puzzle: as it was sent, or as an image under one of the task's symmetries."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +36,7 @@ class Views:
         slots = [start.slot for start in starts]
         self._symmetries.cells[slots], self._symmetries.symbols[slots] = symmetries.cells, symmetries.symbols
         images = symmetries.image(seen).astype(np.uint8)
-        return [replace(start, puzzle=image.tobytes()) for start, image in zip(starts, images, strict=True)]
+        return [msgspec.structs.replace(start, puzzle=image.tobytes()) for start, image in zip(starts, images, strict=True)]
 
     def answers(self, slots: Sequence[int], answers: NDArray[np.uint8]) -> list[bytes]:
         """Turn the answers [n, N] of trajectories in these slots into answers to the puzzles as they were sent."""
