@@ -255,7 +255,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
         expect(page.locator("#key")).to_be_focused()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#alert")).to_contain_text("not known here")
+        expect(page.locator("#alert")).to_contain_text("This server does not know the key")
         page.fill("#key", "secret")
         page.click("#enter")
         run(page, k=1, depth=1)
@@ -266,7 +266,7 @@ def test_it_asks_for_a_key_and_says_when_to_come_again(browser: Browser, checkpo
             lines = other.iter_lines()
             next(lines)
             run(page)
-            expect(page.locator("#alert")).to_contain_text("1 streams are open, as many as may be. Run again in ")
+            expect(page.locator("#alert")).to_contain_text("1 streams are open, which is the limit. Run again in ")
 
 
 def test_a_run_outlives_its_engine_but_not_its_server(browser: Browser, checkpoint: Path, hold: Path) -> None:
