@@ -200,7 +200,7 @@ def test_clues_are_accepted_exactly_when_no_unit_repeats_one(digits: list[int]) 
         pytest.param([[0] * 9] * 8 + [[0, 10] + [0] * 7], "row 9, column 2", ["1 to 9", "0 for a blank"], id="ten"),
         pytest.param([[0] * 9] * 8 + [[-1] + [0] * 8], "row 9, column 1", ["1 to 9"], id="a negative number"),
         pytest.param([[0] * 9] * 8 + [[2.0] + [0] * 8], "row 9, column 1", ["1 to 9"], id="a fraction"),
-        pytest.param([[True] + [0] * 8] + [[0] * 9] * 8, "row 1, column 1", ["True", "no number", "1 to 9"], id="true"),
+        pytest.param([[True] + [0] * 8] + [[0] * 9] * 8, "row 1, column 1", ["True", "not a number", "1 to 9"], id="true"),
         pytest.param([[0] * 9] * 8 + [[0] * 8 + [False]], "row 9, column 9", ["False", "0 for a blank"], id="false"),
         pytest.param([["12"] + [0] * 8] + [[0] * 9] * 8, "row 1, column 1", ["'12'", "1 to 9"], id="two symbols in one"),
         pytest.param([[[]] + [0] * 8] + [[0] * 9] * 8, "row 1, column 1", ["a list", "1 to 9"], id="a list in a row"),
