@@ -91,13 +91,13 @@ def test_our_own_modules_are_imported_as_gram() -> None:
                 assert not {a.name.split(".")[0] for a in node.names} & {"kernels", "models", "server"}, path
 
 
-@pytest.mark.parametrize("module", ["gram.server.api.app", "gram.server.client"])
+@pytest.mark.parametrize("module", ["gram.server.api.app", "gram.server.client.client", "gram.server.client.async_client"])
 def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("heavy", ["torch", "fastapi"])
+@pytest.mark.parametrize("heavy", ["torch", "fastapi", "httpx"])
 def test_help_is_told_before_anything_heavy_is_imported(heavy: str) -> None:
     code = f"import sys, gram.server.cli.main; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

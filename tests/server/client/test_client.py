@@ -386,7 +386,10 @@ def test_the_key_is_sent_that_is_given_or_that_of_the_environment(monkeypatch: p
 
 
 def test_the_client_imports_neither_torch_nor_the_server() -> None:
-    code = "import sys, server.client; sys.exit(bool({'torch', 'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    code = (
+        "import sys; from gram import AsyncClient, Client\n"
+        "sys.exit(bool({'torch', 'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -421,3 +424,8 @@ def test_wrong_options_are_errors_to_a_type_checker_and_refused_by_the_server(cl
         client.generate(task="nqueens-8", max_steps="many")  # type: ignore[arg-type]
     with pytest.raises(GramError, match="select"):
         awaited(client._url, lambda c: c.solve("g7 a4", task="nqueens-8", select="best"))  # type: ignore[arg-type]
+
+
+def test_a_name_that_gram_does_not_have_is_an_error_to_a_type_checker_too() -> None:
+    with pytest.raises(ImportError, match="Clent"):
+        from gram import Clent  # type: ignore[attr-defined]  # noqa: F401
