@@ -18,11 +18,13 @@ from gram.server.sampling.answers import Event, SolveResponse
 class AsyncClient(Asking[httpx.AsyncClient]):
     """The client for asyncio. All calls raise GramError. Cancelling a call ends its request on the server, too.
 
-    async with AsyncClient() as client:
-        answer = await client.solve("g7 a4", task="nqueens-8", num_trajectories=20)
-        async with client.solve_stream("g7 a4", task="nqueens-8", stream_steps=True) as events:
-            async for event in events:
-                ...
+        async with AsyncClient() as client:
+            answer = await client.solve("g7 a4", task="nqueens-8", num_trajectories=20)
+            async with client.solve_stream("g7 a4", task="nqueens-8", stream_steps=True) as events:
+                async for event in events:
+                    ...  # leaving the `async with` ends the request on the server, too
+
+    A request names a task, and a loaded model of it answers; or it names the model.
     """
 
     _kind = httpx.AsyncClient
