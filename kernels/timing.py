@@ -265,8 +265,8 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Ca
 
 
 @torch.inference_mode()
-def measure(case: Case, device: torch.device) -> Measured:
-    """Time a case in turns with its reference. Compiling takes a while."""
+def measure(case: Case, device: torch.device, *, compiler: bool = True) -> Measured:
+    """Time a case in turns with its reference, and with a `compiler` with the compiled reference. Compiling takes a while."""
     first = case.draw()
     in_bytes = _bytes(first)
     rotation = [first, *(case.draw() for _ in range(_ROTATION_BYTES // in_bytes))]
@@ -278,14 +278,15 @@ def measure(case: Case, device: torch.device) -> Measured:
     case.reference(*first)
     out_bytes = _bytes(case.kernel(*first))
     sides = [side(case.kernel), side(case.reference)]
-    compiled = torch.compile(case.reference, dynamic=False)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the cached constants of the noise
-            compiled(*first)
-        sides.append(side(compiled))
-    except Exception as error:  # whatever is wrong with the compiler, the rest can be measured
-        _log.warning("torch.compile does not work here (%s): no comparison with it", type(error).__name__)
+    if compiler:
+        compiled = torch.compile(case.reference, dynamic=False)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the cached constants of the noise
+                compiled(*first)
+            sides.append(side(compiled))
+        except Exception as error:  # whatever is wrong with the compiler, the rest can be measured
+            _log.warning("torch.compile does not work here (%s): no comparison with it", type(error).__name__)
     kernel, eager, *rest = seconds(sides, device)
     return Measured(case.name, (in_bytes + out_bytes) / kernel, eager / kernel, rest[0] / kernel if rest else None)
 

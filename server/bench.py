@@ -120,10 +120,11 @@ def measure(options: EngineSettings) -> BenchReport:
         torch.set_num_threads(place.threads)  # copies and kernels are measured with all threads
         copy = timing.copy_rate(place.device)
         bar.update()
-        kernels = []
+        kernels: list[KernelFigures] = []
         for size, case in cases:
             bar.set_description(f"{case.name}, {size}")
-            kernels.append(_kernel(size, place, case, copy))
+            compiler = all(kernel.vs_compile is not None for kernel in kernels)  # one that failed once is not tried again
+            kernels.append(_kernel(size, place, case, copy, compiler=compiler))
             bar.update()
         torch.set_num_threads(1)  # each tile is computed by one thread
         stepped = []
@@ -171,8 +172,8 @@ def sizes_of(config: ModelConfig, rows: int) -> timing.Sizes:
     )
 
 
-def _kernel(size: str, place: Placement, case: timing.Case, copy: float) -> KernelFigures:
-    measured = timing.measure(case, place.device)
+def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, compiler: bool) -> KernelFigures:
+    measured = timing.measure(case, place.device, compiler=compiler)
     return KernelFigures(
         name=case.name,
         model=size,
