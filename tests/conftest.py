@@ -14,9 +14,31 @@ from gram.server.catalog import bundled_models
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before kernels.gpu is imported: triton.jit reads it
 
-# The tests run in two processes, and with more threads than cores, those of OpenMP mostly wait for each other.
+# The tests run in several processes. With more threads than cores, those of OpenMP mostly wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
+
+SLOWEST = (
+    "test_faults.py",
+    "test_adding_a_task.py",
+    "test_playground.py",
+    "test_limits.py",
+    "test_api.py",
+    "test_fleet.py",
+    "test_snippets.py",
+    "test_distributed.py",
+    "test_observability.py",
+    "test_bench.py",
+    "test_batch.py",
+    "test_client.py",
+)
+"""The files that take longest, mostly waiting: they begin first, so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 # On a machine that has other work, an example takes as long as it takes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -69,7 +69,7 @@ def copy(tmp_path: Path) -> Path:
 def test_a_reader_who_follows_the_page_gets_a_right_answer_of_the_new_task(copy: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    place = Workplace(copy, code=copy, GRAM_PORT=str(port), GRAM_SLOTS="8", GRAM_THREADS="1")
+    place = Workplace(copy, code=copy, PYTEST_ADDOPTS="-n 0", GRAM_PORT=str(port), GRAM_SLOTS="8", GRAM_THREADS="1")
     printed: dict[str, str] = {}
     steps = blocks(PAGE)
     serve = next(i for i, block in enumerate(steps) if "gram serve" in block.code)

@@ -210,29 +210,35 @@ class Unending:
 
 
 FOREVER = itertools.repeat
-UNENDING = [
-    Unending(b"", FOREVER(b"", 0), None),
-    Unending(b"POST /v1/so", FOREVER(b"", 0), 408),
-    Unending(b"", (bytes([byte]) for byte in itertools.chain(b"GET / HTTP/1.1\r\nx: ", itertools.repeat(120))), 408),
-    Unending(b"GET / HTTP/1.1\r\n", FOREVER(b"x: x\r\n"), 408),
-    Unending(b"GET / HTTP/1.1\r\n", FOREVER(b"x: x\r\n" * 10_000), 431),
-    Unending(b"GET / HTTP/1.1\r\nx: ", FOREVER(b"x" * 50_000), 431),
-    Unending(b"GET /", FOREVER(b"x" * 50_000), 431),
-    Unending(b"", FOREVER(b"\r\n" * 50_000), 431),
-    Unending(head("content-length: 100"), FOREVER(b"", 0), 408),
-    Unending(head("content-length: 60000"), FOREVER(b" "), 408),
-    Unending(head("transfer-encoding: chunked"), FOREVER(b"1\r\n \r\n"), 408),
-    Unending(head("transfer-encoding: chunked"), FOREVER(b"20000\r\n" + b" " * 0x20000 + b"\r\n"), 413),
-    Unending(head("content-length: 1000000000"), FOREVER(b" " * 5000), 413),
-    Unending(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n", FOREVER(b"x: " + b"x" * 200_000 + b"\r\n"), None),
-    Unending(head("transfer-encoding: chunked").replace(b"POST /v1/solve", b"GET /health/live"), FOREVER(b"1\r\n \r\n"), 200),
-    Unending(b"\x16\x03\x01 not HTTP\r\n\r\n", FOREVER(b"", 0), 400),
-]
+
+
+def unending() -> list[Unending]:
+    """The requests, each with pieces that have not been taken yet."""
+    return [
+        Unending(b"", FOREVER(b"", 0), None),
+        Unending(b"POST /v1/so", FOREVER(b"", 0), 408),
+        Unending(b"", (bytes([byte]) for byte in itertools.chain(b"GET / HTTP/1.1\r\nx: ", itertools.repeat(120))), 408),
+        Unending(b"GET / HTTP/1.1\r\n", FOREVER(b"x: x\r\n"), 408),
+        Unending(b"GET / HTTP/1.1\r\n", FOREVER(b"x: x\r\n" * 10_000), 431),
+        Unending(b"GET / HTTP/1.1\r\nx: ", FOREVER(b"x" * 50_000), 431),
+        Unending(b"GET /", FOREVER(b"x" * 50_000), 431),
+        Unending(b"", FOREVER(b"\r\n" * 50_000), 431),
+        Unending(head("content-length: 100"), FOREVER(b"", 0), 408),
+        Unending(head("content-length: 60000"), FOREVER(b" "), 408),
+        Unending(head("transfer-encoding: chunked"), FOREVER(b"1\r\n \r\n"), 408),
+        Unending(head("transfer-encoding: chunked"), FOREVER(b"20000\r\n" + b" " * 0x20000 + b"\r\n"), 413),
+        Unending(head("content-length: 1000000000"), FOREVER(b" " * 5000), 413),
+        Unending(head("transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n", FOREVER(b"x: " + b"x" * 200_000 + b"\r\n"), None),
+        Unending(
+            head("transfer-encoding: chunked").replace(b"POST /v1/solve", b"GET /health/live"), FOREVER(b"1\r\n \r\n"), 200
+        ),
+        Unending(b"\x16\x03\x01 not HTTP\r\n\r\n", FOREVER(b"", 0), 400),
+    ]
 
 
 @pytest.fixture(scope="module")
 def ends(bounded: RunningServer) -> list[str]:
-    """The answer to each of `UNENDING`. They are sent at the same time, since most end only when the server loses patience."""
+    """The answer to each of `unending`. They are sent at the same time, since most end only when the server loses patience."""
 
     def answer(request: Unending) -> str:
         with connect(bounded) as connection, ThreadPoolExecutor(1) as sender:
@@ -240,13 +246,14 @@ def ends(bounded: RunningServer) -> list[str]:
             sender.submit(drip, connection, request.pieces)
             return rest(connection)
 
-    with ThreadPoolExecutor(len(UNENDING)) as clients:
-        return list(clients.map(answer, UNENDING))
+    requests = unending()
+    with ThreadPoolExecutor(len(requests)) as clients:
+        return list(clients.map(answer, requests))
 
 
-@pytest.mark.parametrize("number", range(len(UNENDING)))
+@pytest.mark.parametrize("number", range(len(unending())))
 def test_a_request_that_never_comes_to_its_end_does(ends: list[str], number: int) -> None:
-    answer, status = ends[number], UNENDING[number].status
+    answer, status = ends[number], unending()[number].status
     if status is None:
         assert not answer
     else:
