@@ -121,8 +121,13 @@ class Engine:
             lane.warm_up()
 
     def load(self, folder: Path) -> Loaded | NotLoaded:
-        """Load one more model, with as many slots as the others have."""
+        """Load one more model, with as many slots as the others have.
+
+        A model of the same name, which must have no requests, is freed first. So it is gone if the load fails.
+        """
         name = model_name(folder)
+        if name in self.lanes:
+            self.unload(name)
         try:
             task, model, loaded = self._read(folder)
             (lane,) = _open_lanes({name: (task, self._runner(model))}, self.placement.slots, fewer=False).values()

@@ -55,7 +55,10 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
 
 
 class Load(msgspec.Struct, tag=True, frozen=True):
-    """Load one more checkpoint, from this folder. The engine answers Loaded or NotLoaded, and steps nothing until then."""
+    """Load one more checkpoint, from this folder. The engine answers Loaded or NotLoaded, and steps nothing until then.
+
+    It frees a model of the same name first.
+    """
 
     folder: str
 

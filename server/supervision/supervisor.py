@@ -218,7 +218,7 @@ class Supervisor:
         abandoned = loading.loaded.done()
         match answer:
             case Loaded() if abandoned:
-                # A later load of the same model has replaced this one in the engine: then there is nothing to free.
+                # A later load of the same model frees it itself, and decides whether the engine has the model.
                 if all(later.model != answer.model for later in self._loading):
                     self._send(Unload(answer.model))
             case Loaded():

@@ -3,21 +3,24 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
+import psutil
 import pytest
 
 from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
-from gram.models.config import CONFIG_FILE, WEIGHTS_FILE
+from gram.models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from gram.models.tasks import TASKS
 from gram.server.api.keys import Key, digest
 from gram.server.catalog import checkpoint_in
 from gram.server.engine.messages import Pong, Submit
 from gram.server.settings import ServerSettings
+from gram.server.supervision.errors import EngineUnavailableError
 from gram.server.supervision.fleet import Fleet
 from gram.server.supervision.supervisor import Listener
 
@@ -182,42 +185,103 @@ def test_a_folder_of_checkpoints_stands_for_all_of_them(root: Path, checkpoint: 
     assert checkpoint_in(root, "queens") == root / "queens"
 
 
-def test_a_load_that_is_cancelled_leaves_nothing_behind_and_supervision_goes_on(checkpoint: Path) -> None:
-    """Its client may be gone before the engine answers."""
-    settings = ServerSettings(model=[checkpoint], device="cpu", slots=8, threads=1)
-    restarts: list[int] = []
+class FleetRun(NamedTuple):
+    """A fleet of one engine that runs in the process of the test."""
 
-    async def run() -> None:
-        ready, pongs = asyncio.Event(), asyncio.Queue[Pong]()
-        listener = Listener(
-            on_report=lambda *_: None,
-            on_pong=lambda _, pong: pongs.put_nowait(pong),
-            on_ready=lambda *_: ready.set(),
-            on_restart=lambda: restarts.append(1),
-        )
-        fleet = Fleet(settings, listener)
-        supervision = asyncio.create_task(fleet.run())
+    fleet: Fleet
+    supervision: asyncio.Task[None]
+    ready: asyncio.Event
+    pongs: asyncio.Queue[Pong]
+    restarts: list[int]
+
+    async def answered(self) -> None:
+        """Wait until the engine has answered all loads."""
+        (supervisor,) = self.fleet._supervisors
+        while supervisor._loading:
+            await asyncio.sleep(0.05)
+
+    async def in_engine(self) -> set[str]:
+        """The models that the engine has now."""
+        while not self.pongs.empty():
+            self.pongs.get_nowait()
+        await self.pongs.get()  # its ping may have been sent before what the engine was told last
+        return {*(await self.pongs.get()).lanes}
+
+
+@asynccontextmanager
+async def running_fleet(checkpoint: Path) -> AsyncGenerator[FleetRun]:
+    ready, pongs, restarts = asyncio.Event(), asyncio.Queue[Pong](), list[int]()
+    listener = Listener(
+        on_report=lambda *_: None,
+        on_pong=lambda _, pong: pongs.put_nowait(pong),
+        on_ready=lambda *_: ready.set(),
+        on_restart=lambda: restarts.append(1),
+    )
+    fleet = Fleet(ServerSettings(model=[checkpoint], device="cpu", slots=8, threads=1), listener)
+    supervision = asyncio.create_task(fleet.run())
+    try:
         await ready.wait()
-        for following in (False, True):
-            cancelled = asyncio.create_task(fleet.load(checkpoint.with_name("sudoku-4x4")))
-            await asyncio.sleep(0)  # it has begun
-            cancelled.cancel()
-            await asyncio.wait({cancelled})
-            if following:
-                await fleet.load(checkpoint.with_name("sudoku-4x4"))
-            (supervisor,) = fleet._supervisors
-            while supervisor._loading:
-                await asyncio.sleep(0.05)
-            while not pongs.empty():
-                pongs.get_nowait()
-            await pongs.get()  # its ping may have been sent before the engine's answer came
-            assert {*(await pongs.get()).lanes} == {checkpoint.name, *(["sudoku-4x4"] if following else [])}
-        job = fleet.open(lambda number: Submit(number, "sudoku-4x4", bytes(16), 3, 16, 0, 1.0))
-        assert len([trajectory async for trajectory in fleet.trajectories(job)]) == 3
-        fleet.close(job)
-        assert not supervision.done()
+        yield FleetRun(fleet, supervision, ready, pongs, restarts)
+    finally:
         supervision.cancel()
         await asyncio.wait({supervision})
 
+
+async def cancelled_load(fleet: Fleet, folder: Path) -> None:
+    """Begin a load, and cancel it before the engine has answered: its client is gone."""
+    loading = asyncio.create_task(fleet.load(folder))
+    await asyncio.sleep(0)  # it has begun
+    loading.cancel()
+    await asyncio.wait({loading})
+
+
+def test_a_load_that_is_cancelled_leaves_nothing_behind_and_supervision_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    sudoku, broken = checkpoint.with_name("sudoku-4x4"), tmp_path / "sudoku-4x4"
+    shutil.copytree(sudoku, broken)
+    (broken / WEIGHTS_FILE).write_bytes(b"not weights")
+
+    async def run() -> None:
+        async with running_fleet(checkpoint) as run:
+            await cancelled_load(run.fleet, sudoku)
+            await run.answered()
+            assert await run.in_engine() == {checkpoint.name}
+
+            await cancelled_load(run.fleet, sudoku)
+            with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
+                await run.fleet.load(broken)
+            assert await run.in_engine() == {checkpoint.name}
+
+            await cancelled_load(run.fleet, sudoku)
+            await run.fleet.load(sudoku)
+            assert await run.in_engine() == {checkpoint.name, sudoku.name}
+            job = run.fleet.open(lambda number: Submit(number, sudoku.name, bytes(16), 3, 16, 0, 1.0))
+            assert len([trajectory async for trajectory in run.fleet.trajectories(job)]) == 3
+            run.fleet.close(job)
+
+            assert not run.supervision.done()
+            assert run.restarts == []
+
     asyncio.run(run())
-    assert restarts == []
+
+
+def test_a_load_whose_engine_dies_fails_and_can_be_repeated(checkpoint: Path) -> None:
+    sudoku = checkpoint.with_name("sudoku-4x4")
+
+    async def run() -> None:
+        async with running_fleet(checkpoint) as run:
+            run.ready.clear()
+            await cancelled_load(run.fleet, sudoku)
+            loading = asyncio.create_task(run.fleet.load(sudoku))
+            await asyncio.sleep(0)  # it has begun
+            (engine,) = [child for child in psutil.Process().children() if "gram.server.engine.process" in child.cmdline()]
+            engine.kill()
+            with pytest.raises(EngineUnavailableError, match="died while it loaded the model; try again"):
+                await loading
+            await run.ready.wait()
+            assert await run.in_engine() == {checkpoint.name}
+            await run.fleet.load(sudoku)
+            assert await run.in_engine() == {checkpoint.name, sudoku.name}
+            assert not run.supervision.done()
+            assert run.restarts == [1]
+
+    asyncio.run(run())
