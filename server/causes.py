@@ -8,8 +8,8 @@ Cause = Literal[
     "too_large",
     "unauthorized",
     "forbidden",
-    "rate_limited",
     "overloaded",
+    "rate_limited",
     "deadline",
     "slow_client",
     "no_engine",
@@ -30,13 +30,17 @@ class Meaning(NamedTuple):
 
 
 MEANINGS: dict[Cause, Meaning] = {
-    "invalid": Meaning((400, 408, 409, 422), "the request is wrong or did not arrive whole; `errors` names each wrong place"),
+    "invalid": Meaning(
+        (400, 408, 409, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
+    ),
     "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
     "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`"),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
-    "rate_limited": Meaning((429,), "the key has exceeded its rate limit; `Retry-After` says when to try again"),
-    "overloaded": Meaning((429,), "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` as above"),
+    "overloaded": Meaning(
+        (429,), "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` says when to try again"
+    ),
+    "rate_limited": Meaning((429,), "the key has exceeded its rate limit; `Retry-After` as above"),
     "deadline": Meaning((504,), "the deadline came before any trajectory had ended"),
     "slow_client": Meaning((408,), "the client left more than `--max-unread` trajectories of its stream unread"),
     "no_engine": Meaning((503,), "no engine can answer: it is starting, it can't be started, or the model is out of rotation"),
@@ -44,3 +48,8 @@ MEANINGS: dict[Cause, Meaning] = {
     "stopping": Meaning((503,), "the server is stopping and the grace period is over; the request may be sent again"),
     "internal": Meaning((500,), "an internal error; the server's log has more, under the `request_id`"),
 }
+
+
+def cause_of(status: int) -> Cause:
+    """The cause of an error that has this status and names none: the first that comes with it, else "invalid"."""
+    return next((cause for cause, meaning in MEANINGS.items() if status in meaning.statuses), "invalid")

@@ -1,6 +1,8 @@
 """The administrator's calls: loading and unloading models while the server runs."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 
 from gram.models.config import CheckpointError
 from gram.server.api.problems import DOCUMENTED, ProblemError
@@ -39,7 +41,7 @@ async def load(body: LoadRequest, request: Request) -> ModelInfo:
     summary="Unload a model",
     responses={status: DOCUMENTED[status] for status in (403, 404)},
 )
-async def unload(name: str, request: Request) -> None:
+async def unload(name: Annotated[str, Path(description="a name from GET /v1/models")], request: Request) -> None:
     """Admit no more requests for a model, wait for those that run, and free its memory."""
     service: Service = request.app.state.service
     service.model(name)

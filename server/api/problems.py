@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gram.models.config import place
 from gram.server import logs
 from gram.server.api.schemas import FieldProblem, Problem
-from gram.server.causes import Cause
+from gram.server.causes import Cause, cause_of
 from gram.server.supervision.errors import EngineUnavailableError, SlowClientError
 
 MEDIA_TYPE = "application/problem+json"
@@ -21,19 +21,6 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
 }
 """The error responses, for the OpenAPI document."""
-
-_CAUSES: dict[int, Cause] = {
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "not_found",
-    413: "too_large",
-    429: "overloaded",
-    500: "internal",
-    503: "no_engine",
-    504: "deadline",
-}
-"""The cause of an error that names none, by its status. For any other status the request is invalid."""
 
 
 class ProblemError(Exception):
@@ -54,7 +41,7 @@ class ProblemError(Exception):
             status=status,
             detail=f"{place}: {detail}" if place else detail,
             errors=[FieldProblem(place=place, message=detail)] if place else [],
-            cause=cause or _CAUSES.get(status, "invalid"),
+            cause=cause or cause_of(status),
         )
 
 

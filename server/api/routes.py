@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from gram.models.tasks import TASKS
@@ -175,7 +175,7 @@ def puzzle(
 class Health(BaseModel):
     """The answer of a probe."""
 
-    status: str
+    status: str = Field(description="live or ready, as the probe is called")
 
 
 @probes.get("/health/live", summary="Whether the process is alive")

@@ -2,12 +2,7 @@
 
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gram.server.causes import Cause
 from gram.server.logs import request_id
@@ -17,22 +12,22 @@ from gram.server.sampling.answers import Board
 class DrawnPuzzle(BaseModel):
     """A puzzle from a task's held-out sets."""
 
-    task: str
-    seed: int
-    puzzle: Board
+    task: str = Field(description="the puzzle's task")
+    seed: int = Field(description="the seed that gives this puzzle again")
+    puzzle: Board = Field(description="the puzzle, whose text may be sent to POST /v1/solve")
 
 
 class ModelInfo(BaseModel):
     """A loaded checkpoint."""
 
-    name: str
-    task: str
+    name: str = Field(description="the name by which requests choose it")
+    task: str = Field(description="the task that it was trained for")
     status: Literal["serving", "out_of_rotation"] = Field(
         description="out_of_rotation: engines died of it repeatedly, or its files have changed; its requests get 503"
     )
     solves: bool = Field(description="whether POST /v1/solve may name it")
     generates: bool = Field(description="whether POST /v1/generate may name it")
-    config: dict[str, JsonValue]
+    config: dict[str, JsonValue] = Field(description="the configuration of the network")
     evaluation: JsonValue = Field(
         description="the figures that `gram eval` measured on held-out puzzles and from the empty input; null if there are none"
     )
@@ -51,27 +46,29 @@ class LoadRequest(BaseModel):
 class TaskInfo(BaseModel):
     """A kind of puzzle, and how to write it."""
 
-    name: str
-    title: str
-    formats: list[str]
+    name: str = Field(description="the name by which requests choose it")
+    title: str = Field(description="a sentence that explains the task")
+    formats: list[str] = Field(description="the accepted spellings of a puzzle, a sentence each")
     examples: list[JsonValue] = Field(description="one puzzle, in each of the formats")
-    models: list[str]
+    models: list[str] = Field(description="the loaded models of this task")
 
 
 class FieldProblem(BaseModel):
     """One fault in a request: where it is, and what is wrong."""
 
-    place: str
-    message: str
+    place: str = Field(description="the wrong field, such as guidance.prune.keep, or the wrong place in the body")
+    message: str = Field(description="what is wrong there, and what to do")
 
 
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldProblem] = []
+    type: str = Field("about:blank", description="always the same; `cause` tells the kinds of errors apart")
+    title: str = Field(description="the name of the HTTP status")
+    status: int = Field(description="the HTTP status; in a stream that has begun, the one that the answer would have had")
+    detail: str = Field(description="what is wrong, where, and what to do")
+    errors: list[FieldProblem] = Field(
+        [], description="the faults in the request, one for each place; empty if the error has no place"
+    )
     cause: Cause = Field(description="the kind of the error, for programs")
     request_id: str | None = Field(default_factory=request_id, description="the answer's X-Request-ID, also in the log")

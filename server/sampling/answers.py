@@ -1,6 +1,6 @@
 """What a client gets: the events of a stream, and the ranked answers."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
@@ -9,27 +9,37 @@ from gram.server.engine.messages import Step, Trajectory
 from gram.server.sampling.collector import Candidate, Collector, answer_of
 from gram.server.sampling.options import Options
 
+ModelName = Annotated[str, Field(description="the model that answers")]
+TaskName = Annotated[str, Field(description="the model's task")]
+Seed = Annotated[int, Field(description="the seed of the run: with it, the same request gives the same answer")]
+Index = Annotated[int, Field(description="the trajectory's number in the request, from 0")]
+Steps = Annotated[int, Field(description="the supervision steps that the trajectory has made")]
+Score = Annotated[float, Field(description="the reward model's score of the answer, from 0 to 1")]
+
 
 class Board(BaseModel):
     """A puzzle or an answer, as text and as numbers."""
 
-    text: str
-    grid: Grid
+    text: str = Field(description="as people write it; a puzzle may be sent to the server in this form")
+    grid: Grid = Field(description="the same as numbers")
 
     @classmethod
     def of(cls, task: Task, tokens: Tokens) -> Self:
         return cls(text=task.text(tokens), grid=task.grid(tokens))
 
 
+Asked = Annotated[Board, Field(description="the puzzle as the server read it; of POST /v1/generate, the task's empty input")]
+
+
 class StartEvent(BaseModel):
     """How the server understood the request: the first event of a stream with `stream_steps`."""
 
-    model: str
-    task: str
-    puzzle: Board
-    seed: int
-    num_trajectories: int
-    max_steps: int
+    model: ModelName
+    task: TaskName
+    puzzle: Asked
+    seed: Seed
+    num_trajectories: int = Field(description="K, the number of trajectories to sample")
+    max_steps: int = Field(description="the supervision steps after which a trajectory ends if it has not halted")
 
     @classmethod
     def of(cls, model: str, task: Task, puzzle: Tokens, seed: int, options: Options) -> Self:
@@ -46,9 +56,9 @@ class StartEvent(BaseModel):
 class StepEvent(Board):
     """A trajectory on its way: what it would answer after these steps, and the reward model's score of that."""
 
-    trajectory: int
-    steps: int
-    score: float
+    trajectory: Index
+    steps: Steps
+    score: Score
 
     @classmethod
     def of_step(cls, task: Task, step: Step) -> Self:
@@ -60,17 +70,17 @@ class StepEvent(Board):
 class PrunedEvent(BaseModel):
     """A trajectory that `guidance` ended. It is sent with `stream_steps`."""
 
-    trajectory: int
-    steps: int
+    trajectory: Index
+    steps: Steps
 
 
 class TrajectoryEvent(Board):
-    """A trajectory that ended, as a stream sends it. `valid` is the checker's word, `score` the reward model's."""
+    """A trajectory that ended with an answer, as a stream sends it."""
 
-    trajectory: int
-    steps: int
-    score: float
-    valid: bool
+    trajectory: Index
+    steps: Steps
+    score: Score
+    valid: bool = Field(description="whether the task's exact checker finds the answer valid")
 
     @classmethod
     def of_trajectory(cls, task: Task, trajectory: Trajectory, candidate: Candidate) -> "TrajectoryEvent":
@@ -101,11 +111,11 @@ class RankedCandidate(TrajectoryEvent):
 class SolveResponse(BaseModel):
     """The ranked answers to a request."""
 
-    model: str
-    task: str
-    puzzle: Board
-    seed: int
-    candidates: list[RankedCandidate]
+    model: ModelName
+    task: TaskName
+    puzzle: Asked
+    seed: Seed
+    candidates: list[RankedCandidate] = Field(description="the distinct answers, the best first, ranked as `select` says")
     complete: bool = Field(description="false if a deadline came before all trajectories had ended; another run may give more")
     trajectories: int = Field(
         description="the trajectories that ended and count: num_trajectories, or fewer after an early stop or a deadline"

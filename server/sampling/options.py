@@ -61,7 +61,7 @@ class Guidance(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prune: Pruning
+    prune: Pruning = Field(description="when to end trajectories, and how many go on")
 
 
 class Options(BaseModel):

@@ -28,6 +28,7 @@ def test_it_has_every_call_and_every_field_of_the_openapi_document() -> None:
             continue  # FastAPI's own
         section = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
         assert [*schema.get("properties", [])] == re.findall(r"^\| `(\w+)`", section, re.MULTILINE), name
+    assert re.findall(r"^.*\|  \|$", text, re.MULTILINE) == [], "these lines explain nothing"
 
 
 def test_it_is_the_document_of_a_server(server: RunningServer) -> None:
