@@ -23,6 +23,6 @@ async def index() -> Response:
 async def file(name: str) -> Response:
     """A file of the page. The name is looked up among the files that the server found at its start; it never becomes a path."""
     if name not in _FILES:
-        raise ProblemError(404, f"the page has no file {name!r}; it is at /")
+        raise ProblemError(404, f"the page has no file {name!r}; the page is at /")
     path = _FILES[name]
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix])

@@ -145,11 +145,13 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
             raise ProblemError(422, detail, "task")
         if request.ability not in model.config.abilities:
             abilities = " and ".join(model.config.abilities) or "nothing"
-            raise ProblemError(422, f"{model.name} can't {request.ability}; what it can: {abilities}", "model")
+            raise ProblemError(422, f"{model.name} can't {request.ability}, only {abilities}; choose another model", "model")
         return model
     able = [model for model in service.models.values() if request.ability in model.config.abilities]
     in_rotation = [model for model in able if model.name not in service.fleet.out_of_rotation]
     if chosen := choose(in_rotation, request.task) or choose(able, request.task):
         return chosen
     known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"
-    raise ProblemError(404, f"no loaded model can {request.ability} {request.task!r}; tasks that can be: {known}", "task")
+    raise ProblemError(
+        404, f"no loaded model can {request.ability} {request.task!r}; tasks with a model that can: {known}", "task"
+    )

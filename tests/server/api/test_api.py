@@ -183,7 +183,7 @@ def test_a_generate_is_a_solve_of_the_empty_board(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "place", "fix"),
     [
-        ({"task": "coloring-8"}, 404, "task", "tasks that can be: nqueens-8"),
+        ({"task": "coloring-8"}, 404, "task", "tasks with a model that can: nqueens-8"),
         ({"num_samples": 10**9}, 422, "num_samples", "allows 100000 at most"),
         ({"num_trajectories": 8}, 422, "num_trajectories", "not an option"),
         ({"puzzle": PUZZLE}, 422, "puzzle", "not an option"),
@@ -216,7 +216,9 @@ def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path)
         for path, body, name, can in (("solve", REQUEST, "generator", "generate"), ("generate", BOARDS, "solver", "solve")):
             response = client.post(f"/v1/{path}", json=body | {"model": name})
             assert response.status_code == 422
-            assert response.json()["errors"] == [{"place": "model", "message": f"{name} can't {path}; what it can: {can}"}]
+            assert response.json()["errors"] == [
+                {"place": "model", "message": f"{name} can't {path}, only {can}; choose another model"}
+            ]
 
 
 @pytest.mark.parametrize(
