@@ -20,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
 
 SLOWEST = (
     "test_faults.py",
+    "test_rotation.py",
     "test_adding_a_task.py",
     "test_playground.py",
     "test_limits.py",

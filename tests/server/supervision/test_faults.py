@@ -1,101 +1,22 @@
 """What clients get while engines die, hang and run out of memory, on real processes over real sockets."""
 
-import json
 import random
 import resource
-import shutil
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-import torch
 
-from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
-from gram.models.checkpoint import save_checkpoint
-from gram.models.config import WEIGHTS_FILE, CheckpointConfig, ModelConfig
-from gram.models.network import GRAM
-from gram.models.tasks import TASKS
+from benchmarks.servers import PATIENCE, RunningServer, wait_for
 from gram.server.supervision.blame import MAX_DEATHS
+from tests.server.supervision.support import SILENCE, Answer, Event, ask, ordered, queens, serving_models, statuses, stream
 from tests.support import FIXED_SIZE
-
-QUEENS, SUDOKU = TASKS["nqueens-8"], TASKS["sudoku-4x4"]
-TINY = ModelConfig(
-    vocab_size=QUEENS.vocab_size, seq_len=64, dim=8, num_layers=1, mixer_dim=8, mlp_dim=8, guidance_dim=8, num_registers=1
-)
-
-Answer = dict[str, Any]
-Body = dict[str, Any]
-Event = tuple[str, Answer]
-
-
-def queens(number: int = 0, **options: Any) -> Body:
-    return {
-        "model": "nqueens-8",
-        "puzzle": QUEENS.text(QUEENS.held_out[number]),
-        "num_trajectories": 20,
-        "seed": number,
-    } | options
-
-
-def sudoku(model: str, **options: Any) -> Body:
-    return {"model": model, "puzzle": SUDOKU.text(SUDOKU.held_out[0]), "num_trajectories": 20, "seed": 1} | options
-
-
-def untimed(answer: Answer) -> Answer:
-    """An answer without what may differ between two runs."""
-    return {name: value for name, value in answer.items() if not name.endswith("_ms")}
-
-
-def ask(client: httpx.Client, body: Body) -> Answer:
-    response = client.post("/v1/solve", json=body)
-    assert response.status_code == 200, response.text
-    return untimed(response.json())
-
-
-def refused(client: httpx.Client, body: Body) -> str:
-    """The detail of the 503 that answers it."""
-    response = client.post("/v1/solve", json=body)
-    assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json"), response.text
-    detail: str = response.json()["detail"]
-    return detail
-
-
-def stream(client: httpx.Client, body: Body, received: list[Event] | None = None) -> list[Event]:
-    """The events of a solve's stream; `received` has them as they come."""
-    events = [] if received is None else received
-    headers = {"accept": "application/x-ndjson"}
-    with client.stream("POST", "/v1/solve", json=body | {"stream": True}, headers=headers) as response:
-        assert response.status_code == 200, response.read()
-        for line in map(json.loads, response.iter_lines()):
-            events.append((line["event"], line["data"]))
-    return events
-
-
-def ordered(events: list[Event]) -> list[Event]:
-    """A stream's events, without those of steps, the trajectories in the order of their index."""
-    *between, (last, result) = events
-    return [*sorted(between, key=lambda event: event[1].get("trajectory", -1)), (last, untimed(result))]
-
-
-def statuses(client: httpx.Client) -> dict[str, str]:
-    return {model["name"]: model["status"] for model in client.get("/v1/models").json()}
-
-
-@contextmanager
-def serving_models(*models: Path, flags: tuple[str, ...] = FIXED_SIZE) -> Iterator[tuple[RunningServer, httpx.Client]]:
-    named = [part for model in models for part in ("--model", str(model))]
-    with (
-        serving(*named, "--max-timeout-seconds", str(10 * PATIENCE), *flags) as server,
-        httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
-    ):
-        yield server, client
 
 
 @pytest.fixture(scope="module")
@@ -110,28 +31,6 @@ def impatient(checkpoint: Path) -> Iterator[tuple[RunningServer, httpx.Client]]:
     """A server that replaces an engine after `SILENCE` seconds without a sign of life."""
     with serving_models(checkpoint, flags=(*FIXED_SIZE, "--engine-timeout-seconds", str(SILENCE))) as served:
         yield served
-
-
-SILENCE = 5
-"""An engine looks at its messages between two steps. Steps of 8 rows are much shorter than this, on any machine."""
-
-
-def make_checkpoint(folder: Path, config: ModelConfig) -> Path:
-    """A checkpoint of 8 queens of random weights."""
-    save_checkpoint(folder, CheckpointConfig(task="nqueens-8", model=config), GRAM(config, torch.float32, posterior=False))
-    return folder
-
-
-@pytest.fixture
-def crashing(tmp_path: Path) -> Path:
-    """A checkpoint whose engine dies of each board with a queen on it: the vocabulary has no such symbol."""
-    return make_checkpoint(tmp_path / "crashing", TINY.model_copy(update={"vocab_size": 2}))
-
-
-@pytest.fixture
-def endless(tmp_path: Path) -> Path:
-    """A checkpoint whose engine does not come back from a step of many rows for minutes, of few for less than a second."""
-    return make_checkpoint(tmp_path / "endless", TINY.model_copy(update={"low_steps": 1000}))
 
 
 @pytest.mark.parametrize("at_work", [True, False])
@@ -270,107 +169,6 @@ def test_a_request_that_comes_no_further_between_three_deaths_ends_alone(
         assert (name, problem["status"]) == ("error", 503)
         assert problem["detail"].startswith("3 engines in a row died in the steps of this request")
         assert statuses(client) == {"nqueens-8": "serving"}
-
-
-def test_a_model_whose_steps_kill_engines_leaves_the_rotation_and_the_others_go_on(checkpoint: Path, crashing: Path) -> None:
-    sudoku_4x4 = checkpoint.with_name("sudoku-4x4")
-    body = queens(model="crashing")
-    with (
-        serving_models(checkpoint, crashing, sudoku_4x4) as (server, client),
-        ThreadPoolExecutor(8) as clients,
-    ):
-        alone = [ask(client, queens(number)) for number in range(4)]
-        alone_sudoku = ask(client, sudoku("sudoku-4x4"))
-        long = clients.submit(stream, client, sudoku("sudoku-4x4", num_trajectories=100))
-        stopped = threading.Event()
-
-        def go_on(number: int) -> int:
-            rounds = 0
-            while not stopped.is_set():
-                assert ask(client, queens(number)) == alone[number]
-                rounds += 1
-            return rounds
-
-        others = [clients.submit(go_on, number) for number in range(4)]
-        first, second = clients.submit(stream, client, body), clients.submit(refused, client, body)
-        ((name, problem),) = first.result()
-        assert (name, problem["status"]) == ("error", 503)
-        assert problem["detail"] == second.result()
-        assert problem["detail"].startswith(
-            "crashing is out of rotation: 3 engines in a row died in its steps; ask another model"
-        )
-        assert server.gauge("gram_engine_restarts_total") == 3
-        wait_for(server.ready, "another engine is ready")
-        stopped.set()
-        assert all(other.result() for other in others)
-        assert len(long.result()) == 101
-        assert ask(client, sudoku("sudoku-4x4")) == alone_sudoku
-        assert refused(client, body) == refused(client, body | {"stream": True}) == problem["detail"]
-        assert statuses(client) == {"nqueens-8": "serving", "crashing": "out_of_rotation", "sudoku-4x4": "serving"}
-        assert ask(client, queens(model=None, task="nqueens-8"))["model"] == "nqueens-8"
-        assert server.gauge("gram_engine_restarts_total") == 3
-
-
-def test_clients_that_do_not_wait_for_the_third_death_are_not_forgotten(checkpoint: Path, crashing: Path) -> None:
-    with serving_models(checkpoint, crashing) as (server, client):
-        assert ask(client, queens(model=None, task="nqueens-8", puzzle={"queens": []}))["model"] == "crashing"
-        for death in range(3):
-            assert statuses(client)["crashing"] == "serving"
-            while server.gauge("gram_engine_restarts_total") == death:
-                with suppress(httpx.ReadTimeout):
-                    client.post("/v1/solve", json=queens(model="crashing"), timeout=httpx.Timeout(PATIENCE, read=0.5))
-            wait_for(server.ready, "another engine is ready")
-        assert statuses(client) == {"nqueens-8": "serving", "crashing": "out_of_rotation"}
-        assert ask(client, queens(model=None, task="nqueens-8", puzzle={"queens": []}))["model"] == "nqueens-8"
-
-
-def test_a_model_whose_step_does_not_end_leaves_the_rotation(checkpoint: Path, endless: Path) -> None:
-    flags = ("--engine-timeout-seconds", str(SILENCE), "--slots", "512", "--threads", "1")
-    with serving_models(checkpoint, endless, flags=flags) as (server, client), ThreadPoolExecutor(2) as clients:
-        alone = ask(client, queens())
-        hanging = clients.submit(refused, client, queens(model="endless", num_trajectories=512))
-        other = clients.submit(ask, client, queens())
-        assert "endless is out of rotation: 3 engines in a row died in its steps" in hanging.result()
-        assert other.result() == alone
-        assert server.gauge("gram_engine_restarts_total") == 3
-
-
-def test_a_service_without_a_model_left_ends_with_a_code_that_is_not_0(crashing: Path) -> None:
-    with serving_models(crashing) as (server, client):
-        assert "crashing is out of rotation" in refused(client, queens(model="crashing"))
-        assert server.process.wait(PATIENCE) == 1
-
-
-def test_models_whose_files_are_corrupted_before_a_reload_leave_the_rotation(checkpoint: Path, tmp_path: Path) -> None:
-    weights = (checkpoint.with_name("sudoku-4x4") / WEIGHTS_FILE).read_bytes()
-    damages = {"flipped": weights[:-1] + bytes([weights[-1] ^ 1]), "truncated": weights[:1000]}
-    folders = [shutil.copytree(checkpoint.with_name("sudoku-4x4"), tmp_path / name) for name in damages]
-    with serving_models(*folders, checkpoint) as (server, client), ThreadPoolExecutor(5) as clients:
-        alone = ask(client, queens(num_trajectories=60))
-        endless = [sudoku(name, num_trajectories=50_000) for name in damages]
-        streams = [clients.submit(stream, client, body) for body in endless]
-        plain = [clients.submit(refused, client, body) for body in endless]
-        server.wait_until("gram_active_requests", 4)
-        for name in damages:
-            assert ask(client, sudoku(name, num_trajectories=1)), "what is in memory serves on"
-        other = clients.submit(ask, client, queens(num_trajectories=60))
-        for name, damaged in damages.items():
-            (tmp_path / name / WEIGHTS_FILE).write_bytes(damaged)
-        server.engine().kill()
-        for name, cut_off, waiting in zip(damages, streams, plain, strict=True):
-            *events, (last, problem) = cut_off.result()
-            assert {event for event, _ in events} <= {"trajectory"}
-            assert last == "error"
-            detail = (
-                f"{name} is out of rotation: its files have changed since they were first loaded, or can't be read any more; "
-            )
-            assert problem["detail"].startswith(detail)
-            assert problem["detail"] == waiting.result() == refused(client, sudoku(name))
-            assert str(tmp_path) not in problem["detail"]
-        assert other.result() == alone
-        assert statuses(client) == {"flipped": "out_of_rotation", "truncated": "out_of_rotation", "nqueens-8": "serving"}
-        assert client.get("/health/ready").status_code == 200
-        assert server.gauge("gram_engine_restarts_total") == 1
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="no limit for another process")
