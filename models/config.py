@@ -77,20 +77,17 @@ Ability = Literal["solve", "generate"]
 
 
 class CheckpointConfig(BaseModel):
-    """The content of config.json: the task of the weights, what they were trained to do, and the shape of the network."""
+    """The content of config.json: the task of the weights, and the shape of the network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
-    solves: bool = Field(True, description="trained on puzzles, so POST /v1/solve may ask it")
-    generates: bool = Field(False, description="trained on the empty input, so POST /v1/generate may ask it")
+    generates: bool = Field(False, description="trained on the empty input, too, so POST /v1/generate may ask it")
     model: ModelConfig
 
-    @property
-    def abilities(self) -> list[Ability]:
-        """What the model can do."""
-        able: dict[Ability, bool] = {"solve": self.solves, "generate": self.generates}
-        return [ability for ability in able if able[ability]]
+    def can(self, ability: Ability) -> bool:
+        """Whether a request may ask this of the model. Every model solves."""
+        return ability == "solve" or self.generates
 
 
 def read_config(folder: Path) -> CheckpointConfig:

@@ -53,13 +53,8 @@ class LoadedModel:
 
 
 def choose(able: list[LoadedModel], task: str | None) -> LoadedModel | None:
-    """Choose, among models that can do what is asked, the one that answers if a request names only a task, or nothing.
-
-    It is the first of the task's models (or of the first model's task) that can do the least else: a model that is trained for
-    one thing does it better. Returns None if there is no model of the task.
-    """
-    of_task = [model for model in able if model.task.name == (task or able[0].task.name)]
-    return min(of_task, key=lambda model: len(model.config.abilities), default=None)
+    """The first model of a task (None: the first model), among those that can do what is asked. None if there is none."""
+    return next((model for model in able if task in (None, model.task.name)), None)
 
 
 def read_models(folders: list[Path]) -> dict[str, LoadedModel]:

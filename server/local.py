@@ -77,7 +77,8 @@ def solve(
 
     def submits() -> Iterator[Submit]:
         for number, puzzle, seed in puzzles:
-            open_[number] = Collector(task, puzzle, options.num_trajectories, options.stop), seed, time.monotonic()
+            collector = Collector(task, puzzle, options.num_trajectories, options.stop, task.count_solutions(puzzle))
+            open_[number] = collector, seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 
     # Requests take turns. If more were in the engine than fill the slots twice, the first answers would only come later.

@@ -9,20 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from gram.models.evaluation.records import Curves, Evaluation
-from gram.models.tasks import Task
 
 _COLORS = {"lprm": "tab:blue", "majority": "tab:orange", "any": "tab:green", "coverage": "tab:red", "coverage_limit": "tab:red"}
 
 
-def plot_by_samples(task: Task, curves: Curves, path: Path) -> None:
+def plot_by_samples(curves: Curves, path: Path) -> None:
     """Plot accuracy and coverage against K, at the first temperature; a panel for each test set and way to sample."""
     temperature = curves.by_samples[0].temperature
-    # The coverage of a puzzle with one solution is whether any sample is valid, and its limit is 1.
-    figures = ["any", "majority", "lprm", *([] if task.one_solution else ["coverage", "coverage_limit"])]
     figure, panels = _panels([e for e in curves.by_samples if e.temperature == temperature])
     for axes, evaluations in panels:
         samples = [evaluation.samples for evaluation in evaluations]
-        for name in figures:
+        for name in ("any", "majority", "lprm", *(["coverage", "coverage_limit"] if evaluations[0].covers_several else [])):
             style = "--" if name == "coverage_limit" else "o-"
             shares = [getattr(evaluation, name) for evaluation in evaluations]
             axes.plot(samples, shares, style, color=_COLORS[name], label=name.replace("_", " "))
@@ -30,13 +27,13 @@ def plot_by_samples(task: Task, curves: Curves, path: Path) -> None:
     _save(figure, path)
 
 
-def plot_by_depth(task: Task, curves: Curves, path: Path) -> None:
+def plot_by_depth(curves: Curves, path: Path) -> None:
     """Plot accuracy and coverage against the depth without halting, for the fewest and the most samples; panels likewise."""
     figure, panels = _panels(curves.by_depth)
     for axes, evaluations in panels:
         depths = sorted({evaluation.max_steps for evaluation in evaluations})
         widths = [evaluation.samples for evaluation in evaluations]
-        for name in ["lprm", *([] if task.one_solution else ["coverage"])]:
+        for name in ("lprm", *(["coverage"] if evaluations[0].covers_several else [])):
             for width, style in {min(widths): "o:", max(widths): "o-"}.items():
                 shares = [getattr(evaluation, name) for evaluation in evaluations if evaluation.samples == width]
                 axes.plot(depths, shares, style, color=_COLORS[name], label=f"{name}, K = {width}")

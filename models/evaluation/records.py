@@ -23,14 +23,24 @@ class Evaluation(BaseModel):
     lprm: float = Field(description="the trajectory that the LPRM scores highest is valid")
     majority: float = Field(description="the most frequent answer is valid")
     any: float = Field(description="at least one trajectory is valid")
-    coverage: float = Field(description="the share of all valid answers that were found")
+    coverage: float | None = Field(
+        description="the share of all valid answers that were found; null if no puzzle has few enough to count"
+    )
+    distinct_valid: float | None = Field(None, description="distinct valid answers to a puzzle; null if not measured")
     conflicts: int = Field(description="broken constraints in the LPRM's choices, summed over the puzzles (colouring: edges)")
-    coverage_limit: float = Field(description="the coverage of as many draws that are uniform over the valid answers")
+    coverage_limit: float | None = Field(
+        description="the coverage of as many draws that are uniform over the valid answers; null if coverage is"
+    )
     auroc: float | None = Field(
         description="AUROC of the LPRM's score for validity, over all trajectories; null if all are valid or none is"
     )
     mean_steps: float = Field(description="supervision steps to the halt")
     command: str = Field("", description="the command that measures this again")
+
+    @property
+    def covers_several(self) -> bool:
+        """Whether a puzzle has several solutions that can be counted. Else its coverage is whether any sample is valid."""
+        return self.coverage_limit not in (None, 1)
 
     @property
     def sampling(self) -> str:
@@ -91,7 +101,7 @@ class Curves(BaseModel):
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that is measured of one checkpoint: solving, if it solves, and generating, if it generates."""
+    """Everything that is measured of one checkpoint: solving and, if it generates, generating."""
 
     evaluations: list[Evaluation] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)

@@ -20,10 +20,13 @@ REPORT_FILE = "evaluation.md"
 BY_SAMPLES_FILE = "by-samples.svg"
 BY_DEPTH_FILE = "by-depth.svg"
 
-_FIGURES = ("single", "lprm", "majority", "any", "conflicts", "coverage", "coverage_limit", "auroc", "mean_steps")
+_SHARES = ("single", "lprm", "majority", "any")
+_DIVERSITY = ("distinct_valid", "coverage", "coverage_limit")
+_FIGURES = (*_SHARES, "conflicts", *_DIVERSITY, "auroc", "mean_steps")
 _BOARD_FIGURES = tuple(name for name, field in Generation.model_fields.items() if field.description and name != "command")
-"""The conditions, which need no explanation."""
-_NUMBERS = {"conflicts": "{:g}", "entropy": "{:.4f}", "entropy_limit": "{:.4f}", "auroc": "{:.3f}", "mean_steps": "{:.2f}"}
+"""The figures without the conditions, which need no explanation."""
+_NUMBERS = {"conflicts": "{:g}", "distinct_valid": "{:.2f}", "entropy": "{:.4f}", "entropy_limit": "{:.4f}"}
+_NUMBERS |= {"auroc": "{:.3f}", "mean_steps": "{:.2f}"}
 """The formats of figures that are neither counts nor shares."""
 _Record = Evaluation | Generation
 _R = TypeVar("_R", Evaluation, Stratum, Generation)
@@ -50,9 +53,9 @@ def save(folder: Path, command: str, task: Task, figures: Figures) -> None:
     (folder / EVALUATION_FILE).write_text(json.dumps(records, indent=2) + "\n")
     if figures.evaluations:
         (folder / CURVES_FILE).write_text(figures.curves.model_dump_json(indent=2, exclude_defaults=True) + "\n")
-        plot_by_samples(task, figures.curves, folder / BY_SAMPLES_FILE)
+        plot_by_samples(figures.curves, folder / BY_SAMPLES_FILE)
     if figures.curves.by_depth:
-        plot_by_depth(task, figures.curves, folder / BY_DEPTH_FILE)
+        plot_by_depth(figures.curves, folder / BY_DEPTH_FILE)
     (folder / REPORT_FILE).write_text(document(folder.resolve().name, task, figures))
 
 
@@ -131,33 +134,35 @@ def _puzzle_tables(task: Task, evaluations: list[Evaluation], curves: Curves) ->
     if curves.by_depth:
         parts += ["## By depth and samples, without halting"]
     for _, group in itertools.groupby(curves.by_depth, lambda evaluation: evaluation.title):
-        parts += _by_depth(list(group), ["lprm", "any" if task.one_solution else "coverage"])
+        evaluations = list(group)
+        parts += _by_depth(evaluations, ["lprm", "coverage" if evaluations[0].covers_several else "any"])
     strata = [stratum for stratum in curves.by_trait if stratum.temperature == first]
     for (test_set, trait, sampling), bands in itertools.groupby(strata, lambda s: (s.test_set, s.trait, s.sampling)):
-        columns = "single", "lprm", "majority", "any"
-        rows = [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands]
-        parts += [f"## By {trait}: {test_set}, {sampling}", table([trait, "puzzles", *columns], rows)]
+        parts += [f"## By {trait}: {test_set}, {sampling}", _by_band(trait, list(bands))]
     return parts
+
+
+def _by_band(trait: str, bands: list[Stratum]) -> str:
+    """The figures of the puzzles of each band of a trait, with the answers' diversity if there are several to find."""
+    several = any(band.coverage_limit != 1 for band in bands)
+    columns = (*_SHARES, *(_DIVERSITY if several else ()))
+    return table([trait, "puzzles", *columns], [[band.band, str(band.puzzles), *_cells(band, columns)] for band in bands])
 
 
 def overview(folders: Iterable[Path]) -> str:
     """One figure of each checkpoint, as it is served (with symmetries, at its first temperature): the table of README.md.
 
-    A solver's is the share of puzzles of its last test set, the hardest, that the LPRM's choice solves; a generator's is the
-    share of valid boards.
+    It is the share of puzzles that the LPRM's choice solves, in the test set that is the hardest for the checkpoint.
     """
     rows = []
     for folder in folders:
-        figures = saved(folder)
-        served = [record for record in figures.evaluations or figures.generations if record.symmetries]
-        if not served:
-            continue
-        record = [record for record in served if record.temperature == served[0].temperature][-1]
-        if isinstance(record, Evaluation):
-            cells = [f"{record.puzzles:,} {record.test_set} puzzles", f"{record.lprm:.2%}"]
-        else:
-            cells = [f"{record.samples:,} boards from the empty input", f"{record.valid:.2%}"]
-        rows.append([_card(folder, "models/zoo"), *cells])
+        served = [record for record in saved(folder).evaluations if record.symmetries]
+        served = [record for record in served if record.temperature == served[0].temperature]
+        if served:
+            hardest = min(served, key=lambda record: record.lprm)
+            rows.append(
+                [_card(folder, "models/zoo"), f"{hardest.puzzles:,} puzzles, {hardest.test_set}", f"{hardest.lprm:.2%}"]
+            )
     return table(["checkpoint", "measured on", "valid"], rows)
 
 
@@ -197,8 +202,9 @@ def _card(folder: Path, zoo: str) -> str:
 
 
 def _puzzle_cells(task: Task, e: Evaluation) -> list[str]:
-    # The coverage of a puzzle with one solution is whether any sample is valid.
-    coverage = ["", ""] if task.one_solution else [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
+    coverage = ["", ""]
+    if e.coverage is not None and e.coverage_limit is not None and e.covers_several:
+        coverage = [f"{e.coverage:.2%}", f"{e.coverage / e.coverage_limit:.1%}"]
     chosen = f"{e.lprm:.2%}" + (f", {e.conflicts} in conflict" if "conflicts" in task.paper else "")
     of = f"{e.puzzles:,} {e.test_set}", _sees(e)
     return [*of, f"{e.single:.2%}", chosen, f"{e.majority:.2%}", f"{e.any:.2%}", *coverage, f"{e.mean_steps:.1f}"]

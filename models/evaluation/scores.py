@@ -6,7 +6,7 @@ valid, and how evenly they are spread over all boards that exist.
 
 import re
 from dataclasses import asdict, dataclass, replace
-from math import exp, lgamma, log, log1p
+from math import exp, inf, lgamma, log, log1p
 from statistics import fmean
 from typing import Self
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gram.models.evaluation.records import Evaluation, Generation, Stratum
-from gram.models.tasks import Task, Tokens, cell_entropy
+from gram.models.tasks import MOST_COUNTED, Task, Tokens, cell_entropy
 from gram.models.temperature import Temperature
 
 WIDTHS = (1, 2, 5, 10, 20)
@@ -46,8 +46,8 @@ class Judged:
     """The exact checker's word on K samples of each of n puzzles. Arrays are [n, K], samples in the order of their index."""
 
     conditions: Conditions
-    solutions: NDArray[np.int64]
-    """The number of solutions of each puzzle [n]."""
+    solutions: NDArray[np.float64]
+    """The number of solutions of each puzzle [n]; infinite for those with too many to count."""
     valid: NDArray[np.bool_]
     conflicts: NDArray[np.int64]
     score: NDArray[np.float64]
@@ -74,7 +74,7 @@ def judge(task: Task, conditions: Conditions, puzzles: Tokens, samples: list[lis
         conflicts.append([counted[i] for i in places])
     return Judged(
         conditions,
-        solutions=np.array([len(task.solutions(puzzle)) for puzzle in puzzles]),
+        solutions=np.array([_solutions(task, puzzle) for puzzle in puzzles]),
         valid=np.array(valid),
         conflicts=np.array(conflicts),
         score=np.array([[sample.score for sample in row] for row in samples]),
@@ -91,6 +91,7 @@ def evaluate(judged: Judged) -> Evaluation:
     place = np.arange(samples)
     frequent = np.sum(judged.first[:, :, None] == place, axis=1).argmax(1)  # of equally frequent answers, the earliest
     found = np.sum(judged.valid & (judged.first == place), axis=1)
+    counted = np.isfinite(judged.solutions)
     return Evaluation(
         **asdict(judged.conditions),
         puzzles=puzzles,
@@ -99,9 +100,10 @@ def evaluate(judged: Judged) -> Evaluation:
         lprm=float(judged.valid[rows, chosen].mean()),
         majority=float(judged.valid[rows, frequent].mean()),
         any=float(judged.valid.any(1).mean()),
-        coverage=fmean(found / judged.solutions),
+        coverage=fmean(found[counted] / judged.solutions[counted]) if counted.any() else None,
+        distinct_valid=float(found.mean()),
         conflicts=int(judged.conflicts[rows, chosen].sum()),
-        coverage_limit=fmean(1 - (1 - 1 / judged.solutions) ** samples),
+        coverage_limit=fmean(1 - (1 - 1 / judged.solutions[counted]) ** samples) if counted.any() else None,
         auroc=auroc(judged.score.ravel(), judged.valid.ravel()),
         mean_steps=float(judged.steps.mean()),
     )
@@ -178,6 +180,12 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
         return None
     below = np.searchsorted(negatives, positives, "left") + np.searchsorted(negatives, positives, "right")
     return float(below.mean() / (2 * len(negatives)))
+
+
+def _solutions(task: Task, puzzle: Tokens) -> float:
+    """The number of solutions of a puzzle [N], infinite if they are too many to count."""
+    count = task.count_solutions(puzzle)
+    return inf if count is None or (count == MOST_COUNTED and not task.lists_solutions) else len(task.solutions(puzzle))
 
 
 def _first_of_each(samples: list[Sample]) -> list[int]:

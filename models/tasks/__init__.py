@@ -1,6 +1,6 @@
 """The registry of tasks: a new task is one file here and one line below."""
 
-from gram.models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_entropy
+from gram.models.tasks.base import MOST_COUNTED, Grid, PuzzleError, Task, Tokens, cell_entropy
 from gram.models.tasks.coloring import Coloring
 from gram.models.tasks.nqueens import NQueens
 from gram.models.tasks.sudoku import Sudoku
@@ -18,4 +18,4 @@ TASKS: dict[str, Task] = {
     )
 }
 
-__all__ = ["TASKS", "Grid", "PuzzleError", "Task", "Tokens", "cell_entropy"]
+__all__ = ["MOST_COUNTED", "TASKS", "Grid", "PuzzleError", "Task", "Tokens", "cell_entropy"]

@@ -16,6 +16,10 @@ Grid = list[int] | list[list[int]]
 """A puzzle or an answer as numbers, in rows if it has rows."""
 
 
+MOST_COUNTED = 1000
+"""The number at which the counting of a puzzle's solutions ends."""
+
+
 class PuzzleError(ValueError):
     """A puzzle can't be read, or can't have a solution. The message says what is wrong and how to fix it, `place` where."""
 
@@ -48,8 +52,8 @@ class Task(ABC):
     """One and the same puzzle in each accepted spelling, in the order of `formats`."""
     seq_len: int
     vocab_size: int
-    one_solution: bool = False
-    """Whether the solution in a training pair is the only solution of its puzzle."""
+    lists_solutions: bool = True
+    """Whether `solutions` gives all solutions of every puzzle, the empty input included. If not, they can be too many."""
     evaluation_depth: int = 32
     """The depth, in supervision steps, to which evaluation follows trajectories without halting."""
     paper: dict[str, float]
@@ -96,6 +100,31 @@ class Task(ABC):
     def solutions(self, puzzle: Tokens) -> Tokens:
         """All solutions [n, N] of the puzzle [N], each in its canonical form; n is 0 for a puzzle without a solution."""
 
+    def count_solutions(self, puzzle: Tokens) -> int | None:
+        """How many solutions the puzzle [N] has; MOST_COUNTED for as many or more, None if counting takes too long."""
+        return min(len(self.solutions(puzzle)), MOST_COUNTED)
+
+    def contradiction(self, puzzle: Tokens) -> str:  # noqa: ARG002
+        """What to tell a person whose puzzle [N] has no solution."""
+        return "this puzzle has no solution"
+
+    def solvable(self, puzzle: Tokens) -> int | None:
+        """The `count_solutions` of a puzzle [N]. Raises PuzzleError if it is 0."""
+        solutions = self.count_solutions(puzzle)
+        if solutions == 0:
+            raise PuzzleError(self.contradiction(puzzle))
+        return solutions
+
+    def is_ambiguous(self, puzzles: Tokens) -> NDArray[np.bool_]:
+        """Whether each of the puzzles [B, N] has more than one solution -> [B]."""
+        return np.array([len(self.solutions(puzzle)) > 1 for puzzle in puzzles], dtype=bool)
+
+    def nearest_solution(self, puzzle: Tokens, log_p: NDArray[np.float64]) -> Tokens:
+        """A solution [N] of the puzzle [N] that is likely under log-probabilities [N, V]: the likeliest, if all are listed."""
+        solutions = self.solutions(puzzle)
+        likeliest: Tokens = solutions[log_p[np.arange(self.seq_len), solutions].sum(1).argmax()]
+        return likeliest
+
     def canonical(self, answer: Tokens) -> Tokens:
         """The answer [N] in the form that all answers with the same meaning share, so that equal ones can be counted."""
         return answer
@@ -117,14 +146,6 @@ class Task(ABC):
     @abstractmethod
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Draw training pairs: puzzles and solutions, both [count, N], never a held-out puzzle."""
-
-    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
-        """Draw full boards [count, N], uniform over all that exist, for a generator to learn. Only for tasks with a `blank`."""
-        raise NotImplementedError(f"{self.name} has no empty input")
-
-    def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
-        """A full board [N] that is likely under log-probabilities [N, V]. Only for tasks that can't list their `boards`."""
-        raise NotImplementedError(f"{self.name} lists its boards, or has none")
 
     @cached_property
     @abstractmethod

@@ -111,9 +111,6 @@ class NQueens(Task):
         answers = [rng.choice(self.solutions(puzzle)) for puzzle in puzzles]
         return puzzles, np.stack(answers)
 
-    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
-        return self.boards[rng.integers(len(self.boards), size=count)]
-
     @cached_property
     def held_out(self) -> Tokens:
         return self._benchmark_split[1]

@@ -34,8 +34,9 @@ def dtype_of(config: TrainingConfig, device: torch.device) -> torch.dtype:
 def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: TrainingConfig, rng: np.random.Generator) -> Losses:
     """Make one supervision step of every row, its last transition with gradients, and replace the carry's state (detached).
 
-    The first `prior_share` of the rows roll out under the prior. Their target is the solution that their own decode is nearest
-    to, and they have no KL. The others roll out under the posterior, towards the target of their pair.
+    The first `prior_share` of the rows roll out under the prior. They have no KL, and their target is the solution that their
+    own decode is nearest to; in their first `prior_free_steps` steps, those with an ambiguous puzzle have no loss at all. The
+    others roll out under the posterior, towards the target of their pair.
     """
     replace_finished(carry, model, config, stage, rng)
     state, device = carry.state, carry.state.h.device
@@ -50,16 +51,13 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
     carry.state = State(state.h.detach(), state.l.detach())
 
     logits = model.decode(state.h).float()
-    if prior_rows and not (task.one_solution and config.solves):
-        puzzle, seen = carry.puzzle[:prior_rows], logits[:prior_rows].detach().cpu()
-        if config.solves or task.boards is not None:
-            choosing = carry.step[:prior_rows] < stage.balanced_steps
-            carry.target[:prior_rows] = solution_targets(task, puzzle, seen, choosing, rng)
-        else:
-            boards = [task.nearest_board(row) for row in seen.log_softmax(-1).double().numpy()]
-            carry.target[:prior_rows] = torch.from_numpy(np.stack(boards))
+    open_rows = carry.ambiguous[:prior_rows].nonzero().squeeze(1)
+    if len(open_rows):
+        choosing = carry.step[open_rows] < stage.balanced_steps
+        seen = logits.detach().cpu()[open_rows]
+        carry.target[open_rows] = solution_targets(task, carry.puzzle[open_rows], seen, choosing, rng)
     cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.to(device, copy=True), reduction="none").mean(1)
-    free = (torch.arange(rows) < prior_rows) & (carry.step < stage.prior_free_steps)
+    free = (torch.arange(rows) < prior_rows) & carry.ambiguous & (carry.step < stage.prior_free_steps)
     cross_entropy = cross_entropy * ~free.to(device)
     carry.step += 1
     halt = logits.new_zeros(())

@@ -34,7 +34,9 @@ class Stage(_Strict):
     final_lr: Share = Field(0.05, description="the last learning rate, as a share of lr")
     ema: Share = Field(0.999, description="decay of the averaged weights, which become the checkpoint; warmed up at the start")
     prior_share: Share = Field(0.0, description="rows that roll out under the prior, towards the nearest solution")
-    prior_free_steps: int = Field(0, ge=0, description="first supervision steps of prior rows that carry no loss")
+    prior_free_steps: int = Field(
+        0, ge=0, description="first supervision steps of prior rows that carry no loss if their puzzle is ambiguous"
+    )
     group: Count = Field(1, description="prior rows that start on the same puzzle together")
     balanced_steps: int = Field(
         0, ge=0, description="first supervision steps in which a group's targets are spread evenly over the solutions"
@@ -67,9 +69,8 @@ class TrainingConfig(_Strict):
     """The training of one checkpoint. `model` may leave out vocab_size and seq_len, which the task determines."""
 
     task: str
-    solves: bool = True
     generates: bool = False
-    """Without `solves`, every input is the empty one."""
+    one_solution: bool = Field(False, description="train on puzzles with one solution only, under prior and posterior")
     model: ModelConfig
     stages: Annotated[list[Stage], Field(min_length=1)]
     heads: HeadsStage = HeadsStage()
@@ -90,16 +91,29 @@ class TrainingConfig(_Strict):
         return sum(stage.updates for stage in self.stages)
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
-        """Draw training pairs [count, N]: puzzles and solutions, or empty inputs and full boards for a pure generator."""
+        """Draw training pairs: puzzles and solutions, both [count, N]."""
+        return self._draw(rng, count, ambiguous=False) if self.one_solution else TASKS[self.task].sample(rng, count)
+
+    def sample_posterior(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
+        """Draw training pairs for rows under the posterior, both [count, N].
+
+        Their puzzles are ambiguous, unless the recipe has none: the posterior says which solution is meant. Of a puzzle with
+        one solution it would tell what the model is to find.
+        """
+        return self._draw(rng, count, ambiguous=not self.one_solution)
+
+    def _draw(self, rng: np.random.Generator, count: int, *, ambiguous: bool) -> tuple[Tokens, Tokens]:
+        """Draw pairs until there are `count` whose puzzles are ambiguous, or are not."""
         task = TASKS[self.task]
-        if self.solves or task.blank is None:
-            return task.sample(rng, count)
-        return np.tile(task.blank, (count, 1)), task.sample_boards(rng, count)
+        puzzles, answers = task.sample(rng, count)
+        while len(refused := np.flatnonzero(task.is_ambiguous(puzzles) != ambiguous)):
+            puzzles[refused], answers[refused] = task.sample(rng, len(refused))
+        return puzzles, answers
 
     @property
     def checkpoint(self) -> CheckpointConfig:
         """The configuration of the finished checkpoint."""
-        return CheckpointConfig(task=self.task, solves=self.solves, generates=self.generates, model=self.model)
+        return CheckpointConfig(task=self.task, generates=self.generates, model=self.model)
 
 
 def load_training_config(path: Path) -> TrainingConfig:

@@ -16,8 +16,11 @@ def solution_targets(task: Task, puzzles: Tensor, logits: Tensor, choosing: Tens
     solutions, equally many to each (the remainder at random), so that the total likelihood is largest. Nearest solutions alone
     let a favourite grow; the prior should learn an even spread, since pairs are uniform over solutions.
     """
-    targets = torch.empty_like(puzzles)
     log_p = logits.log_softmax(-1)
+    if not task.lists_solutions:
+        nearest = [task.nearest_solution(p, row) for p, row in zip(puzzles.numpy(), log_p.double().numpy(), strict=True)]
+        return torch.from_numpy(np.stack(nearest))
+    targets = torch.empty_like(puzzles)
     groups: dict[tuple[bytes, bool], list[int]] = {}
     for row, (puzzle, free) in enumerate(zip(puzzles.numpy(), choosing.tolist(), strict=True)):
         groups.setdefault((puzzle.tobytes(), free), []).append(row)

@@ -16,7 +16,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from gram.models.checkpoint import save_checkpoint
+from gram.models.checkpoint import load_checkpoint, save_checkpoint, served_weights
+from gram.models.config import CheckpointError
 from gram.models.layers import Core
 from gram.models.network import GRAM, Guidance, State
 from gram.models.tasks import TASKS, Task
@@ -36,8 +37,15 @@ _PROBE_EVERY = 250
 _PROBE_PUZZLES = 64
 
 
-def train(config: TrainingConfig, folder: Path, *, device: torch.device | None = None, compile: bool = False) -> bool:
-    """Train a checkpoint in the folder, from the start or from the folder's resume file.
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    start: Path | None = None,
+    compile: bool = False,
+) -> bool:
+    """Train a checkpoint in the folder: from its resume file, else from the weights of the checkpoint `start`, else anew.
 
     Returns whether this process wrote it: of several processes, the first one does.
     """
@@ -46,6 +54,8 @@ def train(config: TrainingConfig, folder: Path, *, device: torch.device | None =
         trainer.compile()
     if (folder / RESUME_FILE).exists():
         trainer.resume(folder)
+    elif start:
+        trainer.take_weights(start)
     trainer.run(folder)
     if trainer.peers.first:
         model = trainer.averaged()
@@ -89,6 +99,25 @@ class Trainer:
         average = {name: t.detach().clone() for name, t in model.named_parameters()}
         carry = start(model, config, config.batch_size // peers.count, rng)
         return cls(config, model, average, optimizer, carry, rng, peers)
+
+    def take_weights(self, folder: Path) -> None:
+        """Begin with the weights of a checkpoint. Raises ConfigError if they don't fit.
+
+        A checkpoint has no posterior. It begins as the prior, blind to the target, so that the KL begins at 0. The numbers of
+        steps and transitions may differ: no weight depends on them.
+        """
+        try:
+            weights = served_weights(load_checkpoint(folder, self.model.initial_h.device, torch.float32))
+            if self.config.model.guidance != "none":
+                for name, own in self.model.posterior.state_dict().items():
+                    prior = weights[f"prior.{name}"]
+                    weights[f"posterior.{name}"] = torch.zeros_like(own)
+                    weights[f"posterior.{name}"][..., : prior.shape[-1]] = prior
+            self.model.load_state_dict(weights, strict=False)
+        except (CheckpointError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"can't begin with {folder}: {error}") from error
+        self.average |= {name: weights[name].clone() for name in self.average.keys() & weights.keys()}
+        self.carry = start(self.model, self.config, len(self.carry.step), self.rng)
 
     def compile(self) -> None:
         """Fuse the elementwise work between the matrix products with torch.compile."""
@@ -170,7 +199,7 @@ class Trainer:
         gather = self.peers.gather
         carry = self.carry
         shared = {"carry.h": carry.state.h, "carry.l": carry.state.l}
-        shared |= {"carry.puzzle": carry.puzzle, "carry.target": carry.target, "carry.step": carry.step}
+        shared |= {f"carry.{name}": getattr(carry, name) for name in ("puzzle", "target", "step", "ambiguous")}
         device = carry.state.h.device
         shared |= {"torch_rng": _torch_rng(device)[None], "numpy_rng": _as_bytes(self.rng)[None]}
         tensors = {name: gather(tensor.to(device)) for name, tensor in shared.items()}
@@ -221,6 +250,7 @@ class Trainer:
             own["carry.puzzle"],
             own["carry.target"],
             own["carry.step"],
+            own["carry.ambiguous"],
         )
         self.rng.bit_generator.state = json.loads(own["numpy_rng"].numpy().tobytes())
         _set_torch_rng(device, own["torch_rng"][0])

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
 from gram.server.api.problems import ProblemError
 from gram.server.api.service import Service
-from gram.server.catalog import read_models
+from gram.server.catalog import LoadedModel, read_models
 from gram.server.engine.messages import Ready, StepReport
 from gram.server.metrics import Metrics
 from gram.server.sampling.requests import GenerateRequest, SolveRequest
@@ -161,6 +161,7 @@ async def serve(settings: ServerSettings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
     supervision = asyncio.create_task(fleet.run())
+    counting = asyncio.create_task(asyncio.to_thread(_count_once, models.values()))
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
         if supervision.done():
@@ -170,4 +171,10 @@ async def serve(settings: ServerSettings) -> None:
             supervision.result()
     finally:
         supervision.cancel()
-        await asyncio.gather(supervision, return_exceptions=True)
+        await asyncio.gather(supervision, counting, return_exceptions=True)
+
+
+def _count_once(models: Iterable[LoadedModel]) -> None:
+    """Count the solutions of a puzzle of each task, so that the first request does not wait for its solver to be compiled."""
+    for task in {model.task for model in models}:
+        task.count_solutions(task.parse(task.examples[0]))

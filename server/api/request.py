@@ -35,12 +35,17 @@ class SamplingRun:
     service: Service
     model: LoadedModel
     puzzle: Tokens
+    solutions: int | None
+    """How many solutions the puzzle has (see `Task.count_solutions`)."""
     seed: int
     request: SamplingRequest
 
     @classmethod
-    def read(cls, service: Service, request: SamplingRequest) -> "SamplingRun":
-        """Check a request against the loaded models and the limits, and parse its puzzle. Raises ProblemError."""
+    async def read(cls, service: Service, request: SamplingRequest) -> "SamplingRun":
+        """Check a request against the loaded models and the limits, and read its puzzle. Raises ProblemError.
+
+        The solutions are counted in a thread of their own, so that a puzzle on which this takes long holds nothing up.
+        """
         for name, limit in service.settings.request_limits.items():
             if (getattr(request, name) or 0) > limit:
                 place = type(request).model_fields[name].alias or name
@@ -52,13 +57,15 @@ class SamplingRun:
         log.model, log.num_trajectories = model.name, request.num_trajectories
         try:
             puzzle = request.input(model.task)
+            solutions = await asyncio.to_thread(model.task.solvable, puzzle)
         except PuzzleError as error:
             raise ProblemError(422, str(error), "puzzle") from error
-        return cls(service, model, puzzle, request.chosen_seed(), request)
+        return cls(service, model, puzzle, solutions, request.chosen_seed(), request)
 
     def admit(self) -> Ticket:
         """Reserve its place in the queue. Raises ProblemError if it must come later."""
         request = self.request
+        self.service.model(self.model.name)  # while its solutions were counted, the model may have been unloaded
         return self.service.admission.admit(
             self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
         )
@@ -71,7 +78,7 @@ class SamplingRun:
         request, metrics, name = self.request, self.service.metrics, self.model.name
         if request.stream_steps:
             yield StartEvent.of(name, self.model.task, self.puzzle, self.seed, request)
-        collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop)
+        collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop, self.solutions)
         job = self.service.fleet.open(
             lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
         )
@@ -134,7 +141,7 @@ class SamplingRun:
 
 
 def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
-    """The model that the request names, or the one that suits its task best (see `choose`). Raises ProblemError.
+    """The model that the request names, or the first one of its task. Raises ProblemError.
 
     A model out of rotation is chosen only if it is named, or no other model can answer.
     """
@@ -143,11 +150,10 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
         if request.task not in (None, model.task.name):
             detail = f"{model.name} answers {model.task.name}, not {request.task!r}; name only one of the two"
             raise ProblemError(422, detail, "task")
-        if request.ability not in model.config.abilities:
-            abilities = " and ".join(model.config.abilities) or "nothing"
-            raise ProblemError(422, f"{model.name} can't {request.ability}, only {abilities}; choose another model", "model")
+        if not model.config.can(request.ability):
+            raise ProblemError(422, f"{model.name} can't {request.ability}; choose another model", "model")
         return model
-    able = [model for model in service.models.values() if request.ability in model.config.abilities]
+    able = [model for model in service.models.values() if model.config.can(request.ability)]
     in_rotation = [model for model in able if model.name not in service.fleet.out_of_rotation]
     if chosen := choose(in_rotation, request.task) or choose(able, request.task):
         return chosen

@@ -68,7 +68,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 
 async def _answer(body: SamplingRequest, request: Request) -> Response:
-    run = SamplingRun.read(_service(request), body)
+    run = await SamplingRun.read(_service(request), body)
     ticket = run.admit()
     if body.stream:
         media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
@@ -131,7 +131,7 @@ async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticke
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
-    """List the loaded models: name, task, abilities, sizes, and the figures that `gram eval` measured."""
+    """List the loaded models: name, task, sizes, and the figures that `gram eval` measured."""
     service = _service(request)
     return [service.info(model) for model in service.models.values()]
 

@@ -25,7 +25,6 @@ class ModelInfo(BaseModel):
     status: Literal["serving", "out_of_rotation"] = Field(
         description="out_of_rotation: engines died of it repeatedly, or its files have changed; its requests get 503"
     )
-    solves: bool = Field(description="whether POST /v1/solve may name it")
     generates: bool = Field(description="whether POST /v1/generate may name it")
     config: dict[str, JsonValue] = Field(description="the configuration of the network")
     evaluation: JsonValue = Field(

@@ -32,7 +32,6 @@ class Service:
             name=model.name,
             task=model.task.name,
             status="out_of_rotation" if model.name in self.fleet.out_of_rotation else "serving",
-            solves=model.config.solves,
             generates=model.config.generates,
             config=model.config.model.model_dump(),
             evaluation=model.evaluation(),

@@ -130,6 +130,7 @@ class Csv(Writer):
         "votes",
         "steps",
         "distinct_valid",
+        "solutions",
         "trajectories",
         "seed",
         "error",
@@ -143,7 +144,7 @@ class Csv(Writer):
         else:
             for best in answer.candidates[:1]:
                 cells |= best.model_dump(include={"valid", "score", "votes", "steps"}) | {"answer": best.text}
-            cells |= answer.model_dump(include={"distinct_valid", "trajectories", "seed"})
+            cells |= answer.model_dump(include={"distinct_valid", "solutions", "trajectories", "seed"})
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerow({name: _cell(value) for name, value in cells.items()})
         return text.getvalue()
@@ -156,6 +157,8 @@ class Csv(Writer):
 
 def _cell(value: object) -> str:
     """Put a value on one line, so that each line of the file is a row."""
+    if value is None:
+        return ""
     return json.dumps(value) if isinstance(value, (bool, float)) else re.sub(r"[\r\n]+", " ", str(value))
 
 
@@ -225,9 +228,12 @@ def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -
     def puzzles() -> Iterator[tuple[int, Tokens, int]]:
         for line in list(output.waiting):
             try:
-                yield line.number, task.parse(line.puzzle), line.seed(options)
+                puzzle = task.parse(line.puzzle)
+                task.solvable(puzzle)
             except PuzzleError as error:
                 output.put(line.number, str(error))
+            else:
+                yield line.number, puzzle, line.seed(options)
 
     for number, answer in solve(engine, task, puzzles(), options):
         assert isinstance(answer, SolveResponse), "nobody watches"

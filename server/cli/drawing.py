@@ -2,6 +2,7 @@
 
 import itertools
 
+from gram.models.tasks import MOST_COUNTED
 from gram.server.sampling.answers import SolveResponse
 
 _LINE_LENGTH = 120
@@ -26,8 +27,9 @@ def draw(response: SolveResponse) -> str:
         group = columns[start : start + per_line]
         lines += ["".join(line.ljust(width) for line in row).rstrip() for row in itertools.zip_longest(*group, fillvalue="")]
         lines.append("")
+    of_all = "" if response.solutions is None else f" of {response.solutions}{'+' * (response.solutions == MOST_COUNTED)}"
     lines.append(
-        f"{response.distinct_valid} distinct valid answers from {response.trajectories} trajectories, "
+        f"{response.distinct_valid}{of_all} distinct valid answers from {response.trajectories} trajectories, "
         f"{response.steps_run} steps in {response.compute_ms / 1e3:.2f} s, seed {response.seed}"
     )
     return "\n".join(lines)

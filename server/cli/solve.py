@@ -80,6 +80,7 @@ class Sampling(Options, EngineSettings):
         """The same events, from an engine in this process."""
         model = self._model()
         puzzle = self.request_type.model_validate(self._request(model.task.name)).input(model.task)
+        model.task.solvable(puzzle)
         seed = self.chosen_seed()
         engine = self._engine(model)
 
@@ -97,7 +98,7 @@ class Sampling(Options, EngineSettings):
     def _model(self) -> LoadedModel:
         """The model that answers in this process."""
         ability = self.request_type.ability
-        able = [model for model in read_models(self.model).values() if ability in model.config.abilities]
+        able = [model for model in read_models(self.model).values() if model.config.can(ability)]
         chosen = choose(able, self.task)
         if chosen is None:
             names = ", ".join(model.name for model in able) or "none"

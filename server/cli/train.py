@@ -15,6 +15,7 @@ class Train(BaseModel):
 
     recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
     out: Path | None = Field(None, description="folder of the checkpoint (default: that of the recipe)")
+    start: Path | None = Field(None, description="folder of a checkpoint whose weights a new run begins with")
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
     compile: bool = Field(False, description="use torch.compile: up to 1.6 times as fast on a CPU; needs a C++ compiler")
@@ -37,7 +38,7 @@ class Train(BaseModel):
         if device.type == "cuda":  # torchrun gives each process a device of its own
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         try:
-            written = train(load_training_config(self.recipe), out, device=device, compile=self.compile)
+            written = train(load_training_config(self.recipe), out, device=device, start=self.start, compile=self.compile)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         if written:

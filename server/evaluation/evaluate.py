@@ -22,10 +22,10 @@ from gram.server.sampling.options import Options
 
 
 def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
-    """Measure what a checkpoint can do: solve, generate or both. Raises CheckpointError."""
+    """Measure how a checkpoint solves and, if it generates, how it generates. Raises CheckpointError."""
     (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
-    evaluations, curves = evaluate_puzzles(engine, model.task, options) if model.config.solves else ([], Curves())
+    evaluations, curves = evaluate_puzzles(engine, model.task, options)
     generations = evaluate_generation(engine, model.task, options) if model.config.generates else []
     return Figures(evaluations, curves, generations)
 

@@ -164,7 +164,9 @@ async function run() {
       if (event === "start" && NARROW.matches) $("run").scrollIntoView();
     }
     const { valid, wrong } = trajectories.counts;
-    say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct} of them distinct.`);
+    const { solutions } = trajectories.result;
+    const all = solutions === null ? "" : ` of ${solutions}${solutions === 1000 ? " or more" : ""}`;
+    say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct}${all} distinct.`);
     if (!trajectories.result.complete) refuse("The deadline came before all trajectories had ended. Run fewer, or set a smaller depth.");
   } catch (error) {
     trajectories.close("stopped");
@@ -245,8 +247,8 @@ async function load() {
   clearRefusal();
   try {
     const [kinds, models] = await Promise.all([ask("v1/tasks"), ask("v1/models")]);
-    const can = (task, ability) => models.some((model) => model.task === task.name && model[ability]);
-    tasks = kinds.map((task) => ({ ...task, solve: can(task, "solves"), generate: can(task, "generates") }));
+    const generates = (task) => models.some((model) => model.task === task.name && model.generates);
+    tasks = kinds.map((task) => ({ ...task, solve: task.models.length > 0, generate: generates(task) }));
   } catch (error) {
     fail(error);
     return;

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
-from gram.models.tasks import Grid, Task, Tokens
+from gram.models.tasks import MOST_COUNTED, Grid, Task, Tokens
 from gram.server.engine.messages import Step, Trajectory
 from gram.server.sampling.collector import Candidate, Collector, answer_of
 from gram.server.sampling.options import Options
@@ -123,6 +123,10 @@ class SolveResponse(BaseModel):
     dropped: list[int] = Field(description="the trajectories whose state became infinite or NaN; they give no candidate")
     pruned: int = Field(description="the number of trajectories that `guidance` ended; they give no candidate")
     distinct_valid: int = Field(description="the number of distinct answers that the checker finds valid")
+    solutions: int | None = Field(
+        None,
+        description=f"how many solutions the puzzle has; {MOST_COUNTED} means as many or more; null if counting took too long",
+    )
     steps_run: int = Field(description="the supervision steps of the trajectories that count")
     queue_ms: float = Field(description="milliseconds until the first trajectory got a slot")
     compute_ms: float = Field(description="milliseconds from then to the last trajectory")
@@ -142,6 +146,7 @@ class SolveResponse(BaseModel):
             dropped=sorted(collector.dropped),
             pruned=collector.pruned,
             distinct_valid=collector.distinct_valid,
+            solutions=collector.solutions,
             steps_run=collector.steps_run,
             queue_ms=round(queue * 1e3, 3),
             compute_ms=round(compute * 1e3, 3),

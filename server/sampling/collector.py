@@ -52,6 +52,8 @@ class Collector:
     puzzle: Tokens
     num_trajectories: int
     stop: Stop = "all"
+    solutions: int | None = None
+    """How many solutions the puzzle has (see `Task.count_solutions`)."""
     done: bool = False
     complete: bool = True
     """Whether no deadline cut the request short."""

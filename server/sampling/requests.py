@@ -23,7 +23,7 @@ class SamplingRequest(Options, ABC):
     model: str | None = Field(None, description="a name from GET /v1/models")
     task: str | None = Field(
         None,
-        description="a name from GET /v1/tasks; a loaded model of this task answers, preferably one that can do nothing else",
+        description="a name from GET /v1/tasks; a loaded model of this task answers",
         json_schema_extra={"enum": [*TASKS, None]},
     )
     timeout_seconds: float | None = Field(

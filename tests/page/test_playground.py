@@ -22,7 +22,7 @@ from tests.support import FIXED_SIZE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
-SOLVING = [folder.name for folder in bundled_models() if not folder.name.endswith("-generator")]
+SOLVING = [folder.name for folder in bundled_models()]
 
 AT_WORK = "#run[aria-busy=true] .card[data-state=running]"
 

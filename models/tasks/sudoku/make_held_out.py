@@ -15,16 +15,21 @@ from gram.models.tasks.sudoku.task import DATA, KINDS, Sudoku
 
 _SEED = 1
 _CLUES = range(22, 37)
+_MOST_DRAWS = 1000
+"""Draws after which a number of clues is passed over: none of its few classes is held out."""
 
 
 def make_test_sets(task: Sudoku) -> dict[str, tuple[int, Iterator[Tokens]]]:
-    """The sets of a size: for each the number of its puzzles, and an endless series that begins with them."""
+    """The sets of a size: for each the number of its puzzles, and a series that begins with them."""
+    any_clues = f"0-{task.seq_len} clues"
     if task.size == 9:
         return {
             f"{_CLUES[0]}-{_CLUES[-1]} clues": (1000, _by_clues(task)),
+            any_clues: (8 * (task.seq_len + 1), _any_clues(task)),
             "hard": (500, _minimal(task, HARD_GUESSES)),
         }
-    return {"minimal": (1000, _images(task) if task.size == 4 else _minimal(task))}
+    minimal = _images(task) if task.size == 4 else _minimal(task)
+    return {"minimal": (1000, minimal), any_clues: (20 * (task.seq_len + (task.size > 4)), _any_clues(task))}
 
 
 def _minimal(task: Sudoku, least_guesses: int = 0) -> Iterator[Tokens]:
@@ -44,6 +49,21 @@ def _by_clues(task: Sudoku) -> Iterator[Tokens]:
                 if task.is_held_out(wanted):
                     yield wanted
                     break
+
+
+def _any_clues(task: Sudoku) -> Iterator[Tokens]:
+    """Random cells of random boards, of each number of clues in turn. Most of those with few clues have many solutions.
+
+    Training has no full board, so all of them are new to a model.
+    """
+    rng = np.random.default_rng(_SEED)
+    for clues in itertools.cycle(range(task.seq_len + 1)):
+        for _ in range(_MOST_DRAWS):
+            board = task.random_boards(rng, 1)
+            puzzle = add_clues(rng, np.zeros_like(board), board, np.array([clues]))[0]
+            if clues < task.least_split or clues == task.seq_len or task.is_held_out(puzzle):
+                yield puzzle
+                break
 
 
 def _images(task: Sudoku) -> Iterator[Tokens]:

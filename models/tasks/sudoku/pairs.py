@@ -23,8 +23,8 @@ where the images of any minimal puzzle take 4."""
 class PairPool:
     """Minimal puzzles with their boards, and the share of each kind of pair.
 
-    A third of the pairs each: hard puzzles (if `hard_share` is a third), minimal ones, and minimal ones with clues added back,
-    up to `most_clues`. `name` is for the progress bar; `boards`: all boards [n, N] of a size that has few, else None.
+    `hard_share` of the pairs are hard puzzles. Half of the others are minimal ones, and half are minimal ones with clues added
+    back, up to `most_clues`. `name` is for the progress bar; `boards`: all boards [n, N] of a size that has few, else None.
     """
 
     name: str

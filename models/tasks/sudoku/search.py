@@ -162,14 +162,14 @@ def search(
 
 
 @compiled
-def solve_board(board: Tokens, solutions: Tokens, peers: Tokens, units: Tokens) -> tuple[int, int]:
-    """Fill solutions [limit, N] with the first solutions of a board; returns (solutions found, guesses made)."""
+def solve_board(board: Tokens, solutions: Tokens, budget: int, peers: Tokens, units: Tokens) -> tuple[int, int]:
+    """Fill solutions [limit, N] with the first solutions of a board, by `search`; returns (solutions found, guesses made)."""
     stack = np.empty((board.size + 1, board.size), dtype=np.int64)
     queue = np.empty(board.size, dtype=np.int64)
     queued = load_candidates(board, stack[0], queue, units)
     if queued < 0 or solutions.shape[0] == 0:
         return 0, 0
-    return search(stack, queue, queued, solutions, -1, peers, units)
+    return search(stack, queue, queued, solutions, budget, peers, units)
 
 
 @compiled
@@ -178,7 +178,7 @@ def complete_board(board: Tokens, cells: Tokens, digits: Tokens, full: Tokens, p
     stack = np.empty((board.size + 1, board.size), dtype=np.int64)
     queue = np.empty(board.size, dtype=np.int64)
     witness = np.empty((1, board.size), dtype=np.int64)
-    found, _ = solve_board(board, witness, peers, units)
+    found, _ = solve_board(board, witness, -1, peers, units)
     if not found:
         return False
     kept = np.empty(board.size, dtype=np.int64)
@@ -302,4 +302,4 @@ def fill_minimal_puzzles(
         random_board(state, boards[i], most_ways, peers, units)
         puzzles[i] = boards[i]
         remove_clues(state, puzzles[i], peers, units)
-        _, guesses[i] = solve_board(puzzles[i], two, peers, units)
+        _, guesses[i] = solve_board(puzzles[i], two, -1, peers, units)

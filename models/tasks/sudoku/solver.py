@@ -48,13 +48,19 @@ class Solver:
     def solve(self, board: Tokens, limit: int) -> Tokens:
         """The first solutions of a board [N], in the order of the search and at most `limit` -> [m, N]."""
         solutions = np.empty((limit, board.size), dtype=np.int64)
-        found, _ = solve_board(plain(board), solutions, self._peers, self._units)
+        found, _ = solve_board(plain(board), solutions, -1, self._peers, self._units)
         return solutions[:found]
+
+    def count(self, board: Tokens, limit: int, budget: int) -> int | None:
+        """The number of solutions of a board [N], at most `limit`; None if so many guesses are not enough to tell."""
+        solutions = np.empty((limit, board.size), dtype=np.int64)
+        found, guesses = solve_board(plain(board), solutions, budget, self._peers, self._units)
+        return found if found == limit or guesses < budget else None
 
     def guesses(self, board: Tokens) -> int:
         """The difficulty: guesses (assignments tried) until the search for two solutions of a board [N] is exhausted."""
         two = np.empty((2, board.size), dtype=np.int64)
-        return solve_board(plain(board), two, self._peers, self._units)[1]
+        return solve_board(plain(board), two, -1, self._peers, self._units)[1]
 
     def complete(self, board: Tokens, cells: Tokens, digits: Tokens) -> Tokens:
         """The valid full board [N] that keeps a board's clues [N] and, greedily, ranked wishes: digits [W] in cells [W].

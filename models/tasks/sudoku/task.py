@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gram.models.tasks.base import Task, Tokens
+from gram.models.tasks.base import MOST_COUNTED, Task, Tokens, cell_name
 from gram.models.tasks.sudoku.codec import BLANK, Codec
-from gram.models.tasks.sudoku.pairs import PairPool
+from gram.models.tasks.sudoku.pairs import PairPool, add_clues
 from gram.models.tasks.symmetry import Symmetries
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[1] / "data"
 _GUESSES = {0: "0", 4: "1-4", 19: "5-19", math.inf: "20+"}
-"""The bands in which evaluation counts puzzles, by the most guesses in each."""
+_SOLUTIONS = {1: "1", 10: "2-10", MOST_COUNTED - 1: f"11-{MOST_COUNTED - 1}", MOST_COUNTED: f"{MOST_COUNTED}+"}
+"""The bands in which evaluation counts puzzles, by the most guesses or solutions in each."""
+_COUNT_GUESSES, _CLUE_GUESSES = 100_000, 1_000
+"""Guesses after which the counting of a puzzle's solutions ends, and the look for a clue that is wrong: a tenth of a second."""
 
 
 class Kind(NamedTuple):
@@ -33,7 +36,7 @@ class Kind(NamedTuple):
     pool_size: int
     """The number of minimal puzzles that training draws from. 4x4 has all of them."""
     hard_share: float
-    """The share of training puzzles that are hard."""
+    """The share of hard puzzles among the training puzzles with one solution."""
     example: str
     evaluation_depth: int = Task.evaluation_depth
 
@@ -45,7 +48,7 @@ KINDS = {
         box_rows=3,
         most_clues=36,
         pool_size=300_000,
-        hard_share=1 / 3,
+        hard_share=1 / 2,
         evaluation_depth=128,
         example="..76....2/..5.8.1.4/.8......./1.6..7.../.28...46./...1..8.7/.......9./5.9.4.2../6....17..",
     ),
@@ -55,20 +58,24 @@ KINDS = {
 class Sudoku(Task):
     """n x n Sudoku for n of 4, 6 (boxes of 2 rows and 3 columns) or 9. Token 0 is a blank, 1 to n are the digits.
 
-    Puzzles are split by a hash of their symmetry class: an eighth of the classes is held out. Training sees minimal puzzles
-    (none of their clues can go), minimal puzzles with clues added back and, for n = 9, hard ones, equally many of each.
-    `solutions` gives at most `max_solutions`: a 6x6 or 9x9 board without clues has millions and more.
+    Two fifths of the training puzzles are random cells of random boards, from none to all but one: many have many solutions.
+    The others have one solution. For n = 9 half of these are hard; of the rest, half are minimal (none of their clues can go)
+    and half are minimal ones with clues added back. Puzzles are split by a hash of their symmetry class: an eighth of the
+    classes is held out. Puzzles of fewer than `least_split` clues have so few classes that training sees all of them.
+
+    `solutions` gives at most MOST_COUNTED: a 6x6 or 9x9 board without clues has millions and more.
     """
 
-    one_solution = True
     held_out_every = 8
-    max_solutions = 1000
+    least_split = 4
+    emptied_share = 0.4
 
     def __init__(self, size: int, paper: dict[str, float]) -> None:
         kind = KINDS[size]
         box = f"{kind.box_rows}x{size // kind.box_rows} box"
         self.size = size
         self.codec = Codec(size, kind.box_rows)
+        self.lists_solutions = size == 4
         self.name = f"sudoku-{size}x{size}"
         self.title = f"{size}x{size} Sudoku: fill in the digits 1 to {size} so that no row, column or {box} has one twice."
         self.seq_len = size * size
@@ -89,7 +96,7 @@ class Sudoku(Task):
 
     @cached_property
     def boards(self) -> Tokens | None:
-        return self.solutions(self.blank) if self.size == 4 else None
+        return self.solutions(self.blank) if self.lists_solutions else None
 
     @property
     def board_entropy(self) -> float:
@@ -119,15 +126,39 @@ class Sudoku(Task):
         return Solver(self.codec.units, self.codec.box_rows)
 
     def solutions(self, puzzle: Tokens) -> Tokens:
-        return self.solver.solve(puzzle, self.max_solutions)
+        return self.solver.solve(puzzle, MOST_COUNTED)
+
+    def count_solutions(self, puzzle: Tokens) -> int | None:
+        return self.solver.count(puzzle, MOST_COUNTED, _COUNT_GUESSES)
+
+    def contradiction(self, puzzle: Tokens) -> str:
+        """Names a clue without which the puzzle has a solution, if one is found: it may have been mistyped."""
+        for cell in np.flatnonzero(puzzle != BLANK):
+            others = np.where(np.arange(self.seq_len) == cell, BLANK, puzzle)
+            if self.solver.count(others, 1, _CLUE_GUESSES):
+                place = cell_name(*divmod(int(cell), self.size))
+                return f"this puzzle has no solution; without the {puzzle[cell]} in {place}, for example, it has one"
+        return super().contradiction(puzzle)
+
+    def is_ambiguous(self, puzzles: Tokens) -> NDArray[np.bool_]:
+        return np.array([len(self.solver.solve(puzzle, 2)) > 1 for puzzle in puzzles], dtype=bool)
+
+    def nearest_solution(self, puzzle: Tokens, log_p: NDArray[np.float64]) -> Tokens:
+        """Greedily, if there are many: digits are kept in the order of their probability, each if the rest can be filled."""
+        if self.lists_solutions:
+            return super().nearest_solution(puzzle, log_p)
+        wishes = np.argsort(-log_p[:, 1:], axis=None, kind="stable")
+        cells, digits = np.unravel_index(wishes, (self.seq_len, self.size))
+        return self.solver.complete(puzzle, cells, digits + 1)
 
     def strata(self, puzzle: Tokens) -> dict[str, str]:
         clues, guesses = int(np.sum(puzzle != BLANK)), self.solver.guesses(puzzle)
         width = self.size // 3  # the larger the board, the more numbers of clues there are
         least = clues - (clues - 1) % width
         return {
-            "clues": f"{least}-{least + width - 1}" if width > 1 else f"{least}",
+            "clues": f"{least}-{least + width - 1}" if width > 1 and clues else f"{clues}",
             "guesses": next(band for most, band in _GUESSES.items() if guesses <= most),
+            "solutions": next(band for most, band in _SOLUTIONS.items() if len(self.solutions(puzzle)) <= most),
         }
 
     # --- training pairs and the held-out split
@@ -146,23 +177,24 @@ class Sudoku(Task):
     def _draw(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Images of pairs [count, N] of the training distribution, before the held-out puzzles are refused."""
         images = self.images(rng, np.stack(self.pairs.draw(rng, count), axis=1))
-        return images[:, 0], images[:, 1]
+        puzzles, boards = images[:, 0], images[:, 1]
+        emptied = np.flatnonzero(rng.random(count) < self.emptied_share)
+        boards[emptied] = self.random_boards(rng, len(emptied))
+        clues = rng.integers(self.seq_len, size=len(emptied))
+        puzzles[emptied] = add_clues(rng, np.zeros_like(boards[emptied]), boards[emptied], clues)
+        return puzzles, boards
 
-    def sample_boards(self, rng: np.random.Generator, count: int) -> Tokens:
+    def random_boards(self, rng: np.random.Generator, count: int) -> Tokens:
+        """Draw full boards [count, N], uniform over all that exist (9x9: within 5 % of the probability)."""
         if self.boards is None:
             return self.solver.random_boards(int(rng.integers(2**63)), count)
         return self.boards[rng.integers(len(self.boards), size=count)]
 
-    def nearest_board(self, log_p: NDArray[np.float64]) -> Tokens:
-        """Greedily: digits are kept in the order of their probability, each if the rest can still be filled with it."""
-        wishes = np.argsort(-log_p[:, 1:], axis=None, kind="stable")
-        cells, digits = np.unravel_index(wishes, (self.seq_len, self.size))
-        return self.solver.complete(self.blank, cells, digits + 1)
-
     def is_held_out(self, puzzles: Tokens) -> NDArray[np.bool_]:
         """Whether puzzles [..., N] belong to a held-out symmetry class -> [...]."""
         # The remainder could be any other; of the 36 classes of minimal 4x4 puzzles this one holds out a fair part.
-        held_out: NDArray[np.bool_] = self.solver.class_hashes(puzzles) % np.uint64(self.held_out_every) == np.uint64(3)
+        by_class = self.solver.class_hashes(puzzles) % np.uint64(self.held_out_every) == np.uint64(3)
+        held_out: NDArray[np.bool_] = by_class & (np.sum(puzzles != BLANK, axis=-1) >= self.least_split)
         return held_out
 
     @cached_property

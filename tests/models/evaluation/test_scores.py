@@ -22,6 +22,7 @@ from gram.models.evaluation.scores import (
     uniform_total_variation,
 )
 from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.tasks.sudoku import Sudoku
 
 TASK = TASKS["nqueens-8"]
 WRONG = np.zeros(64, dtype=np.int64)
@@ -62,6 +63,7 @@ def test_the_hand_computed_example() -> None:
             "majority": (1 + 0) / 2,
             "any": 1.0,
             "conflicts": 1,
+            "distinct_valid": (1 + 1) / 2,
             "coverage": (1 / 4 + 1) / 2,
             "coverage_limit": (1 - (3 / 4) ** 3 + 1) / 2,
             "auroc": 5 / 9,  # 0.9 and 0.8 each beat 0.05 and 0.2; 0.1 beats 0.05
@@ -114,7 +116,21 @@ def test_traits_are_evaluated_band_by_band() -> None:
         ("clues", "4", four, pytest.approx(1 - 1 / four)),
         ("clues", "5", 60 - four, 0.0),
         ("guesses", "0", 60, pytest.approx((four - 1) / 60)),
+        ("solutions", "1", 60, pytest.approx((four - 1) / 60)),
     ]
+
+
+def test_coverage_is_that_of_the_puzzles_whose_solutions_can_be_counted() -> None:
+    task = Sudoku(9, paper={})
+    conditions = Conditions("two", temperature=1.0, max_steps=16, seed=0)
+    (board,) = task.solutions(task.held_out[0])
+    samples = [Sample(board, 0.5, 1)] * 2
+    both = judge(task, conditions, np.stack([task.blank, task.held_out[0]]), [samples, samples])
+    result = evaluate(both)
+    assert (result.coverage, result.coverage_limit, result.distinct_valid) == (1, 1, 1)
+    many = evaluate(both.take(slice(0, 1)))
+    assert (many.coverage, many.coverage_limit, many.distinct_valid) == (None, None, 1)
+    assert many.single == 1
 
 
 def test_a_task_without_traits_has_no_strata() -> None:

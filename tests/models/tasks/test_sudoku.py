@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gram.models.tasks import PuzzleError, Tokens, cell_entropy
+from gram.models.tasks import MOST_COUNTED, PuzzleError, Tokens, cell_entropy
 from gram.models.tasks.sudoku import Sudoku
 from gram.models.tasks.sudoku.make_held_out import main, make_test_sets
 from gram.models.tasks.sudoku.pairs import add_clues
@@ -289,7 +289,7 @@ def test_solutions_are_all_or_the_first_thousand() -> None:
     assert len(TASKS[4].solutions(TASKS[4].blank)) == 288
     for size in (6, 9):
         found = TASKS[size].solutions(TASKS[size].blank)
-        assert len(as_set(found)) == Sudoku.max_solutions == 1000
+        assert len(as_set(found)) == MOST_COUNTED == 1000
         assert all(TASKS[size].check(TASKS[size].blank, board) for board in found[::50])
     assert TASKS[4].solutions(TASKS[4].parse("123....4........")).shape == (0, 16)
 
@@ -305,7 +305,7 @@ def test_the_entropy_of_full_boards_is_that_of_their_digits() -> None:
     assert TASKS[4].boards is not None
     assert TASKS[4].board_entropy == pytest.approx(cell_entropy(TASKS[4].boards))
     for size, task in TASKS.items():
-        drawn = cell_entropy(task.sample_boards(np.random.default_rng(0), 20_000))
+        drawn = cell_entropy(task.random_boards(np.random.default_rng(0), 20_000))
         assert drawn == pytest.approx(task.board_entropy, rel=1e-3) == pytest.approx(math.log(size))
 
 
@@ -313,8 +313,8 @@ def test_the_entropy_of_full_boards_is_that_of_their_digits() -> None:
 
 
 @pytest.mark.parametrize("size", TASKS)
-def test_training_pairs_are_puzzles_with_their_only_solution(size: int) -> None:
-    puzzles, answers = TASKS[size].sample(np.random.default_rng(0), 300)
+def test_pairs_of_the_pool_are_puzzles_with_their_only_solution(size: int) -> None:
+    puzzles, answers = TASKS[size].pairs.draw(np.random.default_rng(0), 300)
     assert puzzles.shape == answers.shape == (300, size * size)
     assert puzzles.dtype == answers.dtype == np.int64
     for puzzle, answer in zip(puzzles, answers, strict=True):
@@ -352,26 +352,26 @@ def test_sampling_repeats_with_its_generator(size: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "fewest", "most"), [(4, 4, 10), (6, 8, 20), (9, 20, 36)])
-def test_training_has_puzzles_from_minimal_to_many_clues(size: int, fewest: int, most: int) -> None:
-    puzzles, _ = TASKS[size].sample(np.random.default_rng(0), 3000)
+def test_the_pool_has_puzzles_from_minimal_to_many_clues(size: int, fewest: int, most: int) -> None:
+    puzzles, _ = TASKS[size].pairs.draw(np.random.default_rng(0), 3000)
     counts = np.bincount(clue_counts(puzzles))
     assert fewest <= np.flatnonzero(counts)[0] <= fewest + 3
     assert len(counts) == most + 1
     assert counts[-5:].min() > 30
 
 
-def test_a_third_of_the_9x9_pairs_are_images_of_hard_puzzles() -> None:
+def test_half_of_the_9x9_pool_are_images_of_hard_puzzles() -> None:
     task = TASKS[9]
     hard = task.pairs.minimal.puzzles[task.pairs.minimal.guesses >= 20]
-    puzzles, _ = task.sample(np.random.default_rng(0), 2000)
+    puzzles, _ = task.pairs.draw(np.random.default_rng(0), 2000)
     drawn = np.isin(task.solver.class_hashes(puzzles), task.solver.class_hashes(hard))
-    assert drawn.mean() == pytest.approx(1 / 3 + 0.03 / 3, abs=0.05)
+    assert drawn.mean() == pytest.approx(1 / 2 + 0.03 / 2, abs=0.05)
     guesses = np.array([task.solver.guesses(puzzle) for puzzle in puzzles])
     assert guesses[drawn].mean() > 3 * guesses[~drawn].mean()
 
 
 def test_full_boards_are_drawn_uniformly() -> None:
-    boards, counts = np.unique(Sudoku(4, paper={}).sample_boards(np.random.default_rng(0), 10_000), axis=0, return_counts=True)
+    boards, counts = np.unique(Sudoku(4, paper={}).random_boards(np.random.default_rng(0), 10_000), axis=0, return_counts=True)
     assert len(boards) == 288
     expected = 10_000 / 288
     assert np.sum((counts - expected) ** 2 / expected) == pytest.approx(287, abs=4 * (2 * 287) ** 0.5)
@@ -380,23 +380,35 @@ def test_full_boards_are_drawn_uniformly() -> None:
 @pytest.mark.parametrize("size", [6, 9])
 def test_full_boards_of_other_sizes_are_valid(size: int) -> None:
     task = TASKS[size]
-    boards = task.sample_boards(np.random.default_rng(0), 200)
+    boards = task.random_boards(np.random.default_rng(0), 200)
     assert len(as_set(boards)) == 200
     assert all(task.check(task.blank, board) for board in boards)
 
 
 @pytest.mark.parametrize("size", [6, 9])
-@given(seed=st.integers(0, 2**32), certain=st.integers(0, 81))
+@given(seed=st.integers(0, 2**32), clues=st.integers(0, 36), certain=st.integers(0, 81))
 @settings(max_examples=20)
-def test_the_nearest_board_keeps_what_is_certain(size: int, seed: int, certain: int) -> None:
+def test_the_nearest_solution_keeps_the_clues_and_what_is_certain(size: int, seed: int, clues: int, certain: int) -> None:
     task, rng = TASKS[size], np.random.default_rng(seed)
     board = task.solver.random_boards(seed, 1)[0]
+    puzzle = np.where(rng.permutation(task.seq_len) < clues, board, 0)
     log_p = np.log(rng.dirichlet(np.ones(task.vocab_size), size=task.seq_len))
     cells = rng.permutation(task.seq_len)[:certain]
     log_p[cells, board[cells]] = 0.0
-    nearest = task.nearest_board(log_p)
-    assert task.check(task.blank, nearest)
+    nearest = task.nearest_solution(puzzle, log_p)
+    assert task.check(puzzle, nearest)
     assert np.array_equal(nearest[cells], board[cells])
+
+
+@given(seed=st.integers(0, 2**32), clues=st.integers(0, 16))
+@settings(max_examples=20)
+def test_the_nearest_solution_of_a_4x4_puzzle_is_the_likeliest(seed: int, clues: int) -> None:
+    task, rng = TASKS[4], np.random.default_rng(seed)
+    puzzle = np.where(rng.permutation(16) < clues, task.random_boards(rng, 1)[0], 0)
+    log_p = np.log(rng.dirichlet(np.ones(task.vocab_size), size=16))
+    likelihoods = {board.tobytes(): sum(log_p[i, board[i]] for i in range(16)) for board in task.solutions(puzzle)}
+    nearest = task.nearest_solution(puzzle, log_p)
+    assert likelihoods[nearest.tobytes()] == pytest.approx(max(likelihoods.values()))
 
 
 @pytest.mark.parametrize("size", TASKS)
@@ -431,6 +443,11 @@ def test_clues_are_added_up_to_the_number_wanted() -> None:
 # --- the split and the bundled sets
 
 
+def all_clues(size: int) -> str:
+    """The name of the set of puzzles of every number of clues."""
+    return f"0-{size * size} clues"
+
+
 def test_5_of_the_36_classes_of_minimal_4x4_puzzles_are_held_out() -> None:
     task = TASKS[4]
     puzzles = task.pairs.minimal.puzzles
@@ -448,20 +465,54 @@ def test_about_an_eighth_is_held_out(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", TASKS)
-def test_the_bundled_sets_are_held_out_puzzles_with_one_solution(size: int) -> None:
+def test_the_bundled_sets_are_held_out_puzzles_which_have_one_solution_but_in_the_set_of_all_clues(size: int) -> None:
     task = TASKS[size]
     sets = task.test_sets
     assert np.array_equal(next(iter(sets.values())), task.held_out)
-    for puzzles in sets.values():
-        assert len(as_set(puzzles)) == len(puzzles)
-        assert task.is_held_out(puzzles).all()
-        assert all(len(task.solver.solve(puzzle, 2)) == 1 for puzzle in puzzles)
+    for name, puzzles in sets.items():
+        split = (clue_counts(puzzles) >= 4) & (clue_counts(puzzles) < size * size)  # training has no full board
+        assert task.is_held_out(puzzles[split]).all()
         assert all(np.array_equal(task.parse(task.text(puzzle)), puzzle) for puzzle in puzzles[:20])
+        if name != all_clues(size):
+            assert len(as_set(puzzles)) == len(puzzles)
+            assert not task.is_ambiguous(puzzles).any()
+
+
+@pytest.mark.parametrize(("size", "each"), [(4, 20), (6, 20), (9, 8)])
+def test_a_set_has_puzzles_of_every_number_of_clues_with_solutions_from_one_to_more_than_are_counted(
+    size: int, each: int
+) -> None:
+    puzzles = TASKS[size].test_sets[all_clues(size)]
+    counts = np.bincount(clue_counts(puzzles), minlength=size * size + 1)
+    assert set(np.delete(counts, 15 if size == 4 else []).tolist()) == {each}
+    assert size > 4 or counts[15] == 0, "no class of 4x4 boards with one empty cell is held out"
+    solutions = [TASKS[size].count_solutions(puzzle) or 0 for puzzle in puzzles]
+    assert (min(solutions), max(solutions)) == (1, MOST_COUNTED if size > 4 else 288)
+
+
+@pytest.mark.parametrize("size", TASKS)
+def test_training_sees_no_symmetric_image_of_a_test_puzzle_with_four_clues_or_more(size: int) -> None:
+    task = TASKS[size]
+    puzzles, answers = task.sample(np.random.default_rng(0), 3000)
+    assert all(task.check(*pair) for pair in zip(puzzles, answers, strict=True))
+    tested = np.concatenate([*task.test_sets.values()])
+    tested = tested[(clue_counts(tested) >= 4) & (clue_counts(tested) < size * size)]
+    assert not set(task.solver.class_hashes(tested).tolist()) & set(task.solver.class_hashes(puzzles).tolist())
+
+
+@pytest.mark.parametrize("size", TASKS)
+def test_training_puzzles_have_any_number_of_clues_but_all(size: int) -> None:
+    task = TASKS[size]
+    puzzles, _ = task.sample(np.random.default_rng(0), 3000)
+    counts = np.bincount(clue_counts(puzzles), minlength=size * size + 1)
+    assert np.all(counts[: size * size - 3] > 0)
+    assert counts[size * size] == 0
+    assert 0.15 < task.is_ambiguous(puzzles).mean() < 0.5
 
 
 def test_the_9x9_sets_are_spread_over_clues_and_hard() -> None:
     sets = TASKS[9].test_sets
-    assert {name: len(puzzles) for name, puzzles in sets.items()} == {"22-36 clues": 1000, "hard": 500}
+    assert {name: len(puzzles) for name, puzzles in sets.items()} == {"22-36 clues": 1000, "0-81 clues": 656, "hard": 500}
     assert set(np.bincount(clue_counts(sets["22-36 clues"]))[22:].tolist()) == {66, 67}
     assert min(TASKS[9].solver.guesses(puzzle) for puzzle in sets["hard"]) >= 20
 
@@ -469,7 +520,7 @@ def test_the_9x9_sets_are_spread_over_clues_and_hard() -> None:
 def test_the_4x4_set_has_equally_many_puzzles_of_each_held_out_class() -> None:
     _, counts = np.unique(TASKS[4].solver.class_hashes(TASKS[4].held_out), return_counts=True)
     assert counts.tolist() == [200] * 5
-    assert {name: len(puzzles) for name, puzzles in TASKS[6].test_sets.items()} == {"minimal": 1000}
+    assert {name: len(puzzles) for name, puzzles in TASKS[6].test_sets.items()} == {"minimal": 1000, "0-36 clues": 740}
 
 
 @pytest.mark.parametrize(("size", "count"), [(4, 1000), (6, 100), (9, 8)])
@@ -477,8 +528,8 @@ def test_the_bundled_sets_are_what_the_command_makes(size: int, count: int) -> N
     task = TASKS[size]
     made = make_test_sets(task)
     assert {name: total for name, (total, _) in made.items()} == {name: len(rows) for name, rows in task.test_sets.items()}
-    for name, (_, series) in made.items():
-        assert np.array_equal(list(itertools.islice(series, count)), task.test_sets[name][:count])
+    for name, (total, series) in made.items():
+        assert np.array_equal(list(itertools.islice(series, min(total, count))), task.test_sets[name][:count])
 
 
 def test_the_command_writes_the_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,19 +540,63 @@ def test_the_command_writes_the_bundled_file(tmp_path: Path, monkeypatch: pytest
     assert set((DATA / "sudoku-9x9.txt").read_text()) <= set(string.printable)
 
 
+# --- puzzles without a solution, and with many
+
+
+# No row, column or box has a digit twice in them. In the first, no digit is left for row 1, column 3.
+def test_a_puzzle_without_a_solution_is_refused_with_the_clue_that_may_be_wrong() -> None:
+    with pytest.raises(PuzzleError, match=r"^this puzzle has no solution; without the 1 in row 1, column 1, for example, it"):
+        TASKS[4].solvable(TASKS[4].parse("12../..3./..4./...."))
+    task = TASKS[9]
+    puzzle = task.parse(LINE)
+    (board,) = task.solutions(puzzle)
+    cell = int(np.flatnonzero(puzzle == 0)[0])
+    for digit in set(range(1, 10)) - {int(board[cell])}:
+        wrong = puzzle.copy()
+        wrong[cell] = digit
+        if all(len(set(line)) == len(line) for line in (wrong[unit][wrong[unit] > 0].tolist() for unit in task.codec.units)):
+            with pytest.raises(PuzzleError, match=r"^this puzzle has no solution; without the"):
+                task.solvable(wrong)
+
+
+@pytest.mark.parametrize("size", TASKS)
+@given(seed=st.integers(0, 2**32), clues=st.integers(0, 81))
+@settings(max_examples=30)
+def test_a_puzzle_with_a_solution_is_never_refused(size: int, seed: int, clues: int) -> None:
+    task, rng = TASKS[size], np.random.default_rng(seed)
+    board = task.random_boards(rng, 1)[0]
+    puzzle = np.where(rng.permutation(task.seq_len) < clues, board, 0)
+    assert task.solvable(puzzle) == len(task.solutions(puzzle)) >= 1
+
+
+def test_counting_ends_after_so_many_guesses() -> None:
+    task = TASKS[9]
+    assert task.solver.count(task.blank, 1000, 100) is None
+    assert task.solver.count(task.blank, 1, 10_000) == 1
+    hard = task.test_sets["hard"][0]
+    needed = task.solver.guesses(hard)
+    assert task.solver.count(hard, 2, needed - 1) is None
+    assert task.solver.count(hard, 2, needed + 1) == 1
+
+
 # --- what evaluation breaks down by
 
 
-def test_puzzles_are_counted_by_clues_and_guesses() -> None:
+def test_puzzles_are_counted_by_clues_guesses_and_solutions() -> None:
     task = TASKS[9]
-    assert task.strata(task.parse(LINE)) == {"clues": "28-30", "guesses": "0"}
+    assert task.strata(task.parse(LINE)) == {"clues": "28-30", "guesses": "0", "solutions": "1"}
+    assert task.strata(task.blank) == {"clues": "0", "guesses": "20+", "solutions": "1000+"}
     lowest = {"0": 0, "1-4": 1, "5-19": 5, "20+": 20}
     highest = {"0": 0, "1-4": 4, "5-19": 19, "20+": 10**9}
     seen = set()
-    for puzzle in np.concatenate([test_set[:200] for test_set in task.test_sets.values()]):
+    few = {"1": 1, "2-10": 2, "11-999": 11, "1000+": 1000}
+    many = {"1": 1, "2-10": 10, "11-999": 999, "1000+": 1000}
+    for puzzle in np.concatenate([test_set[1:200] for test_set in task.test_sets.values()]):
         strata = task.strata(puzzle)
-        least, most = map(int, strata["clues"].split("-"))
-        assert least <= clue_counts(puzzle) <= most == least + 2
+        if clue_counts(puzzle):
+            least, most = map(int, strata["clues"].split("-"))
+            assert least <= clue_counts(puzzle) <= most == least + 2
+        assert few[strata["solutions"]] <= len(task.solutions(puzzle)) <= many[strata["solutions"]]
         assert lowest[strata["guesses"]] <= task.solver.guesses(puzzle) <= highest[strata["guesses"]]
         seen.add(strata["guesses"])
     assert seen == set(lowest)

@@ -42,9 +42,11 @@ def update(model: GRAM, config: TrainingConfig, carry: Carry | None = None) -> t
     return losses(model, TASK, carry, config.stages[0], config, rng), carry
 
 
-def pull_on_rows(model: GRAM, config: TrainingConfig) -> Tensor:
-    """For each row, whether the update's loss depends on its state [B]."""
+def pull_on_rows(model: GRAM, config: TrainingConfig, ambiguous: list[bool] | None = None) -> Tensor:
+    """For each row, whether the update's loss depends on its state [B]. `ambiguous`: what to take the puzzles for."""
     carry = start(model, config, config.batch_size, np.random.default_rng(0))
+    if ambiguous:
+        carry.ambiguous = torch.tensor(ambiguous)
     h = carry.state.h.requires_grad_()
     update(model, config, carry)[0].total.backward()  # type: ignore[no-untyped-call]
     return torch.zeros(len(h), dtype=torch.bool) if h.grad is None else h.grad.flatten(1).any(1)
@@ -200,34 +202,49 @@ def test_posterior_rows_keep_their_target_and_prior_rows_take_the_nearest_soluti
     assert torch.equal(carry.target[3:], pairs[3:])
 
 
-def test_prior_rows_of_a_generator_with_too_many_boards_to_list_take_the_nearest(
+def test_prior_rows_with_too_many_solutions_to_list_take_a_near_one(
     tiny: ModelConfig, random_model: Build, recipe: Recipe
 ) -> None:
     task = TASKS["sudoku-6x6"]
     shape = tiny.model_copy(update={"vocab_size": task.vocab_size, "seq_len": task.seq_len})
-    config = recipe(task=task.name, solves=False, generates=True, model=shape, prior_share=0.5)
+    config = recipe(task=task.name, generates=True, model=shape, prior_share=0.5)
     model, rng = random_model(shape), np.random.default_rng(0)
     carry = start(model, config, config.batch_size, rng)
-    assert not carry.puzzle.any()
+    carry.puzzle[:3], carry.ambiguous[:3] = torch.from_numpy(task.test_sets["0-36 clues"][:3]), True
     losses(model, task, carry, config.stages[0], config, rng)
     log_p = model.decode(carry.state.h[:3]).log_softmax(-1).double().detach().numpy()
-    assert np.array_equal(carry.target[:3].numpy(), [task.nearest_board(row) for row in log_p])
-    assert len({board.tobytes() for board in carry.target.numpy()}) == config.batch_size
+    nearest = [task.nearest_solution(*pair) for pair in zip(carry.puzzle[:3].numpy(), log_p, strict=True)]
+    assert np.array_equal(carry.target[:3].numpy(), nearest)
 
 
-def test_prior_rows_bear_no_loss_in_their_free_steps(tiny: ModelConfig, random_model: Build, recipe: Recipe) -> None:
+def test_rows_under_the_posterior_have_puzzles_with_several_solutions_unless_the_recipe_has_none(recipe: Recipe) -> None:
+    task = TASKS["sudoku-4x4"]
+    rng = np.random.default_rng(0)
+    config = recipe(task=task.name, generates=True)
+    assert set(task.is_ambiguous(config.sample(rng, 200)[0]).tolist()) == {False, True}
+    assert task.is_ambiguous(config.sample_posterior(rng, 200)[0]).all()
+    config = recipe(task=task.name, one_solution=True)
+    assert not task.is_ambiguous(config.sample(rng, 200)[0]).any()
+    assert not task.is_ambiguous(config.sample_posterior(rng, 200)[0]).any()
+
+
+def test_prior_rows_with_ambiguous_puzzles_bear_no_loss_in_their_free_steps(
+    tiny: ModelConfig, random_model: Build, recipe: Recipe
+) -> None:
     shallow = tiny.model_copy(update={"transitions": 1})  # so that the gradient reaches the state handed over
     model = random_model(shallow)
 
-    def pulled(free: int) -> list[bool]:
-        """Of six rows, three of them prior rows, that have made 0, 1, 2, 0, 1, 2 steps."""
-        rows: list[bool] = pull_on_rows(model, recipe(model=shallow, prior_share=0.5, prior_free_steps=free, beta=0)).tolist()
+    def pulled(free: int, *, second: bool = True) -> list[bool]:
+        """Of six rows, three of them prior rows, that have made 0, 1, 2, 0, 1, 2 steps. `second`: whether it is ambiguous."""
+        config = recipe(model=shallow, prior_share=0.5, prior_free_steps=free, beta=0)
+        rows: list[bool] = pull_on_rows(model, config, [True, second, True, True, True, True]).tolist()
         return rows
 
     assert pulled(0) == [True] * 6
     assert pulled(1) == [False, True, True, True, True, True]
     assert pulled(2) == [False, False, True, True, True, True]
     assert pulled(3) == [False, False, False, True, True, True]
+    assert pulled(3, second=False) == [False, True, False, True, True, True]
 
 
 class RightByPuzzle(NQueens):

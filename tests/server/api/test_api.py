@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
-from gram.models.config import CheckpointError, read_config
+from gram.models.config import Ability, CheckpointError, read_config
 from gram.models.tasks import TASKS
 from gram.server.catalog import LoadedModel, bundled_models, choose, read_models
 from tests.support import FIXED_SIZE
@@ -199,26 +199,21 @@ def test_a_bad_generate_request_names_the_place_and_the_fix(
     assert any(error["place"] == place and fix in error["message"] for error in response.json()["errors"]), response.text
 
 
-def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_model_that_was_not_trained_on_the_empty_input_generates_nothing(tmp_path: Path, checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_bytes())
-    folders = {name: tmp_path / name for name in ("both", "generator", "solver")}
+    folders = {name: tmp_path / name for name in ("solver", "both")}
     for name, folder in folders.items():
         folder.mkdir()
         (folder / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
-        able = {"solves": name != "generator", "generates": name != "solver"}
-        (folder / "config.json").write_text(json.dumps(config | able))
+        (folder / "config.json").write_text(json.dumps(config | {"generates": name == "both"}))
     flags = [part for folder in folders.values() for part in ("--model", str(folder))]
     with serving(*flags, *FIXED_SIZE) as server, httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
-        shown = {model["name"]: (model["solves"], model["generates"]) for model in client.get("/v1/models").json()}
-        assert shown == {"both": (True, True), "generator": (False, True), "solver": (True, False)}
-        assert (solve(client)["model"], generate(client)["model"]) == ("solver", "generator")
-        assert (solve(client, model="both")["model"], generate(client, model="both")["model"]) == ("both", "both")
-        for path, body, name, can in (("solve", REQUEST, "generator", "generate"), ("generate", BOARDS, "solver", "solve")):
-            response = client.post(f"/v1/{path}", json=body | {"model": name})
-            assert response.status_code == 422
-            assert response.json()["errors"] == [
-                {"place": "model", "message": f"{name} can't {path}, only {can}; choose another model"}
-            ]
+        shown = {model["name"]: model["generates"] for model in client.get("/v1/models").json()}
+        assert shown == {"solver": False, "both": True}
+        assert (solve(client)["model"], generate(client)["model"]) == ("solver", "both")
+        response = client.post("/v1/generate", json=BOARDS | {"model": "solver"})
+        assert response.status_code == 422
+        assert response.json()["errors"] == [{"place": "model", "message": "solver can't generate; choose another model"}]
 
 
 @pytest.mark.parametrize(
@@ -226,29 +221,27 @@ def test_a_model_is_asked_only_for_what_it_can(tmp_path: Path, checkpoint: Path)
     [
         ("both", "nqueens-8", "both", "both"),
         ("both other-both", "nqueens-8", "both", "both"),
-        ("both solver generator", "nqueens-8", "solver", "generator"),
-        ("generator both", "nqueens-8", "both", "generator"),
-        ("both generator", "nqueens-8", "both", "generator"),
-        ("generator", "nqueens-8", None, "generator"),
-        ("both generator", "sudoku-9x9", None, None),
-        ("sudoku-both solver generator", "nqueens-8", "solver", "generator"),
-        ("sudoku-both solver generator", None, "sudoku-both", "sudoku-both"),
+        ("solver both", "nqueens-8", "solver", "both"),
+        ("solver", "nqueens-8", "solver", None),
+        ("both", "sudoku-9x9", None, None),
+        ("sudoku-both both", "nqueens-8", "both", "both"),
+        ("sudoku-both both", None, "sudoku-both", "sudoku-both"),
         ("", None, None, None),
     ],
 )
-def test_a_model_that_can_only_do_what_is_asked_goes_before_one_that_can_more(
+def test_the_first_model_of_a_task_that_can_do_what_is_asked_answers(
     loaded: str, task: str | None, solver: str | None, generator: str | None, checkpoint: Path
 ) -> None:
     config = read_config(checkpoint)
 
     def model(name: str) -> LoadedModel:
-        able = {"solves": not name.endswith("generator"), "generates": not name.endswith("solver")}
-        of = {"task": "sudoku-9x9" if name.startswith("sudoku") else "nqueens-8"}
-        return LoadedModel(name, checkpoint, config.model_copy(update=able | of))
+        of = {"task": "sudoku-9x9" if name.startswith("sudoku") else "nqueens-8", "generates": not name.endswith("solver")}
+        return LoadedModel(name, checkpoint, config.model_copy(update=of))
 
     models = [model(name) for name in loaded.split()]
-    for ability, expected in (("solve", solver), ("generate", generator)):
-        chosen = choose([m for m in models if ability in m.config.abilities], task)
+    abilities: dict[Ability, str | None] = {"solve": solver, "generate": generator}
+    for ability, expected in abilities.items():
+        chosen = choose([m for m in models if m.config.can(ability)], task)
         assert (chosen and chosen.name) == expected
 
 
@@ -257,6 +250,54 @@ def test_a_checkpoint_of_a_task_without_an_empty_input_cannot_say_that_it_genera
     (tmp_path / "config.json").write_text(json.dumps(config | {"task": "coloring-8", "generates": True}))
     with pytest.raises(CheckpointError, match="coloring-8 has no empty input"):
         read_models([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("task", "puzzle", "solutions"),
+    [
+        ("sudoku-4x4", "..4./.1../.2../3...", 1),
+        ("sudoku-4x4", "." * 16, 288),
+        ("sudoku-9x9", "." * 81, 1000),
+        ("nqueens-8", {"queens": []}, 92),
+        ("nqueens-8", "a1", 4),
+        ("coloring-8", {"num_vertices": 3, "edges": [[0, 1]]}, 3),
+    ],
+)
+def test_an_answer_says_how_many_solutions_there_are(client: httpx.Client, task: str, puzzle: Any, solutions: int) -> None:
+    body = {"task": task, "puzzle": puzzle, "num_trajectories": 1, "max_steps": 1}
+    assert client.post("/v1/solve", json=body).json()["solutions"] == solutions
+
+
+def test_a_board_that_is_generated_is_one_of_so_many(client: httpx.Client) -> None:
+    assert generate(client)["solutions"] == 92
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("task", "puzzle", "detail"),
+    [
+        ("sudoku-4x4", "12../..3./..4./....", "without the 1 in row 1, column 1, for example, it has one"),
+        (
+            "sudoku-9x9",
+            f"{'.......1.':.<27}{'........1':.<45}2345678..",
+            "without the 1 in row 1, column 8, for example, it has one",
+        ),
+        ("nqueens-8", {"queens": [[0, 0], [1, 2], [2, 4], [3, 6]]}, ""),
+        ("coloring-8", {"num_vertices": 4, "edges": [[i, j] for i in range(4) for j in range(i)]}, ""),
+    ],
+)
+def test_a_puzzle_without_a_solution_is_refused_before_any_step(
+    client: httpx.Client, server: RunningServer, task: str, puzzle: Any, detail: str, streamed: bool
+) -> None:
+    before = server.gauge("gram_trajectory_steps_total")
+    response = client.post("/v1/solve", json={"task": task, "puzzle": puzzle, "stream": streamed})
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    (error,) = response.json()["errors"]
+    assert error["place"] == "puzzle"
+    assert error["message"].startswith("this puzzle has no solution")
+    assert error["message"].endswith(detail)
+    assert server.gauge("gram_trajectory_steps_total") == before
 
 
 def test_a_watched_stream_shows_each_trajectory_after_each_step_and_changes_no_answer(client: httpx.Client) -> None:
@@ -405,7 +446,7 @@ def test_no_puzzle_is_an_error_of_the_servers_own(client: httpx.Client, puzzle: 
 def test_models_and_tasks_describe_themselves(client: httpx.Client) -> None:
     models = {model["name"]: model for model in client.get("/v1/models").json()}
     assert set(models) == {folder.name for folder in bundled_models()}
-    assert all(model["evaluation"] and (model["solves"] or model["generates"]) for model in models.values())
+    assert all(model["evaluation"] for model in models.values())
     assert models["nqueens-8"]["task"] == "nqueens-8"
     assert models["nqueens-8"]["generates"]
     tasks = {task["name"]: task for task in client.get("/v1/tasks").json()}
@@ -417,9 +458,9 @@ def test_models_and_tasks_describe_themselves(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
-def test_every_bundled_model_solves_every_spelling_of_its_task_or_makes_boards(client: httpx.Client, folder: Path) -> None:
+def test_every_bundled_model_solves_every_spelling_of_its_task(client: httpx.Client, folder: Path) -> None:
     config = read_config(folder)
-    for spelling in TASKS[config.task].examples if config.solves else []:
+    for spelling in TASKS[config.task].examples:
         answer = solve(client, model=folder.name, task=None, puzzle=spelling, num_trajectories=4)
         assert answer["distinct_valid"] > 0
     if config.generates:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.servers import PATIENCE, RunningServer
 from gram.models.config import read_config
-from gram.models.evaluation.records import Generation
+from gram.models.evaluation.records import Evaluation, Generation
 from gram.models.evaluation.report import saved
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
@@ -47,7 +47,7 @@ def test_solve_draws_the_board_and_is_repeatable() -> None:
     assert first.stdout.split(" steps in ")[0] == again.stdout.split(" steps in ")[0]
 
 
-@pytest.mark.parametrize("folder", [f for f in bundled_models() if read_config(f).solves], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", bundled_models(), ids=lambda folder: folder.name)
 def test_solve_draws_the_answers_of_every_bundled_model_beside_the_puzzle(folder: Path) -> None:
     task = TASKS[read_config(folder).task]
     puzzle = str(task.examples[0]) if isinstance(task.examples[0], str) else json.dumps(task.examples[0])
@@ -73,11 +73,18 @@ def test_generate_gives_the_same_boards_here_and_on_a_server(server: RunningServ
     assert here["pruned"] == there["pruned"] > 0
 
 
-def test_of_several_models_the_one_that_can_only_do_what_is_asked_does_it(checkpoint: Path, tmp_path: Path) -> None:
-    generator = unmeasured(checkpoint, tmp_path / "generator", solves=False)
-    result = gram("generate", "--num-samples", "1", "--model", str(checkpoint), "--model", str(generator), "--json")
+def test_of_several_models_the_first_that_can_do_what_is_asked_does_it(checkpoint: Path, tmp_path: Path) -> None:
+    solver = unmeasured(checkpoint, tmp_path / "solver", generates=False)
+    result = gram("generate", "--num-samples", "1", "--model", str(solver), "--model", str(checkpoint), "--json")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["model"] == "generator"
+    assert json.loads(result.stdout)["model"] == "nqueens-8"
+
+
+def test_a_puzzle_without_a_solution_is_an_error_that_names_a_clue(checkpoint: Path) -> None:
+    result = gram("solve", "12../..3./..4./....", "--model", str(checkpoint.with_name("sudoku-4x4")))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("gram: this puzzle has no solution; without the 1 in row 1, column 1")
 
 
 @pytest.mark.parametrize(
@@ -144,13 +151,16 @@ def test_eval_writes_figures_curves_tables_and_plots(checkpoint: Path, tmp_path:
         assert (folder / plot).read_text().endswith("</svg>\n")
 
 
-def test_eval_of_a_generator_measures_the_boards_that_generate_makes(checkpoint: Path, tmp_path: Path) -> None:
-    folder = unmeasured(checkpoint, tmp_path / "generator", solves=False)
-    measured = gram("eval", str(folder), "--boards", "60", "--temperatures", "[1.0, 2.0]", "--max-steps", "9", "--seed", "5")
+def test_eval_measures_the_boards_that_generate_makes(checkpoint: Path, tmp_path: Path) -> None:
+    folder = unmeasured(checkpoint, tmp_path / "copy")
+    few = ("--puzzles", "1", "--samples", "1", "--grid-puzzles", "0")
+    measured = gram(
+        "eval", str(folder), *few, "--boards", "60", "--temperatures", "[1.0, 2.0]", "--max-steps", "9", "--seed", "5"
+    )
     assert measured.returncode == 0, measured.stderr
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "evaluation.json", "evaluation.md"}
     assert measured.stdout[measured.stdout.index("## From the empty input") :].strip() in (folder / "evaluation.md").read_text()
-    generations = TypeAdapter(list[Generation]).validate_json((folder / "evaluation.json").read_bytes())
+    records = TypeAdapter(list[Evaluation | Generation]).validate_json((folder / "evaluation.json").read_bytes())
+    generations = [record for record in records if isinstance(record, Generation)]
     assert [(g.temperature, g.symmetries, g.max_steps, g.seed, g.samples, g.reachable) for g in generations] == [
         (temperature, symmetries, 9, 5, 60, 92) for symmetries in (True, False) for temperature in (1.0, 2.0)
     ]

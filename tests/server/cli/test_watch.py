@@ -161,7 +161,7 @@ CLEARED = "\x1b[2K"
 
 
 @pytest.mark.parametrize(
-    ("command", "model", "where"), [(("solve", "g7"), "nqueens-8", "here"), (("generate",), "nqueens-8-generator", "there")]
+    ("command", "model", "where"), [(("solve", "g7"), "nqueens-8", "here"), (("generate",), "nqueens-8", "there")]
 )
 def test_in_a_terminal_the_boards_are_shown_and_then_the_answer(
     server: RunningServer, command: tuple[str, ...], model: str, where: str
