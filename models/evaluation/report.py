@@ -196,6 +196,25 @@ def zoo_table(folders: Iterable[Path]) -> str:
     return "\n\n".join(parts)
 
 
+def band_tables(folders: Iterable[Path]) -> str:
+    """Figures by traits of the puzzles, of the test sets in which puzzles have several solutions: tables of docs/models.md.
+
+    They are of checkpoints as they are served, like those of `overview`.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    for folder in folders:
+        served = [stratum for stratum in saved(folder).curves.by_trait if stratum.symmetries]
+        served = [stratum for stratum in served if stratum.temperature == served[0].temperature]
+        several = {stratum.test_set for stratum in served if stratum.coverage_limit != 1}
+        for stratum in served:
+            if stratum.test_set in several:
+                cells = _cells(stratum, ("single", "lprm", "any", *_DIVERSITY))
+                row = [_card(folder, "../models/zoo"), stratum.band, str(stratum.puzzles), *cells]
+                rows.setdefault(stratum.trait, []).append(row)
+    columns = ["puzzles", "single", "LPRM's choice", "any", "distinct valid", "coverage", "its limit"]
+    return "\n\n".join(table(["checkpoint", trait, *columns], of_trait) for trait, of_trait in rows.items())
+
+
 def _card(folder: Path, zoo: str) -> str:
     """A link to a checkpoint's card, from a document that finds the zoo at this path."""
     return f"[{folder.name}]({zoo}/{folder.name}/README.md)"

@@ -25,14 +25,15 @@ _SQUARE = re.compile(r"([A-Za-z])([0-9]{1,3})")
 class NQueens(Task):
     """A puzzle is an n x n board with some queens given; every other square is unknown.
 
-    The puzzles of the benchmark, as in the paper, have 1 to 3 queens given. Training also sees a few with none or with more, so
-    that the model answers any board that a user may send.
+    The puzzles of the benchmark, as in the paper, have 1 to 3 queens given. Training also sees the empty board, from which the
+    model generates, and a few with more queens, so that the model answers any board that a user may send.
     """
 
     vocab_size = 3
     num_draws = 1
     benchmark_given = (1, 2, 3)
-    benchmark_share = 0.9
+    empty_share, other_share = 0.1, 0.1
+    """The shares of training puzzles that are the empty board, and that are others outside of the benchmark."""
 
     def __init__(self, size: int, paper: dict[str, float], held_out_every: int = 7) -> None:
         """One orbit of puzzles in `held_out_every` is held out."""
@@ -105,7 +106,9 @@ class NQueens(Task):
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         benchmark, others = self._benchmark_split[0], self._other_puzzles
         puzzles = benchmark[rng.integers(len(benchmark), size=count)]
-        for i in np.flatnonzero(rng.random(count) >= self.benchmark_share):
+        kind = rng.random(count)
+        puzzles[kind < self.empty_share] = self.blank
+        for i in np.flatnonzero(kind >= 1 - self.other_share):
             group = others[rng.integers(len(others))]
             puzzles[i] = group[rng.integers(len(group))]
         answers = [rng.choice(self.solutions(puzzle)) for puzzle in puzzles]

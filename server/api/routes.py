@@ -164,7 +164,7 @@ def puzzle(
         Query(ge=0, lt=2**63, description="the same seed gives the same puzzle; chosen at random and returned if absent"),
     ] = None,
 ) -> DrawnPuzzle:
-    """Draw one of the held-out puzzles that the models are measured on. No training has seen it or a symmetric image of it."""
+    """Draw one of the held-out puzzles that the models are measured on, from a random one of their sets."""
     # Not a coroutine, so that it runs in a thread: reading the held-out sets for the first time takes up to a second.
     if name not in TASKS:
         raise ProblemError(404, f"there is no task {name!r}; tasks: {', '.join(TASKS)}", "name")

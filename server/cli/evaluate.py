@@ -24,7 +24,7 @@ class Eval(EvaluationSettings):
         if self.all == bool(self.model):
             raise CommandError("name the folders of the checkpoints to measure, or use --all for all bundled ones")
         try:
-            from gram.models.evaluation.report import overview, save, tables, zoo_table
+            from gram.models.evaluation.report import band_tables, overview, save, tables, zoo_table
         except ModuleNotFoundError as error:
             raise CommandError(f"{error}; evaluation needs more packages: pip install -e '.[train]'") from error
 
@@ -37,7 +37,7 @@ class Eval(EvaluationSettings):
             if self.limit is None:
                 save(folder, self._command(folder), task, figures)
         if self.all and self.limit is None:
-            print(f"\n# For docs/models.md\n\n{zoo_table(bundled_models())}")
+            print(f"\n# For docs/models.md\n\n{zoo_table(bundled_models())}\n\n{band_tables(bundled_models())}")
             print(f"\n# For README.md\n\n{overview(bundled_models())}")
 
     def _command(self, folder: Path) -> str:

@@ -322,7 +322,8 @@ def test_sampling_never_draws_a_held_out_puzzle_or_an_image_of_one() -> None:
     assert all(TASK.check(puzzle, answer) for puzzle, answer in zip(puzzles[:1000], answers[:1000], strict=True))
     counts = np.bincount((puzzles == QUEEN).sum(1), minlength=8) / len(puzzles)
     assert (counts > 0).all(), "puzzles of every size are trained on"
-    assert counts[1:4].sum() == pytest.approx(TASK.benchmark_share, abs=0.02)
+    assert counts[1:4].sum() == pytest.approx(1 - TASK.empty_share - TASK.other_share, abs=0.02)
+    assert counts[0] == pytest.approx(TASK.empty_share + TASK.other_share / 5, abs=0.02)
     assert len(as_bytes(puzzles[:1000])) > 700
 
 
