@@ -58,7 +58,8 @@ KINDS = {
 class Sudoku(Task):
     """n x n Sudoku for n of 4, 6 (boxes of 2 rows and 3 columns) or 9. Token 0 is a blank, 1 to n are the digits.
 
-    Two fifths of the training puzzles are random cells of random boards, from none to all but one: many have many solutions.
+    Two fifths of the training puzzles are random cells of random boards, from none to all but one: many have many solutions. A
+    quarter of these are the blank board, from which the model generates.
     The others have one solution. For n = 9 half of these are hard; of the rest, half are minimal (none of their clues can go)
     and half are minimal ones with clues added back. Puzzles are split by a hash of their symmetry class: an eighth of the
     classes is held out. Puzzles of fewer than `least_split` clues have so few classes that training sees all of them.
@@ -68,7 +69,7 @@ class Sudoku(Task):
 
     held_out_every = 8
     least_split = 4
-    emptied_share = 0.4
+    emptied_share, blank_share = 0.4, 0.25
 
     def __init__(self, size: int, paper: dict[str, float]) -> None:
         kind = KINDS[size]
@@ -180,7 +181,7 @@ class Sudoku(Task):
         puzzles, boards = images[:, 0], images[:, 1]
         emptied = np.flatnonzero(rng.random(count) < self.emptied_share)
         boards[emptied] = self.random_boards(rng, len(emptied))
-        clues = rng.integers(self.seq_len, size=len(emptied))
+        clues = rng.integers(self.seq_len, size=len(emptied)) * (rng.random(len(emptied)) >= self.blank_share)
         puzzles[emptied] = add_clues(rng, np.zeros_like(boards[emptied]), boards[emptied], clues)
         return puzzles, boards
 
