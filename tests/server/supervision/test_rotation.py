@@ -89,7 +89,7 @@ def test_a_model_whose_steps_kill_engines_leaves_the_rotation_and_the_others_go_
 
 
 def test_clients_that_do_not_wait_for_the_third_death_are_not_forgotten(checkpoint: Path, crashing: Path) -> None:
-    with serving_models(checkpoint, crashing) as (server, client):
+    with serving_models(crashing, checkpoint) as (server, client):
         assert ask(client, queens(model=None, task="nqueens-8", puzzle={"queens": []}))["model"] == "crashing"
         for death in range(3):
             assert statuses(client)["crashing"] == "serving"
