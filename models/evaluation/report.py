@@ -156,9 +156,7 @@ def overview(folders: Iterable[Path]) -> str:
     """
     rows = []
     for folder in folders:
-        served = [record for record in saved(folder).evaluations if record.symmetries]
-        served = [record for record in served if record.temperature == served[0].temperature]
-        if served:
+        if served := _served(saved(folder).evaluations):
             hardest = min(served, key=lambda record: record.lprm)
             rows.append(
                 [_card(folder, "models/zoo"), f"{hardest.puzzles:,} puzzles, {hardest.test_set}", f"{hardest.lprm:.2%}"]
@@ -203,8 +201,7 @@ def band_tables(folders: Iterable[Path]) -> str:
     """
     rows: dict[str, list[list[str]]] = {}
     for folder in folders:
-        served = [stratum for stratum in saved(folder).curves.by_trait if stratum.symmetries]
-        served = [stratum for stratum in served if stratum.temperature == served[0].temperature]
+        served = _served(saved(folder).curves.by_trait)
         several = {stratum.test_set for stratum in served if stratum.coverage_limit != 1}
         for stratum in served:
             if stratum.test_set in several:
@@ -213,6 +210,12 @@ def band_tables(folders: Iterable[Path]) -> str:
                 rows.setdefault(stratum.trait, []).append(row)
     columns = ["puzzles", "single", "LPRM's choice", "any", "distinct valid", "coverage", "its limit"]
     return "\n\n".join(table(["checkpoint", trait, *columns], of_trait) for trait, of_trait in rows.items())
+
+
+def _served(records: list[_R]) -> list[_R]:
+    """The records of a checkpoint as it is served: with symmetries, at their first temperature."""
+    records = [record for record in records if record.symmetries]
+    return [record for record in records if record.temperature == records[0].temperature]
 
 
 def _card(folder: Path, zoo: str) -> str:

@@ -184,8 +184,8 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 def _solutions(task: Task, puzzle: Tokens) -> float:
     """The number of solutions of a puzzle [N], infinite if they are too many to count."""
-    count = task.count_solutions(puzzle)
-    return inf if count is None or (count == MOST_COUNTED and not task.lists_solutions) else len(task.solutions(puzzle))
+    listed = len(task.solutions(puzzle))
+    return inf if listed == MOST_COUNTED and not task.lists_solutions else listed
 
 
 def _first_of_each(samples: list[Sample]) -> list[int]:
