@@ -66,9 +66,9 @@ def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterat
 
 
 def solve(
-    engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int]], options: Options, *, watch: bool = False
+    engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int | None, int]], options: Options, *, watch: bool = False
 ) -> Iterator[tuple[int, Event]]:
-    """Solve puzzles with the engine's only model. Each is given by a number, the model's input [N] and a seed.
+    """Solve puzzles with the engine's only model. Each has a number, the model's input [N], its `Task.solvable` and a seed.
 
     Yields a puzzle's number with its answer, as soon as that is known; with `watch`, first with the events of its stream.
     """
@@ -76,8 +76,8 @@ def solve(
     open_: dict[int, tuple[Collector, int, float]] = {}  # a puzzle's collector, its seed, and when it was submitted
 
     def submits() -> Iterator[Submit]:
-        for number, puzzle, seed in puzzles:
-            collector = Collector(task, puzzle, options.num_trajectories, options.stop, task.count_solutions(puzzle))
+        for number, puzzle, solutions, seed in puzzles:
+            collector = Collector(task, puzzle, options.num_trajectories, options.stop, solutions)
             open_[number] = collector, seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 

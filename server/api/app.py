@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gram import __version__
+from gram.models.tasks import Task
 from gram.server.api import admin, headers, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
@@ -28,7 +29,7 @@ from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
 from gram.server.api.problems import ProblemError
 from gram.server.api.service import Service
-from gram.server.catalog import LoadedModel, read_models
+from gram.server.catalog import read_models
 from gram.server.engine.messages import Ready, StepReport
 from gram.server.metrics import Metrics
 from gram.server.sampling.requests import GenerateRequest, SolveRequest
@@ -161,7 +162,7 @@ async def serve(settings: ServerSettings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
     supervision = asyncio.create_task(fleet.run())
-    counting = asyncio.create_task(asyncio.to_thread(_count_once, models.values()))
+    counting = asyncio.create_task(asyncio.to_thread(_count_once, {model.task for model in models.values()}))
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
         if supervision.done():
@@ -174,7 +175,7 @@ async def serve(settings: ServerSettings) -> None:
         await asyncio.gather(supervision, counting, return_exceptions=True)
 
 
-def _count_once(models: Iterable[LoadedModel]) -> None:
+def _count_once(tasks: Iterable[Task]) -> None:
     """Count the solutions of a puzzle of each task, so that the first request does not wait for its solver to be compiled."""
-    for task in {model.task for model in models}:
+    for task in tasks:
         task.count_solutions(task.parse(task.examples[0]))

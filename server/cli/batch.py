@@ -225,15 +225,15 @@ def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -
     """Solve the waiting lines with an engine in this process."""
     from gram.server.local import solve  # which has torch
 
-    def puzzles() -> Iterator[tuple[int, Tokens, int]]:
+    def puzzles() -> Iterator[tuple[int, Tokens, int | None, int]]:
         for line in list(output.waiting):
             try:
                 puzzle = task.parse(line.puzzle)
-                task.solvable(puzzle)
+                solutions = task.solvable(puzzle)
             except PuzzleError as error:
                 output.put(line.number, str(error))
             else:
-                yield line.number, puzzle, line.seed(options)
+                yield line.number, puzzle, solutions, line.seed(options)
 
     for number, answer in solve(engine, task, puzzles(), options):
         assert isinstance(answer, SolveResponse), "nobody watches"

@@ -80,7 +80,7 @@ class Sampling(Options, EngineSettings):
         """The same events, from an engine in this process."""
         model = self._model()
         puzzle = self.request_type.model_validate(self._request(model.task.name)).input(model.task)
-        model.task.solvable(puzzle)
+        solutions = model.task.solvable(puzzle)
         seed = self.chosen_seed()
         engine = self._engine(model)
 
@@ -88,7 +88,7 @@ class Sampling(Options, EngineSettings):
 
         if watch:
             yield StartEvent.of(model.name, model.task, puzzle, seed, self)
-        for _, event in solve(engine, model.task, [(0, puzzle, seed)], self, watch=watch):
+        for _, event in solve(engine, model.task, [(0, puzzle, solutions, seed)], self, watch=watch):
             yield event
 
     @property
