@@ -41,6 +41,9 @@ class Stage(_Strict):
     balanced_steps: int = Field(
         0, ge=0, description="first supervision steps in which a group's targets are spread evenly over the solutions"
     )
+    start_share: Share = Field(
+        0.0, description="at the end of the stage, the averaged weights go back this share of the way to those of --start"
+    )
     halt_weight: float = Field(
         0.0, ge=0, description="weight of the halt head's loss on prior rows; above 0 it shapes the core, not the head alone"
     )

@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def train(
         trainer.resume(folder)
     elif start:
         trainer.take_weights(start)
+    if any(stage.start_share for stage in config.stages) and not trainer.started:
+        raise ConfigError("this recipe goes back to the weights that it began with: name their checkpoint with --start")
     trainer.run(folder)
     if trainer.peers.first:
         model = trainer.averaged()
@@ -75,6 +77,8 @@ class Trainer:
     carry: Carry
     rng: np.random.Generator
     peers: Peers
+    started: dict[str, Tensor] = field(default_factory=dict)
+    """The weights of the checkpoint that the run began with, if it began with one."""
     update: int = 0
 
     @classmethod
@@ -108,6 +112,7 @@ class Trainer:
         """
         try:
             weights = served_weights(load_checkpoint(folder, self.model.initial_h.device, torch.float32))
+            self.started = {name: weights[name].clone() for name in self.average.keys() & weights.keys()}
             if self.config.model.guidance != "none":
                 for name, own in self.model.posterior.state_dict().items():
                     prior = weights[f"prior.{name}"]
@@ -178,7 +183,15 @@ class Trainer:
         decay = min(stage.ema, (1 + self.update) / (10 + self.update))
         names, parameters = zip(*self.model.named_parameters(), strict=True)
         get_ema_multi_avg_fn(decay)([self.average[name] for name in names], parameters, None)  # type: ignore[no-untyped-call]
+        if position + 1 == stage.updates and stage.start_share:
+            self._go_back(stage.start_share)
         return result
+
+    def _go_back(self, share: float) -> None:
+        """Interpolate from the averaged weights to those that the run began with (WiSE-FT, Wortsman et al. 2022)."""
+        for name, began in self.started.items():
+            self.average[name].lerp_(began, share)
+        self.model.load_state_dict(self.average, strict=False)
 
     def averaged(self) -> GRAM:
         """A copy of the model with the averaged weights, in the dtype of training. It draws nothing at random."""
@@ -208,6 +221,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        tensors |= {f"started.{k}": v for k, v in self.started.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         meta = {"update": self.update, "processes": self.peers.count, "config": self.config.model_dump(mode="json")}
@@ -235,13 +249,14 @@ class Trainer:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.model.load_state_dict(part("model."))
-        self.average = {name: tensor.to(self.model.initial_h.device) for name, tensor in part("average.").items()}
+        device = self.model.initial_h.device
+        self.average = {name: tensor.to(device) for name, tensor in part("average.").items()}
+        self.started = {name: tensor.to(device) for name, tensor in part("started.").items()}
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
             i: {k: tensors[f"optimizer.{i}.{k}"] for k in moments} for i, moments in optimizer["state"].items()
         }
         self.optimizer.load_state_dict(optimizer)
-        device = self.model.initial_h.device
         own = {
             name: self.peers.part(tensor) for name, tensor in tensors.items() if name.startswith(("carry.", "torch_", "numpy_"))
         }

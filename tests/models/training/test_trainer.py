@@ -237,3 +237,57 @@ def test_the_average_is_taken_without_moving_the_random_state(recipe: Callable[.
     assert all(torch.equal(tensor, trainer.average[name]) for name, tensor in model.named_parameters())
     assert not any(tensor.requires_grad for tensor in model.parameters())
     assert all(tensor.requires_grad for tensor in trainer.model.parameters())
+
+
+# --- beginning with a checkpoint
+
+
+@pytest.fixture
+def begun_with(recipe: Recipe, tmp_path: Path) -> Path:
+    """The folder of a trained checkpoint."""
+    train(recipe(updates=2, seed=1), tmp_path / "begun_with")
+    return tmp_path / "begun_with"
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint_and_with_the_posterior_as_the_prior(
+    recipe: Recipe, begun_with: Path
+) -> None:
+    trainer = Trainer.create(recipe())
+    trainer.take_weights(begun_with)
+    served = load_checkpoint(begun_with, torch.device("cpu"), torch.float32)
+    assert torch.equal(trainer.model.decoder.weight, served.decoder.weight)
+    [losses] = advance(trainer, 1)
+    assert float(losses.kl) == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_of_another_size_are_refused(recipe: Recipe, tiny: ModelConfig, begun_with: Path) -> None:
+    wider = tiny.model_copy(update={"mlp_dim": 2 * tiny.mlp_dim})
+    with pytest.raises(ConfigError, match="can't begin with"):
+        Trainer.create(recipe(model=wider)).take_weights(begun_with)
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_at_its_end_a_stage_goes_back_a_share_of_the_way_to_where_the_run_began(
+    recipe: Recipe, begun_with: Path, tmp_path: Path, killed_at: int
+) -> None:
+    def run(share: float) -> Trainer:
+        stages = [Stage(name="only", updates=3, lr=1e-2, warmup=0, start_share=share)]
+        killed = Trainer.create(recipe(stages=stages))
+        killed.take_weights(begun_with)
+        advance(killed, killed_at)
+        killed.save(tmp_path)
+        resumed = Trainer.create(recipe(stages=stages))
+        resumed.resume(tmp_path)
+        advance(resumed, 3 - killed_at)
+        return resumed
+
+    began = load_checkpoint(begun_with, torch.device("cpu"), torch.float32).state_dict()
+    moved, back = run(0.0), run(0.25)
+    for name in moved.average.keys() & began.keys():
+        torch.testing.assert_close(back.average[name], moved.average[name].lerp(began[name], 0.25))
+    assert all(torch.equal(weights, back.average[name]) for name, weights in back.model.named_parameters())
+
+
+def test_a_recipe_that_goes_back_needs_a_checkpoint_to_begin_with(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--start"):
+        train(recipe(updates=1, start_share=0.3), tmp_path)
