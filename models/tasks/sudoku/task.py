@@ -210,8 +210,8 @@ class Sudoku(Task):
             if line.startswith("#"):
                 puzzles = sets.setdefault(line[1:].split(":")[0].strip(), [])
             else:
-                puzzles.append(line)
-        return {name: np.stack([self.parse(puzzle) for puzzle in puzzles]) for name, puzzles in sets.items()}
+                puzzles.append(line.replace(".", str(BLANK)))
+        return {name: np.array([list(puzzle) for puzzle in puzzles]).astype(np.int64) for name, puzzles in sets.items()}
 
     # --- symmetries
 

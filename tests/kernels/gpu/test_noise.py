@@ -1,5 +1,4 @@
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,7 +88,9 @@ def test_moments_are_those_of_a_standard_normal(many: Tensor) -> None:
 
 
 def test_the_distribution_is_normal_all_along(many: Tensor) -> None:
-    assert scipy.stats.kstest(many.numpy(), scipy.stats.norm.cdf).pvalue > 1e-3
+    from scipy import stats  # it takes a second or two, which the processes with other tests can save
+
+    assert stats.kstest(many.numpy(), stats.norm.cdf).pvalue > 1e-3
 
 
 def test_quarters_and_positions_are_uncorrelated(many: Tensor) -> None:

@@ -19,9 +19,6 @@ from gram.models.tasks.sudoku.task import DATA
 TASKS = {size: Sudoku(size, paper={}) for size in (4, 6, 9)}
 for smaller in TASKS.values():
     smaller.pool_size = 2000
-PUZZLES = {
-    size: [*task.held_out[:50], *(task.solutions(puzzle)[0] for puzzle in task.held_out[:5])] for size, task in TASKS.items()
-}
 
 DRAWN = """
 5 3 . | . 7 . | . . .
@@ -143,7 +140,7 @@ def test_the_empty_board_is_a_puzzle(size: int) -> None:
 @pytest.mark.parametrize("size", TASKS)
 def test_puzzles_and_answers_read_back_from_what_is_written(size: int) -> None:
     task = TASKS[size]
-    for tokens in PUZZLES[size]:
+    for tokens in [*task.held_out[:50], *(task.solutions(puzzle)[0] for puzzle in task.held_out[:5])]:
         for spelling in (task.text(tokens), task.text(tokens).split("\n"), task.grid(tokens)):
             assert np.array_equal(task.parse(spelling), tokens)
         assert len(task.grid(tokens)) == size
@@ -265,7 +262,7 @@ def test_check_accepts_the_solution_and_nothing_a_cell_away(size: int) -> None:
 def test_check_accepts_exactly_the_valid_boards_that_keep_the_clues() -> None:
     task = TASKS[4]
     boards = task.solutions(TASKS[4].blank)
-    for puzzle in PUZZLES[4][:20]:
+    for puzzle in TASKS[4].held_out[:20]:
         kept = [board for board in boards if np.all(board[puzzle > 0] == puzzle[puzzle > 0])]
         assert [board.tolist() for board in boards if task.check(puzzle, board)] == [board.tolist() for board in kept]
         assert len(kept) == 1

@@ -34,8 +34,11 @@ def units(size: int) -> list[list[int]]:
     return [*lines, *map(list, zip(*lines, strict=True)), *boxes]
 
 
-def is_valid(board: Tokens, size: int) -> bool:
-    return all({int(board[cell]) for cell in unit} == set(range(1, size + 1)) for unit in units(size))
+UNITS = {size: units(size) for size in BOX_ROWS}
+
+
+def is_valid(board: tuple[int, ...] | Tokens, size: int) -> bool:
+    return all({board[cell] for cell in unit} == set(range(1, size + 1)) for unit in UNITS[size])
 
 
 def singles(candidates: list[set[int]], size: int) -> bool:
@@ -43,7 +46,7 @@ def singles(candidates: list[set[int]], size: int) -> bool:
     before = None
     while before != candidates:
         before = [set(one) for one in candidates]
-        for unit in units(size):
+        for unit in UNITS[size]:
             for cell in unit:
                 if len(candidates[cell]) == 1:
                     for other in unit:
@@ -79,15 +82,8 @@ def slow_solve(board: Tokens) -> tuple[list[Tokens], int]:
 
 
 ROWS = list(itertools.permutations(range(1, 5)))
-ALL_4X4 = np.array(
-    [
-        top + bottom
-        for top in (a + b for a, b in itertools.product(ROWS, ROWS))
-        if len(set(top[:2] + top[4:6])) == 4 == len(set(top[2:4] + top[6:]))
-        for bottom in (c + d for c, d in itertools.product(ROWS, ROWS))
-        if is_valid(np.array(top + bottom), 4)
-    ]
-)
+BANDS = [(*a, *b) for a, b in itertools.product(ROWS, ROWS) if len({*a[:2], *b[:2]}) == 4 == len({*a[2:], *b[2:]})]
+ALL_4X4 = np.array([(*top, *bottom) for top, bottom in itertools.product(BANDS, BANDS) if is_valid(top + bottom, 4)])
 
 KNOWN = {
     "an easy one": (

@@ -25,14 +25,15 @@ from gram.models.tasks import TASKS
 from gram.models.training.recipe import TrainingConfig
 from gram.models.training.trainer import Trainer
 torch.set_num_threads(1)
-folder, updates = Path(sys.argv[1]), [int(n) for n in sys.argv[2:]]
-for until in updates:
-    trainer = Trainer.create(TrainingConfig.model_validate_json((folder / "recipe.json").read_text()))
-    if (folder / "training.safetensors").exists():
-        trainer.resume(folder)
+root = Path(sys.argv[1])
+for name, until in (("whole", 6), ("resumed", 3), ("resumed", 6)):
+    trainer = Trainer.create(TrainingConfig.model_validate_json((root / "recipe.json").read_text()))
+    if (root / name).exists():
+        trainer.resume(root / name)
     while trainer.update < until:
         trainer._step(TASKS[trainer.config.task], *trainer._stage())
-    trainer.save(folder)
+    torch.distributed.barrier()  # all have looked for the folder
+    trainer.save(root / name)
     torch.distributed.barrier()  # the first process has written
     weights = trainer.model.decoder.weight.detach()
     first = weights.clone()
@@ -41,17 +42,15 @@ for until in updates:
 """
 
 
-def torchrun(folder: Path, recipe: TrainingConfig, *updates: int) -> dict[str, torch.Tensor]:
-    """Train in two processes to each of these updates, a fresh trainer resuming each time; the last resume file."""
-    folder.mkdir()
+def torchrun(folder: Path, recipe: TrainingConfig) -> None:
+    """Train in two processes for 6 updates, once as a whole, and once in two halves, a fresh trainer resuming the second."""
     (folder / "recipe.json").write_text(recipe.model_dump_json())
     (folder / "run.py").write_text(SCRIPT)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [*torchrun, str(folder / "run.py"), str(folder), *map(str, updates)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(folder / "run.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
-    return load_file(folder / RESUME_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +59,8 @@ def halves(recipe: Recipe) -> TrainingConfig:
 
 
 def test_two_processes_share_the_batch_and_a_resumed_run_ends_alike(halves: TrainingConfig, tmp_path: Path) -> None:
-    whole = torchrun(tmp_path / "whole", halves, 6)
-    resumed = torchrun(tmp_path / "resumed", halves, 3, 6)
+    torchrun(tmp_path, halves)
+    whole, resumed = (load_file(tmp_path / name / RESUME_FILE) for name in ("whole", "resumed"))
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
     assert len(whole["carry.puzzle"]) == 8, "the file holds the rows of both"
     assert not torch.equal(whole["carry.puzzle"][:4], whole["carry.puzzle"][4:]), "each draws its own pairs"

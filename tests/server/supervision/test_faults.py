@@ -83,10 +83,10 @@ def test_streams_send_each_event_once_and_the_same_however_often_engines_die(
 ) -> None:
     server, client = queens_server
     bodies = [
-        queens(0, num_trajectories=100),
-        queens(1, num_trajectories=100, temperature=2, stop=1.0),
-        queens(2, num_trajectories=100, temperature=2, max_steps=3),
-        queens(3, num_trajectories=60, stream_steps=True),
+        queens(0, num_trajectories=60),
+        queens(1, num_trajectories=60, temperature=2, stop=1.0),
+        queens(2, num_trajectories=60, temperature=2, max_steps=3),
+        queens(3, num_trajectories=40, stream_steps=True),
     ]
     with ThreadPoolExecutor(len(bodies)) as clients:
         undisturbed = [stream(client, body) for body in bodies]
