@@ -179,7 +179,7 @@ def test_one_vertex_is_a_puzzle(spelling: object) -> None:
 @example({"num_vertices": 8, "edges": [[2**70, 0]]})
 @example("p edge " + "9" * 5000 + " 0")
 @example("p edge 8 " + "9" * 5000 + "\ne 1 " + "9" * 5000)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_whatever_is_sent_is_a_puzzle_or_a_puzzle_error(puzzle: object) -> None:
     try:
         tokens = EIGHT.parse(puzzle)
@@ -357,7 +357,7 @@ def test_an_end_without_a_color_is_a_conflict() -> None:
 
 
 @given(graphs(), st.sampled_from([EIGHT, TEN]))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_solutions_are_the_colorings_that_brute_force_finds_up_to_the_names_of_the_colors(graph: Graph, task: Coloring) -> None:
     solutions = task.solutions(graph.tokens(task))
     brute = {renamed(colors) for colors in graph.colorings()}

@@ -121,7 +121,7 @@ def test_the_empty_4x4_board_has_the_288_solutions_of_brute_force() -> None:
 
 
 @given(boards_4x4)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_4x4_clues_have_the_solutions_of_brute_force(clues: Tokens) -> None:
     found = SOLVERS[4].solve(clues, 1000)
     assert len(found) == len(as_set(found))
@@ -175,7 +175,7 @@ def test_guesses_are_counted_as_defined(size: int, count: int) -> None:
 
 
 @given(st.sampled_from(list(ALL_4X4)), st.integers(0, 2**16 - 1), st.lists(st.integers(0, 63), max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_completed_4x4_board_keeps_greedily_what_some_board_can_keep(board: Tokens, shown: int, wishes: list[int]) -> None:
     clues = board * (shown >> np.arange(16) & 1)
     cells, digits = np.array(wishes, dtype=np.int64) // 4, np.array(wishes, dtype=np.int64) % 4 + 1
