@@ -5,6 +5,7 @@ import { draw, palette, read } from "./boards.js";
 import { Trajectories } from "./trajectories.js";
 
 const PRUNE = { prune: { keep: 0.5, steps: [2, 4, 8] } };
+const MOST_COUNTED = 1000; // as the server counts solutions: so many or more
 const QUIET_MS = 3000; // after this long without an event, the page asks whether the server has an engine
 const NARROW = matchMedia("(max-width: 899px)");
 
@@ -165,7 +166,7 @@ async function run() {
     }
     const { valid, wrong } = trajectories.counts;
     const { solutions } = trajectories.result;
-    const all = solutions === null ? "" : ` of ${solutions}${solutions === 1000 ? " or more" : ""}`;
+    const all = solutions === null ? "" : ` of ${solutions}${solutions === MOST_COUNTED ? " or more" : ""}`;
     say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct}${all} distinct.`);
     if (!trajectories.result.complete) refuse("The deadline came before all trajectories had ended. Run fewer, or set a smaller depth.");
   } catch (error) {

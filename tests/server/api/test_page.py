@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import RunningServer, serving
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import MOST_COUNTED, TASKS, Task
 from gram.server.api.keys import Key, digest
 from tests.support import FIXED_SIZE
 
@@ -67,6 +67,10 @@ def test_the_page_has_no_script_or_style_within_and_what_it_loads_is_there() -> 
     modules = [name for path in FOLDER.glob("*.js") for name in re.findall(r'from "\./(.*?)"', path.read_text())]
     names = {path.name for path in FILES}
     assert {name.removeprefix("page/") for name in loaded} | set(modules) == names - {"index.html"}
+
+
+def test_the_page_counts_as_many_solutions_as_the_server() -> None:
+    assert f"const MOST_COUNTED = {MOST_COUNTED};" in (FOLDER / "app.js").read_text()
 
 
 def test_the_page_is_open_where_the_api_needs_a_key(checkpoint: Path, tmp_path: Path) -> None:
