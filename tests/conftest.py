@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
-# On a machine that has other work, an example takes as long as it takes. Every run draws other examples, so that few are enough.
+# On a machine that has other work, an example takes as long as it takes. Few are enough: every run draws others.
 settings.register_profile("any machine", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
