@@ -14,7 +14,7 @@ from gram.models.tasks.base import Grid, PuzzleError, Task, Tokens, cell_name
 from gram.models.tasks.symmetry import Symmetries, Words, mix
 
 NO_EDGE, EDGE, TO_COLOR, ABSENT, *COLORS = range(7)
-_PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+[0-9]+")
+_PROBLEM = re.compile(r"p\s+(?:edge|edges|col)\s+([0-9]{1,9})\s+([0-9]+)")
 _EDGE = re.compile(r"e\s+([0-9]{1,9})\s+([0-9]{1,9})")
 
 _Propose = Callable[[np.random.Generator, int], Tokens]
@@ -60,7 +60,7 @@ class Coloring(Task):
             f'{{"num_vertices": 1 to {num_vertices}, "edges": [[i, j], ...]}}, vertices counted from 0; '
             "an edge may be given twice, also as [j, i]",
             "DIMACS text: a line 'p edge VERTICES EDGES' (or 'p col'), then a line 'e i j' for each edge, counted from 1; "
-            "the number EDGES is not checked, and comments (c) and colours (n) are read over",
+            "EDGES is their number, or half or double of it; comments (c) and colours (n) are read over",
             f"an adjacency matrix, as many lists as vertices (up to {num_vertices}) of as many numbers, 1 an edge and 0 none",
         ]
 
@@ -224,6 +224,7 @@ class Coloring(Task):
 
     def _dimacs(self, text: str) -> Tokens:
         count: int | None = None
+        stated, place_stated = "", ""
         edges: list[tuple[int, int]] = []
         for number, line in enumerate(text.splitlines(), start=1):
             words, place = line.strip(), f"line {number}"
@@ -233,6 +234,7 @@ class Coloring(Task):
                 if count is not None:
                     raise PuzzleError("a second line 'p'; send one graph", place)
                 count = self._count(int(problem[1]), place)
+                stated, place_stated = problem[2].lstrip("0") or "0", place
             elif edge := _EDGE.fullmatch(words):
                 if count is None:
                     raise PuzzleError("an edge before the line 'p edge VERTICES EDGES'; write that line first", place)
@@ -242,6 +244,11 @@ class Coloring(Task):
                 raise PuzzleError(f"{reprlib.repr(words)} is neither 'p edge VERTICES EDGES' nor 'e i j'", place)
         if count is None:
             raise PuzzleError("the graph has no line 'p edge VERTICES EDGES'; write it before the edges")
+        # Writers count an edge once or, as it goes both ways, twice; and some write each edge twice and count it once.
+        if stated not in {str(n) for n in (len(edges), 2 * len(edges), len(edges) // 2, len(set(map(frozenset, edges))))}:
+            there = "is one" if len(edges) == 1 else f"are {len(edges)}"
+            message = f"states {stated[:12]} edges, but there {there}; complete the list of edges, or correct the number"
+            raise PuzzleError(message, place_stated)
         return self._puzzle(count, edges)
 
     def _matrix(self, rows: list[list[object]]) -> Tokens:

@@ -23,7 +23,7 @@ from gram.models.tasks import Task
 from gram.server.api import admin, headers, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
-from gram.server.api.connection import MAX_HEAD_BYTES, Protocol
+from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 log_config=None,  # the log is configured in logs.py
                 log_level="warning",
-                timeout_keep_alive=settings.client_seconds,  # an idle connection may wait as long as a new one
+                timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
             )
         )

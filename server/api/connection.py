@@ -12,6 +12,9 @@ from gram.server.api.problems import MEDIA_TYPE, ProblemError
 MAX_HEAD_BYTES = 16_384
 """The largest head of a request. A head of up to twice this size may pass: it is judged when this much has arrived."""
 
+IDLE_SECONDS = 75
+"""How long a connection may stay idle between two requests: longer than the 60 s of most proxies, which must close it first."""
+
 _LEAST_READ = 32_768
 """Bytes of a waiting answer that a client must read within its time limit."""
 
@@ -25,6 +28,8 @@ _LAST_CHANCE_SECONDS = 0.1
 class Protocol(HttpToolsProtocol):
     """A connection whose client has `client_seconds` to send a whole request, and to read each part of the answer.
 
+    Between two requests it may stay idle for IDLE_SECONDS.
+
     uvicorn closes idle connections, but waits without limit for the rest of a request, or for a reader.
     """
 
@@ -35,12 +40,13 @@ class Protocol(HttpToolsProtocol):
         self._arrival: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._in_head = True
+        self._begun = self._idle = False
         self._request_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        self._await_request()
+        self._await_request(self._client_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._arrival, self._reading):
@@ -49,6 +55,9 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._idle:
+            self._idle = False
+            self._await_request(self._client_seconds)
         # In pieces, so that a head is judged by its length, however the network cut it.
         for start in range(0, len(data), MAX_HEAD_BYTES):
             piece = data[start : start + MAX_HEAD_BYTES]
@@ -63,12 +72,16 @@ class Protocol(HttpToolsProtocol):
             if self.transport.is_closing():
                 return
 
+    def on_message_begin(self) -> None:
+        self._begun = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_head, self._request_bytes = True, 0
+        self._begun, self._in_head, self._request_bytes = False, True, 0
         if self._arrival and not self.cycle.response_complete:
             self._arrival.cancel()
         super().on_message_complete()
@@ -76,7 +89,8 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete or self.cycle.more_body:  # otherwise the next request has already arrived
-            self._await_request()
+            self._idle = not self._begun
+            self._await_request(IDLE_SECONDS if self._idle else self._client_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -90,16 +104,16 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, f"not HTTP/1.1: {msg}")
 
-    def _await_request(self) -> None:
+    def _await_request(self, seconds: float) -> None:
         if self._arrival:
             self._arrival.cancel()
-        self._arrival = self.loop.call_later(self._client_seconds, self._last_chance)
+        self._arrival = self.loop.call_later(seconds, self._last_chance)
 
     def _last_chance(self) -> None:
         self._arrival = self.loop.call_later(_LAST_CHANCE_SECONDS, self._give_up_request)
 
     def _give_up_request(self) -> None:
-        if self._request_bytes:
+        if self._begun or self._request_bytes:
             self._refuse(408, f"the request did not arrive whole within {self._client_seconds:g} s; send it faster")
         else:
             self.transport.abort()

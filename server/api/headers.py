@@ -1,4 +1,4 @@
-"""Security headers: a browser must treat an answer as plain data, and not store, frame or sniff it."""
+"""Security headers: a browser must treat an answer as plain data, and not store, frame or sniff it. HEAD is like GET."""
 
 from collections.abc import Mapping
 
@@ -38,4 +38,7 @@ class SecurityHeaders:
                 message = {**message, "headers": [*message.get("headers", []), *security]}
             await send(message)
 
-        await self.app(scope, receive, secured)
+        # HEAD is answered as GET, and uvicorn sends no body.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await self.app(inner, receive, secured)
+        scope["route"] = inner.get("route")

@@ -18,7 +18,7 @@ from gram.server.supervision.errors import EngineUnavailableError, SlowClientErr
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 }
 """The error responses, for the OpenAPI document."""
 
@@ -76,8 +76,12 @@ def install(app: FastAPI) -> None:
         return respond(ProblemError(error.status_code, str(error.detail)).problem, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = error.errors()
+        if isinstance(error.body, bytes):  # FastAPI reads as JSON what is declared to be
+            sent = request.headers.get("content-type", "none")
+            detail = f"send the body with the header 'content-type: application/json'; this one had: {sent[:100]}"
+            return respond(ProblemError(415, detail).problem)
         if broken := next((e for e in errors if e["type"] == "json_invalid"), None):
             reason = broken.get("ctx", {}).get("error", broken["msg"])
             return respond(ProblemError(400, f"not JSON: {reason}", f"character {broken['loc'][-1]} of the body").problem)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -36,13 +36,15 @@ _STREAMS: dict[str, Callable[[str, str], str]] = {
     _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
     _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
 }
+_COMMENT, _QUIET_SECONDS = ": waiting\n\n", 5.0
+"""What an SSE stream sends after so long without an event, so that no proxy takes it for dead. NDJSON has no comments."""
 _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {_SSE: {}, _NDJSON: {}},
         "description": "the ranked answers; with `stream`, events before them",
     },
-    **{status: DOCUMENTED[status] for status in (400, 404, 413, 422, 429, 503, 504)},
+    **{status: DOCUMENTED[status] for status in (400, 404, 413, 415, 422, 429, 503, 504)},
 }
 
 
@@ -72,7 +74,8 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     ticket = run.admit()
     if body.stream:
         media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
-        return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
+        events = _events(run, ticket, _STREAMS[media_type])
+        return _Stream(ticket, _never_silent(events) if media_type == _SSE else events, media_type)
     with ticket:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
@@ -84,7 +87,7 @@ class _Stream(StreamingResponse):
     """A stream that holds its ticket to its end."""
 
     def __init__(self, ticket: Ticket, events: AsyncIterator[str], media_type: str) -> None:
-        super().__init__(events, media_type=media_type)
+        super().__init__(events, media_type=media_type, headers={"x-accel-buffering": "no"})  # nginx would hold events back
         self.ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +95,7 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncIterator[str]:
+async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncGenerator[str]:
     """The run's events as text. When the client leaves, the response closes this generator, and with it the run."""
     try:
         async with aclosing(run.events(ticket)) as events:
@@ -103,6 +106,22 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
         if problem.cause == "internal":
             log.exception("a stream ends with an internal error")
         yield write("error", told(problem).model_dump_json())
+
+
+async def _never_silent(texts: AsyncGenerator[str]) -> AsyncIterator[str]:
+    """The texts, and a comment whenever none has come for a while. Closes their generator at its own end."""
+    async with aclosing(texts):
+        while True:
+            coming = asyncio.ensure_future(anext(texts))
+            try:
+                while not (await asyncio.wait({coming}, timeout=_QUIET_SECONDS))[0]:
+                    yield _COMMENT
+                yield coming.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:

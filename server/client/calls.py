@@ -24,6 +24,7 @@ MAX_RETRIES = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 """There was no server, or it went away. The request may be sent again: it changes nothing there."""
+_OWN_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
@@ -111,7 +112,9 @@ class Asking(Generic[H]):
             headers["authorization"] = f"Bearer {key}"
         with self._translated():
             # No limit on connections: the caller bounds the calls, and none times out in a queue for a connection.
-            self._http: H = self._kind(base_url=base_url, headers=headers, limits=httpx.Limits(max_connections=None))
+            # A proxy that the environment names does not have this machine's own servers.
+            limits, mounts = httpx.Limits(max_connections=None), dict.fromkeys(_OWN_MACHINE)
+            self._http: H = self._kind(base_url=base_url, headers=headers, limits=limits, mounts=mounts)
 
     def _attempts(self) -> Attempts:
         return Attempts(self._timeout, self._max_retries)

@@ -31,7 +31,7 @@ class Codec:
             f"{self.seq_len} symbols in one text, 1 to {size} a digit and '.', '0', '_' or '*' a blank; between rows line "
             "breaks and '/' are ignored, and so are spaces, '|', ',' and whole lines of '-', '+' and '='",
             f"a list of {size} rows, each a text of {size} symbols",
-            f"{size} lists of {size} numbers, 1 to {size} a digit and 0 or null a blank; texts of one symbol work too",
+            f"{size} lists of {size} numbers, 1 to {size} a digit and either 0 or null a blank; texts of one symbol work too",
         ]
 
     def spellings(self, text: str) -> list[JsonValue]:
@@ -56,6 +56,8 @@ class Codec:
                 raise PuzzleError(f"has {len(row)} symbols; write {self.size}", f"row {i + 1}")
         if len(rows) != self.size:
             raise PuzzleError(f"the puzzle has {len(rows)} rows; write {self.size}")
+        if any(None in row for row in rows) and any(type(symbol) is int and symbol == 0 for row in rows for symbol in row):
+            raise PuzzleError("0 and null can't both be blanks; if 0 is a digit here, add one to each, else write 0 for null")
         digits = [self._digit(symbol, r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row)]
         tokens = np.array(digits, dtype=np.int64)
         self._refuse_repeats(tokens)

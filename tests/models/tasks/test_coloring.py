@@ -155,13 +155,16 @@ def test_text_is_dimacs_with_the_colors_of_an_answer_as_node_lines() -> None:
         {"num_vertices": 3, "edges": [[0, 1], [1, 2], [2, 1], [0, 1]]},
         "p edge 3 2\ne 1 2\ne 2 3",
         "c a path\n\n  p   col 3 4\r\ne 1 2\ne 2 1\nc\ne 2 3\ne 3 2\n",
-        "p edge 3 999999999999999999\ne 2 1\nn 1 3\nn what ever\ne 3 2\n",
-        "p edge 03 0\ne 1 2\ne\t3\t2",
+        "p edge 3 2\ne 2 1\nn 1 3\nn what ever\ne 3 2\n",
+        "p edge 03 02\ne 1 2\ne\t3\t2",
+        "p edge 3 1\ne 1 2\ne 2 3",
+        "p edge 3 4\ne 1 2\ne 2 3",
+        "p edge 3 2\ne 1 2\ne 2 3\ne 2 3",
         [[0, 1, 0], [1, 0, 1], [0, 1, 0]],
     ],
-    ids=["order", "repeated", "plain", "comments", "count and colours", "zeros and tabs", "matrix"],
+    ids=["order", "repeated", "plain", "comments", "colours", "zeros and tabs", "half", "double", "distinct", "matrix"],
 )
-def test_order_repetition_and_a_wrong_count_of_edges_are_free(spelling: object) -> None:
+def test_order_repetition_and_how_edges_are_counted_are_free(spelling: object) -> None:
     assert np.array_equal(EIGHT.parse(spelling), Graph(3, frozenset({(0, 1), (1, 2)})).tokens(EIGHT))
 
 
@@ -242,6 +245,10 @@ def altered(row: int, column: int, value: object) -> list[list[object]]:
         pytest.param({"num_vertices": 8.0, "edges": []}, "num_vertices", ["8.0 is not", "1 to 8"], id="a float count"),
         pytest.param("p edge 9 0", "line 1", ["9 vertices", "up to 8", "smaller"], id="DIMACS too many"),
         pytest.param("c\np edge 0 0", "line 2", ["0 is not", "1 to 8"], id="DIMACS none at all"),
+        pytest.param("p edge 4 6\ne 1 2\ne 1 3\ne 1 4\ne 2 3", "line 1", ["states 6", "are 4", "complete"], id="cut off"),
+        pytest.param("c\np edge 10 15", "line 2", ["10 vertices"], id="too many vertices"),
+        pytest.param("p edge 8 15", "line 1", ["states 15", "are 0"], id="the first line alone"),
+        pytest.param("p edge 8 " + "9" * 5000 + "\ne 1 2", "line 1", ["is one", "correct the number"], id="an endless number"),
         pytest.param("p edge 4 1\n\ne 1 5", "line 3", ["vertex 5", "1 to 4"], id="DIMACS vertex 5"),
         pytest.param("p edge 4 1\ne 0 1", "line 2", ["vertex 0", "1 to 4"], id="DIMACS vertex 0"),
         pytest.param("p edge 4 1\ne 3 3", "line 2", ["vertex 3 with itself", "remove"], id="DIMACS self-loop"),

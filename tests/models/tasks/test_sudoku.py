@@ -188,6 +188,9 @@ def test_clues_are_accepted_exactly_when_no_unit_repeats_one(digits: list[int]) 
         pytest.param(
             "\n".join(["." * 9] * 4 + ["." * 8] + ["." * 9] * 4), "row 5", ["8 symbols", "write 9"], id="a short line"
         ),
+        pytest.param(
+            [[None, 0, 1, 2, 3, 4, 5, 6, 7], *[[None] * 9] * 8], None, ["0 and null", "add one"], id="digits from 0 to 8"
+        ),
         pytest.param(["." * 9] * 8, None, ["8 rows", "write 9"], id="a row too few"),
         pytest.param(["." * 9] * 2 + ["." * 10] + ["." * 9] * 6, "row 3", ["10 symbols", "write 9"], id="a long row"),
         pytest.param([[0] * 9] * 4 + [[0] * 8] + [[0] * 9] * 4, "row 5", ["8 symbols", "write 9"], id="a short list"),

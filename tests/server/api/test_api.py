@@ -419,6 +419,36 @@ def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(client: http
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_that_is_not_declared_as_json_is_told_which_header_it_needs(
+    client: httpx.Client, content_type: str | None
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    response = client.post("/v1/solve", content=json.dumps(REQUEST), headers=headers)
+    assert response.status_code == 415
+    assert "'content-type: application/json'" in response.json()["detail"]
+    assert (content_type or "none") in response.json()["detail"]
+    assert client.post("/v1/solve", content=json.dumps(REQUEST), headers={"content-type": "application/JSON; x=y"}).is_success
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/docs", "/", "/v1/models", "/openapi.json"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/v1/solve").status_code == 405
+
+
+def test_a_stream_is_not_held_back_by_a_proxy_and_shows_that_it_is_alive(client: httpx.Client, server: RunningServer) -> None:
+    body = REQUEST | {"stream": True}
+    headers = {"accept": "text/event-stream"}
+    with server.engine_stopped(), client.stream("POST", "/v1/solve", json=body, headers=headers) as response:
+        assert response.headers["x-accel-buffering"] == "no"
+        lines = response.iter_lines()
+        assert next(lines).startswith(":"), "a comment of SSE"
+    assert solve(client)["trajectories"] == 8
+
+
 def test_other_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
     for response, status in ((client.get("/nowhere"), 404), (client.get("/v1/solve"), 405)):
         assert response.status_code == response.json()["status"] == status

@@ -20,13 +20,13 @@ import pytest
 
 from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
 from gram.server.api.admission import Admission
-from gram.server.api.connection import MAX_HEAD_BYTES
+from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES
 from gram.server.api.problems import ProblemError
 from gram.server.engine.messages import Ending, LaneStats, StepReport, Trajectory
 from gram.server.settings import ServerSettings
 from tests.support import FIXED_SIZE
 
-QUEUED, STREAMS, UNREAD = 200, 2, 50
+QUEUED, STREAMS, UNREAD, CLIENT_SECONDS = 200, 2, 50, 2
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "seed": 5}
 ENDLESS = REQUEST | {"num_trajectories": 100_000, "max_steps": 1}
 NDJSON = {"accept": "application/x-ndjson"}
@@ -38,7 +38,7 @@ def bounded(checkpoint: Path) -> Iterator[RunningServer]:
         "max-queued": QUEUED,
         "max-streams": STREAMS,
         "max-unread": UNREAD,
-        "client-seconds": 2,
+        "client-seconds": CLIENT_SECONDS,
         "max-timeout-seconds": 300,
     }
     flags = [f"--{name}={value}" for name, value in limits.items()]
@@ -262,6 +262,19 @@ def test_a_request_that_never_comes_to_its_end_does(ends: list[str], number: int
         head, _, body = answer.partition("\r\n\r\n")
         assert "content-type: application/problem+json" in head
         assert json.loads(body)["status"] == status
+
+
+def test_between_two_requests_a_connection_may_be_idle_for_longer_than_a_request_may_take(bounded: RunningServer) -> None:
+    assert IDLE_SECONDS > 60, "what proxies keep idle connections for"
+    ask = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n"
+    with connect(bounded) as connection:
+        connection.sendall(ask + b"\r\n")
+        time.sleep(CLIENT_SECONDS + 1)
+        connection.sendall(ask + b"connection: close\r\n\r\n")
+        assert rest(connection).count("HTTP/1.1 200 OK") == 2
+    with connect(bounded) as connection:
+        connection.sendall(ask + b"\r\n" + ask)  # the second one never ends
+        assert "HTTP/1.1 408" in rest(connection)
 
 
 def test_a_head_of_the_largest_size_is_taken_and_the_connection_goes_on(bounded: RunningServer) -> None:

@@ -202,6 +202,18 @@ def test_what_a_full_server_refuses_is_asked_again_until_there_is_room(checkpoin
         assert untimed(waiting.result()) == untimed(awaiting.result()) == untimed(client.solve("g7", **QUEENS))
 
 
+def test_a_proxy_of_the_environment_does_not_stand_between_a_client_and_its_own_machine(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
+        with Client(url, max_retries=0) as client:
+            assert client.models()
+    with pytest.raises(GramError), Client("http://puzzles.example", max_retries=0) as client:
+        client.models()
+
+
 Told = tuple[int, dict[str, str], bytes]
 """A status, headers and a body."""
 
