@@ -80,6 +80,20 @@ class Task(ABC):
     def parse(self, puzzle: object) -> Tokens:
         """Read a puzzle in any accepted spelling -> [N]. Raises PuzzleError."""
 
+    def read(self, puzzle: object) -> Tokens:
+        """Read what a user sends -> [N]. Raises PuzzleError.
+
+        That is any accepted spelling, also as arrays or tensors, or a board as the server shows it, {"text": ..., "grid": ...}.
+        """
+        puzzle = _plain(puzzle)
+        match puzzle:
+            case {"text": str(text), "grid": list(grid), **others} if not others:
+                tokens = self.parse(text)
+                if grid != self.grid(tokens):
+                    raise PuzzleError("`text` and `grid` show different boards; send one of them")
+                return tokens
+        return self.parse(puzzle)
+
     @abstractmethod
     def text(self, tokens: Tokens) -> str:
         """A puzzle or an answer [N] as people write it. `parse` reads what it writes."""
@@ -162,3 +176,15 @@ class Task(ABC):
         sets = [*self.test_sets.values()]
         puzzle: Tokens = rng.choice(sets[rng.integers(len(sets))])
         return puzzle
+
+
+def _plain(value: object) -> object:
+    """Arrays, tensors and tuples as lists, and whole numbers as integers."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value

@@ -61,7 +61,8 @@ class Coloring(Task):
             "an edge may be given twice, also as [j, i]",
             "DIMACS text: a line 'p edge VERTICES EDGES' (or 'p col'), then a line 'e i j' for each edge, counted from 1; "
             "EDGES is their number, or half or double of it; comments (c) and colours (n) are read over",
-            f"an adjacency matrix, as many lists as vertices (up to {num_vertices}) of as many numbers, 1 an edge and 0 none",
+            f"an adjacency matrix, as many lists as vertices (up to {num_vertices}) of as many numbers or booleans, 1 or true an "
+            "edge and 0 or false none",
         ]
 
     def parse(self, puzzle: object) -> Tokens:
@@ -257,7 +258,7 @@ class Coloring(Task):
             if len(row) != count:
                 raise PuzzleError(f"has {len(row)} numbers; write {count}, one for each vertex", f"row {i + 1}")
             for j, number in enumerate(row):
-                if type(number) is not int or number not in (0, 1):
+                if not isinstance(number, int) or number not in (0, 1):
                     raise PuzzleError(f"{reprlib.repr(number)} is not 0 or 1", cell_name(i, j))
                 if i == j and number:
                     raise PuzzleError("joins a vertex with itself, so no colouring is right; write 0", cell_name(i, j))

@@ -55,11 +55,12 @@ class NQueens(Task):
         ]
         self.formats = [
             f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
-            "line breaks, spaces and '/' between rows are ignored",
+            "line breaks, spaces and '/' between rows are ignored; or rows as in FEN, where a number is so many squares to fill",
             f"a list of {size} rows, each a text of {size} symbols",
-            f"the given queens as squares, a file a-{string.ascii_lowercase[size - 1]} and a rank 1-{size} (1 at the bottom)",
+            f"the given queens as squares, in a text or a list, each a file a-{string.ascii_lowercase[size - 1]} and a rank "
+            f"1-{size} (1 at the bottom)",
             '{"queens": [[row, column], ...]}, counted from 0, row 0 on top; {"queens": []} is the empty board',
-            f"{size} lists of {size} numbers, 1 a queen and 0 a square to fill",
+            f"{size} lists of {size} numbers, 1 a queen and 0 a square to fill, or of {size} symbols",
         ]
 
     @property
@@ -73,7 +74,9 @@ class NQueens(Task):
             case str() if _SQUARE.match(puzzle.strip()) and not self._is_board(puzzle):
                 squares = [self._named_square(word) for word in _SEPARATORS.split(puzzle.strip()) if word]
             case str():
-                squares = self._board(_SEPARATORS.sub("", puzzle))
+                squares = self._board(self._fen(puzzle) or _SEPARATORS.sub("", puzzle))
+            case [*words] if words and all(isinstance(word, str) and _SQUARE.fullmatch(word) for word in words):
+                squares = [self._named_square(str(word)) for word in words]
             case [*rows] if rows and all(isinstance(row, str) for row in rows):
                 squares = self._board("".join(self._row(str(row), i) for i, row in enumerate(rows)))
             case [*rows] if rows and all(isinstance(row, list) for row in rows):
@@ -204,11 +207,20 @@ class NQueens(Task):
             raise PuzzleError(f"has {len(symbols)} symbols; write {self.size}", f"row {index + 1}")
         return symbols
 
+    def _fen(self, text: str) -> str | None:
+        """The symbols of a board whose rows are written as in FEN; None if they are not."""
+        rows = text.strip().split("/")
+        drawn = [re.sub("[1-9]", lambda number: _BLANK_SYMBOLS[0] * int(number[0]), row) for row in rows]
+        fen = len(rows) == self.size and all(set(row) <= set("Qq123456789") for row in rows)
+        if not fen or {len(row) for row in rows} == {self.size}:  # then "1" is a queen
+            return None
+        return "".join(self._row(row, i) for i, row in enumerate(drawn))
+
     def _number_row(self, row: list[object], index: int) -> str:
         for column, number in enumerate(row):
-            if number not in (0, 1):
+            if number not in (0, 1) and not (isinstance(number, str) and len(number) == 1):
                 raise PuzzleError(f"{number!r} is not 0 or 1", cell_name(index, column))
-        return self._row("".join(str(int(bool(number))) for number in row), index)
+        return self._row("".join(number if isinstance(number, str) else str(int(bool(number))) for number in row), index)
 
     def _board(self, symbols: str) -> list[tuple[int, int]]:
         for i, symbol in enumerate(symbols):

@@ -228,7 +228,7 @@ def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -
     def puzzles() -> Iterator[tuple[int, Tokens, int | None, int]]:
         for line in list(output.waiting):
             try:
-                puzzle = task.parse(line.puzzle)
+                puzzle = task.read(line.puzzle)
                 solutions = task.solvable(puzzle)
             except PuzzleError as error:
                 output.put(line.number, str(error))

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from gram.models.config import Ability
 from gram.server.api.schemas import ModelInfo, Problem, TaskInfo
@@ -41,9 +41,20 @@ class Call(Generic[T]):
     def request(self, seconds: float | None) -> dict[str, Any]:
         """The arguments of httpx's `request` and `stream`."""
         request = {"method": "POST" if self.body else "GET", "url": self.path, "timeout": seconds}
-        return (
-            request | {"content": to_json(self.body), "headers": {"content-type": "application/json"}} if self.body else request
-        )
+        if not self.body:
+            return request
+        try:
+            content = to_json(self.body, fallback=_as_lists)
+        except (PydanticSerializationError, ValueError) as error:
+            raise GramError(f"this request can't be sent: {error}") from error
+        return request | {"content": content, "headers": {"content-type": "application/json"}}
+
+
+def _as_lists(value: Any) -> object:
+    """An array or a tensor of any library as nested lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise ValueError(f"no part of a request is of the type {type(value).__name__}")
 
 
 MODELS = Call(TypeAdapter(list[ModelInfo]), "/v1/models")

@@ -83,7 +83,7 @@ class SolveRequest(SamplingRequest):
     puzzle: JsonValue = Field(description="the puzzle, in any spelling that GET /v1/tasks lists for the task")
 
     def input(self, task: Task) -> Tokens:
-        return task.parse(self.puzzle)
+        return task.read(self.puzzle)
 
 
 class GenerateRequest(GenerateOptions, SamplingRequest):

@@ -10,10 +10,14 @@ from pydantic import JsonValue
 from gram.models.tasks.base import PuzzleError, Tokens, cell_name
 
 BLANK = 0
-_BLANK_SYMBOLS = ".0_*"
+_BLANK_SYMBOLS = ".0_*xX?"
+_BLANK_NUMBERS = {0: "0", -1: "-1", None: "null"}
 _LINE_BREAKS = re.compile(r"[\r\n/]+")
 _SEPARATORS = re.compile(r"[\s|,;\u2500-\u257f]+")  # the last range is the box drawing characters
-_RULER = set("-+=")
+_APART = re.compile(r"\S( \S)*")
+"""Symbols with a space between each two."""
+_RULER = re.compile(r"[-+=\s]*|(?=.*[-=\u2500\u2550]{2})[-+=*.:'`|\s\u2500-\u257f]+")
+"""A line that is drawn between rows; its corners may be symbols that are blanks elsewhere."""
 
 
 class Codec:
@@ -28,10 +32,11 @@ class Codec:
         self.units: NDArray[np.int64] = np.concatenate([cells, cells.T, boxes.swapaxes(1, 2).reshape(size, size)])
         """The cells of each row, then of each column, then of each box [3n, n]."""
         self.formats = [
-            f"{self.seq_len} symbols in one text, 1 to {size} a digit and '.', '0', '_' or '*' a blank; between rows line "
-            "breaks and '/' are ignored, and so are spaces, '|', ',' and whole lines of '-', '+' and '='",
+            f"{self.seq_len} symbols in one text, 1 to {size} a digit and '.', '0', '_', '*', 'x' or '?' a blank; between rows "
+            "line breaks and '/' are ignored, and so are spaces, '|', ',' and drawn lines of '-', '+' and '='. Where nothing "
+            "stands between the symbols, a space or '-' is a blank, too, and between commas so is nothing",
             f"a list of {size} rows, each a text of {size} symbols",
-            f"{size} lists of {size} numbers, 1 to {size} a digit and either 0 or null a blank; texts of one symbol work too",
+            f"{size} lists of {size} numbers, 1 to {size} a digit and 0, -1 or null a blank; texts of one symbol work too",
         ]
 
     def spellings(self, text: str) -> list[JsonValue]:
@@ -56,8 +61,7 @@ class Codec:
                 raise PuzzleError(f"has {len(row)} symbols; write {self.size}", f"row {i + 1}")
         if len(rows) != self.size:
             raise PuzzleError(f"the puzzle has {len(rows)} rows; write {self.size}")
-        if any(None in row for row in rows) and any(type(symbol) is int and symbol == 0 for row in rows for symbol in row):
-            raise PuzzleError("0 and null can't both be blanks; if 0 is a digit here, add one to each, else write 0 for null")
+        self._refuse_two_blanks(rows)
         digits = [self._digit(symbol, r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row)]
         tokens = np.array(digits, dtype=np.int64)
         self._refuse_repeats(tokens)
@@ -74,7 +78,7 @@ class Codec:
 
     def _text_rows(self, text: str) -> list[list[object]]:
         """The symbols of a text by rows: its lines if their number is n, else every n symbols."""
-        lines = self._lines(text)
+        lines = self._lines(self._filled(text))
         if len(lines) != self.size:
             symbols = "".join(lines)
             for i, symbol in enumerate(symbols[: self.seq_len]):
@@ -85,15 +89,43 @@ class Codec:
             lines = [symbols[i : i + self.size] for i in range(0, self.seq_len, self.size)]
         return [list(line) for line in lines]
 
+    def _filled(self, text: str) -> str:
+        """The text with a dot for each space, if it has a symbol for each cell, and for each '-', if it is a single line."""
+        lines = text.strip("\r\n").splitlines()
+        if [len(line) for line in lines] == [self.size] * self.size:
+            return text.replace(" ", ".")
+        if [len(line) for line in lines] == [self.seq_len] and not _APART.fullmatch(lines[0]) and "/" not in text:
+            return text.replace(" ", ".").replace("-", ".")
+        return text
+
     def _lines(self, text: str) -> list[str]:
         """The symbols of each line, without rulers and empty lines."""
-        lines = (_SEPARATORS.sub("", line) for line in _LINE_BREAKS.split(text))
-        return [line for line in lines if set(line) - _RULER]
+        lines = (self._symbols(line) for line in _LINE_BREAKS.split(text) if not _RULER.fullmatch(line))
+        return [line for line in lines if line]
+
+    def _symbols(self, line: str) -> str:
+        for separator in ",;\t":
+            if line.count(separator) + 1 in (self.size, self.seq_len):
+                line = "".join(field.strip() or "." for field in line.split(separator))
+        return _SEPARATORS.sub("", line)
+
+    def _refuse_two_blanks(self, rows: list[list[object]]) -> None:
+        """Refuse lists with two kinds of blanks: one of them may be meant as a digit."""
+        found = [
+            name
+            for blank, name in _BLANK_NUMBERS.items()
+            if any(symbol == blank and not isinstance(symbol, bool) for row in rows for symbol in row)
+        ]
+        if len(found) > 1:
+            one, other = found[:2]
+            raise PuzzleError(
+                f"{one} and {other} can't both be blanks; if 0 is a digit here, add one to each, else use one blank"
+            )
 
     def _digit(self, symbol: object, row: int, column: int) -> int:
         place = cell_name(row, column)
         match symbol:
-            case None:
+            case None | -1:
                 return BLANK
             case bool():
                 raise PuzzleError(f"{symbol!r} is not a number; write a digit from 1 to {self.size}, or 0 for a blank", place)

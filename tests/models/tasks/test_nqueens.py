@@ -112,6 +112,25 @@ def test_the_empty_board_is_a_puzzle(empty: object) -> None:
     assert np.array_equal(TASK.parse(empty), board({}))
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["g7", "A4"],
+        "8/6Q1/8/8/Q7/8/8/8",
+        "44/6q1/8/8/Q7/8/8/8\n",
+        [["Q" if (row, column) in ((1, 6), (4, 0)) else "_" for column in range(8)] for row in range(8)],
+        "......../......1./......../......../1......./......../......../........",
+    ],
+)
+def test_lists_of_squares_or_symbols_and_fen_are_read(spelling: object) -> None:
+    assert np.array_equal(TASK.parse(spelling), board({1: 6, 4: 0}))
+
+
+@pytest.mark.parametrize("text", ["8/6Q/8/8/8/8/8/8", "8/6Q11/8/8/8/8/8/8", "8/8/8", "9/8/8/8/8/8/8/8"])
+def test_fen_of_another_size_is_refused(text: str) -> None:
+    assert refusal(text)
+
+
 @given(partial_boards())
 def test_a_puzzle_reads_back_from_every_spelling_of_it(queens: dict[int, int]) -> None:
     puzzle = board(queens)

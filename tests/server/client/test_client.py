@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
 from benchmarks.servers import PATIENCE, RunningServer, free_port, serving, wait_for
@@ -200,6 +202,18 @@ def test_what_a_full_server_refuses_is_asked_again_until_there_is_room(checkpoin
             refused = 'gram_errors_total{cause="overloaded"}'
             wait_for(lambda: server.gauge(refused) > 2, "both have been refused")
         assert untimed(waiting.result()) == untimed(awaiting.result()) == untimed(client.solve("g7", **QUEENS))
+
+
+def test_arrays_and_tensors_are_puzzles_and_what_is_none_is_a_gram_error(server: RunningServer) -> None:
+    board = np.zeros((8, 8))
+    board[1, 6] = board[4, 0] = 1
+    with Client(server.url) as client:
+        answer = untimed(client.solve("g7 a4", **QUEENS))
+        for puzzle in (board, board == 1, torch.tensor(board), list(board), answer["puzzle"]):
+            assert untimed(client.solve(puzzle, **QUEENS)) == answer
+        for wrong, message in ((object(), "no part of a request is of the type object"), (board + 1, r"2 is not 0 or 1")):
+            with pytest.raises(GramError, match=message):
+                client.solve(wrong, **QUEENS)
 
 
 def test_a_proxy_of_the_environment_does_not_stand_between_a_client_and_its_own_machine(
