@@ -61,8 +61,8 @@ class Coloring(Task):
             "an edge may be given twice, also as [j, i]",
             "DIMACS text: a line 'p edge VERTICES EDGES' (or 'p col'), then a line 'e i j' for each edge, counted from 1; "
             "EDGES is their number, or half or double of it; comments (c) and colours (n) are read over",
-            f"an adjacency matrix, as many lists as vertices (up to {num_vertices}) of as many numbers or booleans, 1 or true an "
-            "edge and 0 or false none",
+            f"an adjacency matrix, as many lists as vertices (up to {num_vertices}) of as many numbers, 1 an edge and 0 "
+            "none, or of booleans",
         ]
 
     def parse(self, puzzle: object) -> Tokens:
@@ -224,9 +224,7 @@ class Coloring(Task):
         return count
 
     def _dimacs(self, text: str) -> Tokens:
-        count: int | None = None
-        stated, place_stated = "", ""
-        edges: list[tuple[int, int]] = []
+        count, stated, place_stated, edges = None, "", "", list[tuple[int, int]]()
         for number, line in enumerate(text.splitlines(), start=1):
             words, place = line.strip(), f"line {number}"
             if not words or words.split()[0] in ("c", "n"):
@@ -245,11 +243,10 @@ class Coloring(Task):
                 raise PuzzleError(f"{reprlib.repr(words)} is neither 'p edge VERTICES EDGES' nor 'e i j'", place)
         if count is None:
             raise PuzzleError("the graph has no line 'p edge VERTICES EDGES'; write it before the edges")
-        # Writers count an edge once or, as it goes both ways, twice; and some write each edge twice and count it once.
-        if stated not in {str(n) for n in (len(edges), 2 * len(edges), len(edges) // 2, len(set(map(frozenset, edges))))}:
-            there = "is one" if len(edges) == 1 else f"are {len(edges)}"
-            message = f"states {stated[:12]} edges, but there {there}; complete the list of edges, or correct the number"
-            raise PuzzleError(message, place_stated)
+        counts = (len(edges), 2 * len(edges), len(edges) / 2, len(set(map(frozenset, edges))))  # writers differ
+        if stated not in {f"{n:g}" for n in counts}:
+            fix = "complete the list of edges, or correct the number"
+            raise PuzzleError(f"states {stated[:12]} edges, and {len(edges)} follow; {fix}", place_stated)
         return self._puzzle(count, edges)
 
     def _matrix(self, rows: list[list[object]]) -> Tokens:

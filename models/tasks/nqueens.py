@@ -55,7 +55,7 @@ class NQueens(Task):
         ]
         self.formats = [
             f"{size * size} symbols in one text, '{_QUEEN_SYMBOLS[0]}' a queen and '{_BLANK_SYMBOLS[0]}' a square to fill; "
-            "line breaks, spaces and '/' between rows are ignored; or rows as in FEN, where a number is so many squares to fill",
+            "line breaks, spaces and '/' between rows are ignored; in rows as of FEN, a number is so many squares to fill",
             f"a list of {size} rows, each a text of {size} symbols",
             f"the given queens as squares, in a text or a list, each a file a-{string.ascii_lowercase[size - 1]} and a rank "
             f"1-{size} (1 at the bottom)",

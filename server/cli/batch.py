@@ -4,13 +4,16 @@ What has been written is always the beginning of the whole output. So a run that
 """
 
 import asyncio
+import codecs
 import csv
+import gzip
 import io
 import json
 import math
 import os
 import re
 import sys
+import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -64,6 +67,9 @@ class Line:
         return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
 
 
+_PUZZLE_COLUMNS = {"puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input"}
+
+
 def spelled(text: str) -> object:
     """Read a puzzle written in one string: JSON (a string, a list, an object, or {"puzzle": ...}), or any other text."""
     with suppress(ValueError):
@@ -76,12 +82,30 @@ def spelled(text: str) -> object:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read the lines of a file, or of standard input for "-", without the empty ones."""
+    """Read the puzzles of a file, or of standard input for "-": one a line, without the empty ones.
+
+    Of a CSV file whose first line names a column of puzzles, that column is read. The file may be compressed with gzip.
+    """
     try:
-        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BatchError(f"{path}: {error.strerror}") from error
-    return [Line(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BatchError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if data.startswith(b"\x28\xb5\x2f\xfd"):
+        raise BatchError(f"{path} is compressed with zstd; decompress it first: zstd -d")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text = data.decode(encoding, errors="replace")
+    head: list[str] = []
+    with suppress(csv.Error):  # a field longer than a name is
+        head = [name.strip() for name in next(csv.reader([text.partition("\n")[0]]), [])]
+    column = next((place for place, name in enumerate(head) if name.lower() in _PUZZLE_COLUMNS), None)
+    if column is None:
+        return [Line(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if len(head) > 1:
+        print(f"gram: reading the column {head[column]!r} of {', '.join(head)}", file=sys.stderr)
+    rows = csv.reader(io.StringIO(text))
+    return [Line(rows.line_num, row[column]) for row in rows if rows.line_num > 1 and len(row) > column and row[column]]
 
 
 Answer = SolveResponse | str

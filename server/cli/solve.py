@@ -126,7 +126,9 @@ class Solve(Sampling):
         None,
         description="the puzzle, in any spelling that GET /v1/tasks lists, lists and objects as JSON; - reads standard input",
     )
-    input: Path | None = Field(None, description="a file with one puzzle a line; - reads standard input")
+    input: Path | None = Field(
+        None, description="a file with one puzzle a line, or CSV with a column of puzzles; - reads standard input"
+    )
     output: Path | None = Field(
         None, description=f"where the answers to --input go; the ending chooses the format: {', '.join(ENDINGS)}"
     )

@@ -14,6 +14,8 @@ _BLANK_SYMBOLS = ".0_*xX?"
 _BLANK_NUMBERS = {0: "0", -1: "-1", None: "null"}
 _LINE_BREAKS = re.compile(r"[\r\n/]+")
 _SEPARATORS = re.compile(r"[\s|,;\u2500-\u257f]+")  # the last range is the box drawing characters
+_COMMENT = re.compile(r"#.*")
+_FIELDS = re.compile(r"[\s,:;|]+")
 _APART = re.compile(r"\S( \S)*")
 """Symbols with a space between each two."""
 _RULER = re.compile(r"[-+=\s]*|(?=.*[-=\u2500\u2550]{2})[-+=*.:'`|\s\u2500-\u257f]+")
@@ -34,7 +36,8 @@ class Codec:
         self.formats = [
             f"{self.seq_len} symbols in one text, 1 to {size} a digit and '.', '0', '_', '*', 'x' or '?' a blank; between rows "
             "line breaks and '/' are ignored, and so are spaces, '|', ',' and drawn lines of '-', '+' and '='. Where nothing "
-            "stands between the symbols, a space or '-' is a blank, too, and between commas so is nothing",
+            "stands between the symbols, a space or '-' is a blank, too, and between commas so is nothing. Comments begin with "
+            f"'#', and what stands beside a field of {self.seq_len} symbols, such as a rating, is ignored",
             f"a list of {size} rows, each a text of {size} symbols",
             f"{size} lists of {size} numbers, 1 to {size} a digit and 0, -1 or null a blank; texts of one symbol work too",
         ]
@@ -78,7 +81,7 @@ class Codec:
 
     def _text_rows(self, text: str) -> list[list[object]]:
         """The symbols of a text by rows: its lines if their number is n, else every n symbols."""
-        lines = self._lines(self._filled(text))
+        lines = self._lines(self._filled(self._puzzle_in(text)))
         if len(lines) != self.size:
             symbols = "".join(lines)
             for i, symbol in enumerate(symbols[: self.seq_len]):
@@ -88,6 +91,13 @@ class Codec:
                 raise PuzzleError(f"the puzzle has {len(symbols)} symbols; write {rows}")
             lines = [symbols[i : i + self.size] for i in range(0, self.seq_len, self.size)]
         return [list(line) for line in lines]
+
+    def _puzzle_in(self, text: str) -> str:
+        """The text without comments; of a line with a field of a symbol for each cell, that field alone."""
+        text = _COMMENT.sub("", text)
+        fields = _FIELDS.split(text)
+        symbols = {*_BLANK_SYMBOLS, "-", *map(str, range(1, self.size + 1))}
+        return next((field for field in fields if len(field) == self.seq_len and set(field) <= symbols), text)
 
     def _filled(self, text: str) -> str:
         """The text with a dot for each space, if it has a symbol for each cell, and for each '-', if it is a single line."""

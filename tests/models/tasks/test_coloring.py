@@ -245,10 +245,12 @@ def altered(row: int, column: int, value: object) -> list[list[object]]:
         pytest.param({"num_vertices": 8.0, "edges": []}, "num_vertices", ["8.0 is not", "1 to 8"], id="a float count"),
         pytest.param("p edge 9 0", "line 1", ["9 vertices", "up to 8", "smaller"], id="DIMACS too many"),
         pytest.param("c\np edge 0 0", "line 2", ["0 is not", "1 to 8"], id="DIMACS none at all"),
-        pytest.param("p edge 4 6\ne 1 2\ne 1 3\ne 1 4\ne 2 3", "line 1", ["states 6", "are 4", "complete"], id="cut off"),
+        pytest.param("p edge 4 6\ne 1 2\ne 1 3\ne 1 4\ne 2 3", "line 1", ["states 6", "4 follow", "complete"], id="cut off"),
         pytest.param("c\np edge 10 15", "line 2", ["10 vertices"], id="too many vertices"),
-        pytest.param("p edge 8 15", "line 1", ["states 15", "are 0"], id="the first line alone"),
-        pytest.param("p edge 8 " + "9" * 5000 + "\ne 1 2", "line 1", ["is one", "correct the number"], id="an endless number"),
+        pytest.param("p edge 8 15", "line 1", ["states 15", "0 follow"], id="the first line alone"),
+        pytest.param(
+            "p edge 8 " + "9" * 5000 + "\ne 1 2", "line 1", ["1 follow", "correct the number"], id="an endless number"
+        ),
         pytest.param("p edge 4 1\n\ne 1 5", "line 3", ["vertex 5", "1 to 4"], id="DIMACS vertex 5"),
         pytest.param("p edge 4 1\ne 0 1", "line 2", ["vertex 0", "1 to 4"], id="DIMACS vertex 0"),
         pytest.param("p edge 4 1\ne 3 3", "line 2", ["vertex 3 with itself", "remove"], id="DIMACS self-loop"),

@@ -34,6 +34,7 @@ DRAWN = """
 . . . | . 8 . | . 7 9
 """
 LINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 ROWS = [LINE[i : i + 9] for i in range(0, 81, 9)]
 
 
@@ -117,6 +118,14 @@ def test_every_accepted_spelling_of_the_example_is_one_puzzle_with_one_solution(
         ", ".join(LINE),
         ",".join(LINE).replace(".", ""),
         "\n".join(ROWS).replace(".", " "),
+        f"{LINE} # 1.2",
+        f"# an easy one\n{LINE}\n",
+        "# an easy one\n" + "\n".join(ROWS),
+        f"{LINE}:1:{SOLVED}",
+        f"{LINE},{SOLVED}",
+        f"  3 {LINE}  {SOLVED} 0.5",
+        f":0000:x:{LINE}:::",
+        f"0a1b2c3d,{LINE.replace('.', '0')},7.1",
         "\n".join(",".join(row).replace(".", "") for row in ROWS),
         "\n".join("; ".join(row).replace(".", " ") for row in ROWS),
         "/".join(ROWS),

@@ -4,7 +4,7 @@ import sys
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from unittest.mock import patch
 
 from gram.server.cli.main import main
@@ -23,7 +23,7 @@ def gram(*arguments: str, stdin: str = "") -> Ended:
     """Run a command as the `gram` script does. Most of the time of a process of its own would go into importing torch."""
     code: object = 0
     with (
-        patch.multiple(sys, argv=["gram", *arguments], stdin=StringIO(stdin, newline=None)),
+        patch.multiple(sys, argv=["gram", *arguments], stdin=TextIOWrapper(BytesIO(stdin.encode()))),
         redirect_stdout(StringIO()) as stdout,
         redirect_stderr(StringIO()) as stderr,
     ):

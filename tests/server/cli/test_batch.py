@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gzip
 import io
 import json
 import os
@@ -57,6 +58,46 @@ def run(engine: Engine, puzzles: Path, output: Path) -> bytes:
     with Output(read_lines(puzzles), output, None) as out:
         solve_here(out, engine, TASK, OPTIONS)
     return output.read_bytes()
+
+
+DATA_SET = 'source,Question,answer,rating\nmine,g7 a4,,1\n\nyours,"h1",a1,2\nnobody\'s,,,\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "numbers"),
+    [
+        (b"g7 a4\nh1\n", [1, 2]),
+        (b"\n  g7 a4\r\n\nh1", [2, 4]),
+        ("\ufeffg7 a4\nh1".encode(), [1, 2]),
+        ("g7 a4\nh1".encode("utf-16"), [1, 2]),
+        (gzip.compress(b"g7 a4\nh1\n"), [1, 2]),
+        (DATA_SET.encode(), [2, 4]),
+        (gzip.compress(DATA_SET.encode("utf-8-sig")), [2, 4]),
+        (b"puzzle\ng7 a4\nh1\n", [2, 3]),
+    ],
+    ids=["lines", "spaces", "byte order mark", "UTF-16", "gzip", "data set", "all of it", "one column"],
+)
+def test_puzzles_are_found_in_the_files_that_people_have(data: bytes, numbers: list[int], tmp_path: Path) -> None:
+    (tmp_path / "puzzles").write_bytes(data)
+    lines = read_lines(tmp_path / "puzzles")
+    assert [line.text for line in lines] == ["g7 a4", "h1"]
+    assert [line.number for line in lines] == numbers
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"\x28\xb5\x2f\xfd...", "zstd -d"), (gzip.compress(b"g7")[:-5], "puzzles: "), (b"\x1f\x8b???", "puzzles: ")],
+)
+def test_files_that_cannot_be_unpacked_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "puzzles").write_bytes(data)
+    with pytest.raises(BatchError, match=said):
+        read_lines(tmp_path / "puzzles")
+
+
+def test_the_column_that_is_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "puzzles").write_text(DATA_SET)
+    read_lines(tmp_path / "puzzles")
+    assert "reading the column 'Question' of source, Question, answer, rating" in capsys.readouterr().err
 
 
 def test_every_line_is_answered_in_its_order_with_its_seed(engine: Engine, puzzles: Path, tmp_path: Path) -> None:
