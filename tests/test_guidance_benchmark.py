@@ -10,19 +10,18 @@ from gram.server.engine.messages import Ending, Trajectory
 from gram.server.sampling.options import Options
 
 
-def measured(model: str, samples: int, temperature: float) -> list[Point]:
-    options = Options(num_trajectories=samples, temperature=temperature, seed=0)
-    return measure(ZOO / model, TASKS[model].held_out[:4], options)
+def measured(model: str, test_set: str, samples: int) -> list[Point]:
+    return measure(ZOO / model, TASKS[model].test_sets[test_set][:4], Options(num_trajectories=samples, seed=0))
 
 
 def test_a_prefix_of_a_run_is_the_smaller_run() -> None:
-    large, small = (measured("sudoku-4x4", samples, temperature=1) for samples in (5, 2))
+    large, small = (measured("sudoku-4x4", "minimal", samples) for samples in (5, 2))
     assert [p for p in large if p.k <= 2] == small
 
 
 def test_a_prefix_is_the_smaller_run_where_trajectories_are_pruned_and_go_wrong() -> None:
     """Those of the other tests halt before they can be."""
-    large, small = (measured("sudoku-9x9", samples, temperature=3) for samples in (5, 2))
+    large, small = (measured("sudoku-9x9", "hard", samples) for samples in (5, 2))
     assert [p for p in large if p.k <= 2] == small
     spent = {p.strategy: p.steps for p in small if p.k == 2}
     assert spent["keep 0.5 at 2, 4, 8: LPRM"] < spent["none: LPRM"]
