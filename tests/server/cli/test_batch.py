@@ -87,6 +87,7 @@ def test_puzzles_are_found_in_the_files_that_people_have(data: bytes, numbers: l
 @pytest.mark.parametrize(
     ("data", "said"),
     [(b"\x28\xb5\x2f\xfd...", "zstd -d"), (gzip.compress(b"g7")[:-5], "puzzles: "), (b"\x1f\x8b???", "puzzles: ")],
+    ids=["zstd", "cut off", "not gzip"],
 )
 def test_files_that_cannot_be_unpacked_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "puzzles").write_bytes(data)
