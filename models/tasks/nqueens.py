@@ -210,10 +210,10 @@ class NQueens(Task):
     def _fen(self, text: str) -> str | None:
         """The symbols of a board whose rows are written as in FEN; None if they are not."""
         rows = text.strip().split("/")
-        drawn = [re.sub("[1-9]", lambda number: _BLANK_SYMBOLS[0] * int(number[0]), row) for row in rows]
         fen = len(rows) == self.size and all(set(row) <= set("Qq123456789") for row in rows)
         if not fen or {len(row) for row in rows} == {self.size}:  # then "1" is a queen
             return None
+        drawn = (re.sub("[1-9]", lambda number: _BLANK_SYMBOLS[0] * int(number[0]), row) for row in rows)
         return "".join(self._row(row, i) for i, row in enumerate(drawn))
 
     def _number_row(self, row: list[object], index: int) -> str:

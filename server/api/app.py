@@ -81,7 +81,7 @@ def create_app(service: Service) -> ASGIApp:
     app.include_router(routes.probes)
     app.include_router(page)
     _declare_limits(app, service.settings)
-    secured = headers.SecurityHeaders(app, {"/": headers.PAGE, "/docs": headers.DOCS})
+    secured = headers.SecurityHeaders(headers.HeadAsGet(app), {"/": headers.PAGE, "/docs": headers.DOCS})
     return Observe(secured, service.metrics)
 
 

@@ -1,4 +1,4 @@
-"""Security headers: a browser must treat an answer as plain data, and not store, frame or sniff it. HEAD is like GET."""
+"""Security headers: a browser must treat an answer as plain data, and not store, frame or sniff it."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,19 @@ class SecurityHeaders:
                 message = {**message, "headers": [*message.get("headers", []), *security]}
             await send(message)
 
-        # HEAD is answered as GET, and uvicorn sends no body.
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        await self.app(inner, receive, secured)
-        scope["route"] = inner.get("route")
+        await self.app(scope, receive, secured)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET; uvicorn sends no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        await self.app(asked, receive, send)
+        scope["route"] = asked.get("route")  # for the log and the metrics

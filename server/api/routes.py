@@ -120,8 +120,8 @@ async def _never_silent(texts: AsyncGenerator[str]) -> AsyncIterator[str]:
             except StopAsyncIteration:
                 return
             finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                if coming.cancel():  # it has not come
+                    await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:

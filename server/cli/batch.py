@@ -43,6 +43,7 @@ _MAX_RETRIES = 20
 """Retries for each puzzle: about two minutes, in which the server may restart or be busy."""
 _OF_THE_PUZZLE = {"too_large", "deadline", "out_of_memory"}
 """Causes of errors that concern one puzzle, and not the next."""
+_PUZZLE_COLUMNS = {"puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input"}
 _TIMES = {"queue_ms", "compute_ms"}
 """Fields that are left out. Without them, the same puzzles with the same seed give the same bytes."""
 
@@ -67,9 +68,6 @@ class Line:
         return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
 
 
-_PUZZLE_COLUMNS = {"puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input"}
-
-
 def spelled(text: str) -> object:
     """Read a puzzle written in one string: JSON (a string, a list, an object, or {"puzzle": ...}), or any other text."""
     with suppress(ValueError):
@@ -84,18 +82,9 @@ def spelled(text: str) -> object:
 def read_lines(path: Path) -> list[Line]:
     """Read the puzzles of a file, or of standard input for "-": one a line, without the empty ones.
 
-    Of a CSV file whose first line names a column of puzzles, that column is read. The file may be compressed with gzip.
+    Of a CSV file whose first line names a column of puzzles, that column is read.
     """
-    try:
-        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BatchError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if data.startswith(b"\x28\xb5\x2f\xfd"):
-        raise BatchError(f"{path} is compressed with zstd; decompress it first: zstd -d")
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    text = data.decode(encoding, errors="replace")
+    text = _text_of(path)
     head: list[str] = []
     with suppress(csv.Error):  # a field longer than a name is
         head = [name.strip() for name in next(csv.reader([text.partition("\n")[0]]), [])]
@@ -106,6 +95,20 @@ def read_lines(path: Path) -> list[Line]:
         print(f"gram: reading the column {head[column]!r} of {', '.join(head)}", file=sys.stderr)
     rows = csv.reader(io.StringIO(text))
     return [Line(rows.line_num, row[column]) for row in rows if rows.line_num > 1 and len(row) > column and row[column]]
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file or of standard input, also if it is compressed with gzip or in UTF-16."""
+    try:
+        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BatchError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if data.startswith(b"\x28\xb5\x2f\xfd"):
+        raise BatchError(f"{path} is compressed with zstd; decompress it first: zstd -d")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return data.decode(encoding, errors="replace")
 
 
 Answer = SolveResponse | str

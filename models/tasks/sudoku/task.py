@@ -60,9 +60,12 @@ class Sudoku(Task):
 
     Two fifths of the training puzzles are random cells of random boards, from none to all but one: many have many solutions. A
     quarter of these are the blank board, from which the model generates.
-    The others have one solution. For n = 9 half of these are hard; of the rest, half are minimal (none of their clues can go)
-    and half are minimal ones with clues added back. Puzzles are split by a hash of their symmetry class: an eighth of the
-    classes is held out. Puzzles of fewer than `least_split` clues have so few classes that training sees all of them.
+
+    The other three fifths have one solution. For n = 9 half of these are hard; of the rest, half are minimal (none of their
+    clues can go) and half are minimal ones with clues added back.
+
+    Puzzles are split by a hash of their symmetry class: an eighth of the classes is held out. Puzzles of fewer than
+    `least_split` clues have so few classes that training sees all of them.
 
     `solutions` gives at most MOST_COUNTED: a 6x6 or 9x9 board without clues has millions and more.
     """
