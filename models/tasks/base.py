@@ -1,6 +1,7 @@
 """A task: a codec, an exact checker and a source of training pairs. It needs no torch, so the API process can use it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -93,6 +94,22 @@ class Task(ABC):
                     raise PuzzleError("`text` and `grid` show different boards; send one of them")
                 return tokens
         return self.parse(puzzle)
+
+    def posed(self, puzzle: object) -> "Task":  # noqa: ARG002
+        """This task as the writer of a puzzle sees it, who may, for example, have named the vertices of a graph.
+
+        It reads the puzzle, and writes it and its answers, in the writer's terms. The tokens are the model's, as always.
+        """
+        return self
+
+    def split(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+        """The puzzles of a text file: for each the number of the line in which it begins, from 1, and its text.
+
+        Without another rule that is each line which is not empty. Lines are taken as they come, so a file may be of any length.
+        """
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line.strip()
 
     @abstractmethod
     def text(self, tokens: Tokens) -> str:
