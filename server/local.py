@@ -85,7 +85,7 @@ def solve(
     in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
     for report in steps(engine, submits(), in_flight=in_flight):
         for step in report.steps:
-            yield step.request, StepEvent.of_step(task, step)
+            yield step.request, StepEvent.of_step(task, open_[step.request][0].puzzle, step)
         for ended in report.finished:
             number = ended.request
             if number not in open_:

@@ -119,6 +119,10 @@ class Task(ABC):
     def grid(self, tokens: Tokens) -> Grid:
         """A puzzle or an answer [N] as numbers."""
 
+    def given(self, puzzle: Tokens) -> NDArray[np.bool_]:
+        """Which cells of a puzzle [N] are given -> [N]. Every answer has them as they are."""
+        return np.zeros(self.seq_len, dtype=bool) if self.blank is None else puzzle != self.blank
+
     @abstractmethod
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         """Whether the answer [N] is a valid solution of exactly this puzzle [N]."""

@@ -92,6 +92,11 @@ class Coloring(Task):
         matrix: list[list[int]] = self._adjacency(tokens)[:size, :size].tolist()
         return matrix
 
+    def given(self, puzzle: Tokens) -> NDArray[np.bool_]:
+        """All but the vertices to colour."""
+        given: NDArray[np.bool_] = puzzle != TO_COLOR
+        return given
+
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         uncolored = np.where(_colored(answer), TO_COLOR, answer)
         whole = not np.any(answer == TO_COLOR)

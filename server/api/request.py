@@ -113,7 +113,7 @@ class SamplingRun:
             async with aclosing(self.service.fleet.trajectories(job)) as trajectories:
                 async for trajectory in trajectories:
                     if isinstance(trajectory, Step):
-                        yield StepEvent.of_step(task, trajectory)
+                        yield StepEvent.of_step(task, self.puzzle, trajectory)
                         continue
                     ticket.sent()
                     pruned = trajectory.ending is Ending.PRUNED

@@ -79,7 +79,10 @@ def draw(engine: Engine, task: Task, conditions: Conditions, puzzles: Tokens, co
         seed=conditions.seed,
     )
     drawn = sample(engine, puzzles, sampling, f"{conditions.test_set}, temperature {temperature_text(conditions.temperature)}")
-    return [[_sample(task, ended.answer, ended.score, ended.steps) for ended in row] for row in drawn]
+    return [
+        [_sample(task, puzzle, ended.answer, ended.score, ended.steps) for ended in row]
+        for puzzle, row in zip(puzzles, drawn, strict=True)
+    ]
 
 
 def draw_without_halting(
@@ -114,13 +117,14 @@ def draw_without_halting(
                 for slot, answer, score, finite in zip(
                     lane.pool.slots, answers, readout.score.tolist(), readout.finite.tolist(), strict=True
                 ):
-                    puzzle, _ = chunk[slot]
-                    drawn = _sample(task, answer, score, depth) if finite else _sample(task, None, 0.0, depth)
-                    samples[depth][puzzle].append(drawn)
+                    i, _ = chunk[slot]
+                    samples[depth][i].append(_sample(task, puzzles[i], answer if finite else None, score, depth))
             lane.pool.release(range(len(chunk)))
     return samples
 
 
-def _sample(task: Task, answer: bytes | None, score: float, steps: int) -> Sample:
-    """A sample. A dropped trajectory has no answer, and counts as a wrong one."""
-    return Sample(answer_of(task, answer or bytes(task.seq_len)), score, steps)
+def _sample(task: Task, puzzle: Tokens, answer: bytes | None, score: float, steps: int) -> Sample:
+    """A sample. A dropped trajectory has no answer, and counts as a wrong one with the lowest score."""
+    if answer is None:
+        return Sample(np.zeros(task.seq_len, dtype=np.int64), 0.0, steps)
+    return Sample(answer_of(task, puzzle, answer), score, steps)

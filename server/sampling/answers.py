@@ -61,10 +61,9 @@ class StepEvent(Board):
     score: Score
 
     @classmethod
-    def of_step(cls, task: Task, step: Step) -> Self:
-        return cls(
-            **dict(Board.of(task, answer_of(task, step.answer))), trajectory=step.index, steps=step.steps, score=step.score
-        )
+    def of_step(cls, task: Task, puzzle: Tokens, step: Step) -> Self:
+        board = Board.of(task, answer_of(task, puzzle, step.answer))
+        return cls(**dict(board), trajectory=step.index, steps=step.steps, score=step.score)
 
 
 class PrunedEvent(BaseModel):

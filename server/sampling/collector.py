@@ -8,16 +8,19 @@ import numpy as np
 from gram.models.tasks import Task, Tokens
 from gram.server.engine.messages import Ending, Trajectory
 
-Select = Literal["lprm", "majority"]
-"""Rank by the LPRM's score, or by votes."""
+Select = Literal["checked", "lprm", "majority"]
+"""Rank valid answers before all others, and either by the LPRM's score; or all by the score alone, or by votes."""
 
 Stop = Literal["all", "first_valid"] | float
 """Run all trajectories, or stop at the first one that is valid, or whose score reaches a number."""
 
 
-def answer_of(task: Task, answer: bytes) -> Tokens:
-    """The engine's answer, one byte a symbol, in the canonical form [N], which all answers with the same meaning share."""
-    return task.canonical(np.frombuffer(answer, np.uint8).astype(np.int64))
+def answer_of(task: Task, puzzle: Tokens, answer: bytes) -> Tokens:
+    """The engine's answer to a puzzle [N], one byte a symbol, in the form [N] that all answers with the same meaning share.
+
+    Given cells stay as they are: what the model makes of them is no part of its answer.
+    """
+    return task.canonical(np.where(task.given(puzzle), puzzle, np.frombuffer(answer, np.uint8).astype(np.int64)))
 
 
 @dataclass
@@ -82,15 +85,14 @@ class Collector:
         return self._count_all([self._early[index] for index in sorted(self._early)])
 
     def ranked(self, select: Select, top: int | None) -> list[Candidate]:
-        """The best `top` candidates (None: all), by score or by votes. The other of the two, then the index, breaks ties."""
+        """The best `top` candidates (None: all). Of score and votes the other, then the index, breaks ties."""
 
-        def by_score(c: Candidate) -> tuple[float, float, int]:
-            return -c.best.score, -c.votes, c.best.index
+        def rank(c: Candidate) -> tuple[bool, float, float, int]:
+            last = select == "checked" and not c.valid
+            figures = (-c.votes, -c.best.score) if select == "majority" else (-c.best.score, -c.votes)
+            return last, *figures, c.best.index
 
-        def by_votes(c: Candidate) -> tuple[float, float, int]:
-            return -c.votes, -c.best.score, c.best.index
-
-        return sorted(self._candidates.values(), key=by_score if select == "lprm" else by_votes)[:top]
+        return sorted(self._candidates.values(), key=rank)[:top]
 
     @property
     def distinct_valid(self) -> int:
@@ -119,7 +121,7 @@ class Collector:
                 self.dropped.append(trajectory.index)
                 return None
         assert trajectory.answer is not None, "a trajectory that halted or made its last step has an answer"
-        answer = answer_of(self.task, trajectory.answer)
+        answer = answer_of(self.task, self.puzzle, trajectory.answer)
         if candidate := self._candidates.get(answer.tobytes()):
             candidate.add(trajectory)
         else:

@@ -87,7 +87,11 @@ class Options(BaseModel):
         description="show each trajectory another image of the puzzle under the task's symmetries, and turn its answer back: "
         "what the model prefers, and where it fails, differs between images; false: all trajectories see the puzzle as it is",
     )
-    select: Select = Field("lprm", description="rank by the reward model's score (lprm) or by votes (majority)")
+    select: Select = Field(
+        "checked",
+        description="rank what the exact checker finds valid first, and then by the reward model's score (checked); by that "
+        "score alone (lprm); or by votes (majority)",
+    )
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
         description="run all trajectories, or stop at the lowest-numbered one that the checker finds valid, or whose score "

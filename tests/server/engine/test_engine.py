@@ -121,7 +121,7 @@ def test_each_trajectory_sees_an_image_and_answers_the_puzzle(checkpoint: Path, 
     engine.handle(submit(0, 12, symmetries=False))
     without = of_request(drain(engine), 0)
     for trajectories in (alone, without):
-        answers = [answer_of(TASK, t.answer or b"") for t in trajectories]
+        answers = [answer_of(TASK, puzzle, t.answer or b"") for t in trajectories]
         assert sum(TASK.check(puzzle, answer) for answer in answers) >= 11
     # Seven of eight images are another board, which the model answers in another way.
     assert sum(seen.score != as_it_is.score for seen, as_it_is in zip(alone, without, strict=True)) >= 6
@@ -133,13 +133,18 @@ def test_the_image_is_that_of_the_seed_and_the_index(checkpoint: Path, alone: li
     for trajectory in alone[:6]:
         seed, index = np.array([[1], [trajectory.index]], dtype=np.uint64)
         symmetry = TASK.symmetries(puzzle, draws(seed, index, TASK.num_draws))
-        image = symmetry.image(puzzle).astype(np.uint8).tobytes()
+        image = symmetry.image(puzzle)
         engine = make_engine(checkpoint, 8)
-        written = Submit(0, "nqueens-8", image, trajectory.index + 1, 16, 1, 1.0, first_index=trajectory.index)
+        written = Submit(
+            0, "nqueens-8", image.astype(np.uint8).tobytes(), trajectory.index + 1, 16, 1, 1.0, first_index=trajectory.index
+        )
         engine.handle(written)
         (own,) = drain(engine)
         assert (own.score, own.steps) == (trajectory.score, trajectory.steps)
-        assert symmetry.preimage(answer_of(TASK, own.answer or b"")[None])[0].astype(np.uint8).tobytes() == trajectory.answer
+        assert (
+            symmetry.preimage(answer_of(TASK, image[0], own.answer or b"")[None])[0].astype(np.uint8).tobytes()
+            == trajectory.answer
+        )
 
 
 def test_a_step_before_it_arrives_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:

@@ -1,14 +1,17 @@
 """The collector makes ranked answers out of trajectories."""
 
 import random
+from typing import get_args
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gram.models.tasks import TASKS
 from gram.server.engine.messages import Ending, Trajectory
-from gram.server.sampling.collector import Collector, Stop
+from gram.server.sampling.collector import Collector, Select, Stop, answer_of
+from gram.server.sampling.options import Options
 
 TASK = TASKS["nqueens-8"]
 PUZZLE = TASK.parse({"queens": []})
@@ -52,7 +55,7 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
     assert collector.done
     ranking = [
         [(c.best.index, c.best.steps, c.best.score, c.valid, c.votes) for c in collector.ranked(select, None)]
-        for select in ("lprm", "majority")
+        for select in get_args(Select)
     ]
     votes = sum(candidate.votes for candidate in collector.ranked("lprm", None))
     assert votes + len(collector.dropped) + collector.pruned == collector.counted
@@ -89,6 +92,32 @@ def test_equal_answers_are_one_candidate_with_votes() -> None:
     assert [c.votes for c in collector.ranked("majority", 2)] == [2, 1]
     assert collector.distinct_valid == 2
     assert collector.steps_run == 10
+
+
+def test_by_default_what_the_checker_finds_valid_comes_first() -> None:
+    collector = Collector(TASK, PUZZLE, 4)
+    scores = [(-1, 0.99), (0, 0.2), (1, 0.4), (0, 0.3)]
+    for trajectory in _trajectories([(board, score, 1, Ending.HALTED) for board, score in scores]):
+        collector.add(trajectory)
+    assert [c.best.index for c in collector.ranked(Options().select, None)] == [2, 3, 0]
+    assert [c.best.index for c in collector.ranked("lprm", None)] == [0, 2, 3]
+    assert [c.best.index for c in collector.ranked("majority", None)] == [3, 0, 2]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_given_stays_as_it_is_whatever_the_model_makes_of_it(name: str) -> None:
+    """The model's copy of a given cell is no part of its answer: a lost edge or a changed clue does not make it wrong."""
+    task = TASKS[name]
+    rng = np.random.default_rng(0)
+    for puzzle in task.held_out[rng.integers(len(task.held_out), size=5)]:
+        right = rng.choice(task.solutions(puzzle))
+        given = task.given(puzzle)
+        assert given.any()
+        assert np.array_equal(right[given], puzzle[given])
+        changed = np.where(given, (right + 1) % task.vocab_size, right)
+        answer = answer_of(task, puzzle, changed.astype(np.uint8).tobytes())
+        assert np.array_equal(answer, right)
+        assert task.check(puzzle, answer)
 
 
 def test_when_the_time_is_over_what_has_finished_counts_up_to_the_early_stop() -> None:
