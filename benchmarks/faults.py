@@ -95,8 +95,7 @@ def undisturbed(models: list[Path], requests: list[Body]) -> list[Exchange]:
     collectors, submits, parsed = [], [], []
     for number, body in enumerate(requests):
         request = SolveRequest.model_validate(body)
-        task = tasks[body["model"]]
-        puzzle = request.input(task)
+        task, puzzle = request.input(tasks[body["model"]])
         parsed.append(request)
         collectors.append(Collector(task, puzzle, request.num_trajectories, request.stop))
         submits.append(request.submit(number, body["model"], puzzle, body["seed"]))

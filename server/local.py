@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -65,10 +66,23 @@ def run(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iterat
         yield from report.finished
 
 
+class Question(NamedTuple):
+    """A puzzle to solve."""
+
+    number: int
+    task: Task
+    """The task as the puzzle's writer sees it."""
+    puzzle: Tokens
+    """The model's input [N]."""
+    solutions: int | None
+    """Its `Task.solvable`."""
+    seed: int
+
+
 def solve(
-    engine: Engine, task: Task, puzzles: Iterable[tuple[int, Tokens, int | None, int]], options: Options, *, watch: bool = False
+    engine: Engine, questions: Iterable[Question], options: Options, *, watch: bool = False
 ) -> Iterator[tuple[int, Event]]:
-    """Solve puzzles with the engine's only model. Each has a number, the model's input [N], its `Task.solvable` and a seed.
+    """Solve puzzles with the engine's only model.
 
     Yields a puzzle's number with its answer, as soon as that is known; with `watch`, first with the events of its stream.
     """
@@ -76,7 +90,7 @@ def solve(
     open_: dict[int, tuple[Collector, int, float]] = {}  # a puzzle's collector, its seed, and when it was submitted
 
     def submits() -> Iterator[Submit]:
-        for number, puzzle, solutions, seed in puzzles:
+        for number, task, puzzle, solutions, seed in questions:
             collector = Collector(task, puzzle, options.num_trajectories, options.stop, solutions)
             open_[number] = collector, seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
@@ -85,7 +99,9 @@ def solve(
     in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
     for report in steps(engine, submits(), in_flight=in_flight):
         for step in report.steps:
-            yield step.request, StepEvent.of_step(task, open_[step.request][0].puzzle, step)
+            if step.request in open_:
+                collector, _, _ = open_[step.request]
+                yield step.request, StepEvent.of_step(collector.task, collector.puzzle, step)
         for ended in report.finished:
             number = ended.request
             if number not in open_:
@@ -95,7 +111,7 @@ def solve(
                 yield number, PrunedEvent(trajectory=ended.index, steps=ended.steps)
             for trajectory, candidate in collector.add(ended):
                 if watch:
-                    yield number, TrajectoryEvent.of_trajectory(task, trajectory, candidate)
+                    yield number, TrajectoryEvent.of_trajectory(collector.task, trajectory, candidate)
             if collector.done:
                 del open_[number]
                 engine.handle(Cancel(number))

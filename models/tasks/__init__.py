@@ -1,6 +1,8 @@
 """The registry of tasks: a new task is one file here and one line below."""
 
-from gram.models.tasks.base import MOST_COUNTED, Grid, PuzzleError, Task, Tokens, cell_entropy
+from collections.abc import Iterable
+
+from gram.models.tasks.base import MOST_COUNTED, ContradictionError, Grid, PuzzleError, Task, Tokens, cell_entropy
 from gram.models.tasks.coloring import Coloring
 from gram.models.tasks.nqueens import NQueens
 from gram.models.tasks.sudoku import Sudoku
@@ -18,4 +20,46 @@ TASKS: dict[str, Task] = {
     )
 }
 
-__all__ = ["MOST_COUNTED", "TASKS", "Grid", "PuzzleError", "Task", "Tokens", "cell_entropy"]
+
+def readings(puzzle: object, tasks: Iterable[Task]) -> dict[str, str]:
+    """What each of the tasks reads in a puzzle, by their names: the puzzle as it writes it, or how it contradicts itself.
+
+    Tasks that can't read it are left out.
+    """
+    found = {}
+    for task in tasks:
+        try:
+            view, tokens = task.pose(puzzle)
+            found[task.name] = view.text(tokens)
+        except ContradictionError as error:
+            found[task.name] = str(error)
+        except PuzzleError:
+            continue
+    return found
+
+
+def only_one(found: dict[str, str]) -> str:
+    """The name of the task that is meant: the only one of `readings`, or the first one if all read the same.
+
+    Raises PuzzleError if there is none, or if several read different puzzles.
+    """
+    if not found:
+        raise PuzzleError("no task reads this puzzle; name its task to learn what is wrong with it")
+    if len(set(found.values())) > 1:
+        raise PuzzleError(f"this can be a puzzle of {', '.join(found)}; name the task that is meant")
+    return next(iter(found))
+
+
+def pose(puzzle: object, task: Task) -> tuple[Task, Tokens]:
+    """Let a task read a puzzle, as `Task.pose` does. Its PuzzleError names the tasks that could read it."""
+    try:
+        return task.pose(puzzle)
+    except ContradictionError:
+        raise
+    except PuzzleError as error:
+        if others := readings(puzzle, TASKS.values()):
+            error.add(f"; {' and '.join(others)} can read this puzzle")
+        raise
+
+
+__all__ = ["MOST_COUNTED", "TASKS", "Grid", "PuzzleError", "Task", "Tokens", "cell_entropy", "only_one", "pose", "readings"]

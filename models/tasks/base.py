@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from gram.models.tasks.spelling import plain
 from gram.models.tasks.symmetry import Symmetries
 
 Tokens = NDArray[np.int64]
@@ -27,6 +28,14 @@ class PuzzleError(ValueError):
     def __init__(self, message: str, place: str | None = None) -> None:
         super().__init__(f"{place}: {message}" if place else message)
         self.place = place
+
+    def add(self, hint: str) -> None:
+        """Add to the message."""
+        self.args = (f"{self}{hint}",)
+
+
+class ContradictionError(PuzzleError):
+    """A puzzle has been read, and can't have a solution."""
 
 
 def cell_name(row: int, column: int) -> str:
@@ -82,23 +91,30 @@ class Task(ABC):
         """Read a puzzle in any accepted spelling -> [N]. Raises PuzzleError."""
 
     def read(self, puzzle: object) -> Tokens:
-        """Read what a user sends -> [N]. Raises PuzzleError.
+        """Read what a user sends -> [N]. Raises PuzzleError."""
+        return self.pose(puzzle)[1]
 
-        That is any accepted spelling, also as arrays or tensors, or a board as the server shows it, {"text": ..., "grid": ...}.
+    def pose(self, puzzle: object) -> tuple["Task", Tokens]:
+        """Read what a user sends -> the task as that user sees it, and the puzzle [N]. Raises PuzzleError.
+
+        The puzzle is in any accepted spelling, also as arrays or tensors, or printed, or a board as the server shows it,
+        {"text": ..., "grid": ...}.
         """
-        puzzle = _plain(puzzle)
+        puzzle = plain(puzzle)
         match puzzle:
             case {"text": str(text), "grid": list(grid), **others} if not others:
-                tokens = self.parse(text)
-                if grid != self.grid(tokens):
+                task = self.posed(text)
+                tokens = task.parse(text)
+                if grid != task.grid(tokens):
                     raise PuzzleError("`text` and `grid` show different boards; send one of them")
-                return tokens
-        return self.parse(puzzle)
+                return task, tokens
+        task = self.posed(puzzle)
+        return task, task.parse(puzzle)
 
     def posed(self, puzzle: object) -> "Task":  # noqa: ARG002
         """This task as the writer of a puzzle sees it, who may, for example, have named the vertices of a graph.
 
-        It reads the puzzle, and writes it and its answers, in the writer's terms. The tokens are the model's, as always.
+        It parses the puzzle, and writes it and its answers, in the writer's terms. The tokens are the model's, as always.
         """
         return self
 
@@ -147,7 +163,7 @@ class Task(ABC):
         """The `count_solutions` of a puzzle [N]. Raises PuzzleError if it is 0."""
         solutions = self.count_solutions(puzzle)
         if solutions == 0:
-            raise PuzzleError(self.contradiction(puzzle))
+            raise ContradictionError(self.contradiction(puzzle))
         return solutions
 
     def is_ambiguous(self, puzzles: Tokens) -> NDArray[np.bool_]:
@@ -197,15 +213,3 @@ class Task(ABC):
         sets = [*self.test_sets.values()]
         puzzle: Tokens = rng.choice(sets[rng.integers(len(sets))])
         return puzzle
-
-
-def _plain(value: object) -> object:
-    """Arrays, tensors and tuples as lists, and whole numbers as integers."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
-    return _plain(value.tolist()) if hasattr(value, "tolist") else value

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from gram.models.tasks.base import PuzzleError, Task, Tokens, cell_name
+from gram.models.tasks.base import ContradictionError, PuzzleError, Task, Tokens, cell_name
 from gram.models.tasks.symmetry import Symmetries
 
 UNKNOWN, EMPTY, QUEEN = range(3)
@@ -255,7 +255,7 @@ class NQueens(Task):
                 raise PuzzleError("this queen is given twice; give it once", cell_name(*a))
             if line := _attack(a, b):
                 message = f"attacks the queen on {cell_name(*b)} along a {line}; move or remove one of them"
-                raise PuzzleError(message, f"the queen on {cell_name(*a)}")
+                raise ContradictionError(message, f"the queen on {cell_name(*a)}")
         tokens = np.full((self.size, self.size), UNKNOWN)
         for row, column in squares:
             tokens[row, column] = QUEEN

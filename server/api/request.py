@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gram.models.tasks import PuzzleError, Tokens
+from gram.models.tasks import PuzzleError, Task, Tokens
 from gram.server import logs
 from gram.server.api import observe
 from gram.server.api.admission import Ticket
@@ -34,6 +34,8 @@ class SamplingRun:
 
     service: Service
     model: LoadedModel
+    task: Task
+    """The model's task, as the client sees it."""
     puzzle: Tokens
     solutions: int | None
     """How many solutions the puzzle has (see `Task.count_solutions`)."""
@@ -56,11 +58,11 @@ class SamplingRun:
         log = logs.current()
         log.model, log.num_trajectories = model.name, request.num_trajectories
         try:
-            puzzle = request.input(model.task)
-            solutions = await asyncio.to_thread(model.task.solvable, puzzle)
+            task, puzzle = request.input(model.task)
+            solutions = await asyncio.to_thread(task.solvable, puzzle)
         except PuzzleError as error:
             raise ProblemError(422, str(error), "puzzle") from error
-        return cls(service, model, puzzle, solutions, request.chosen_seed(), request)
+        return cls(service, model, task, puzzle, solutions, request.chosen_seed(), request)
 
     def admit(self) -> Ticket:
         """Reserve its place in the queue. Raises ProblemError if it must come later."""
@@ -77,8 +79,8 @@ class SamplingRun:
         """
         request, metrics, name = self.request, self.service.metrics, self.model.name
         if request.stream_steps:
-            yield StartEvent.of(name, self.model.task, self.puzzle, self.seed, request)
-        collector = Collector(self.model.task, self.puzzle, request.num_trajectories, request.stop, self.solutions)
+            yield StartEvent.of(name, self.task, self.puzzle, self.seed, request)
+        collector = Collector(self.task, self.puzzle, request.num_trajectories, request.stop, self.solutions)
         job = self.service.fleet.open(
             lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
         )
@@ -107,7 +109,7 @@ class SamplingRun:
 
     async def _sampled(self, job: Job, ticket: Ticket, collector: Collector) -> AsyncGenerator[Event]:
         """Collect the trajectories until enough is known or the deadline comes. Yields a stream's events."""
-        task, metrics, name = self.model.task, self.service.metrics, self.model.name
+        task, metrics, name = self.task, self.service.metrics, self.model.name
         first = True
         try:
             async with aclosing(self.service.fleet.trajectories(job)) as trajectories:
@@ -137,7 +139,7 @@ class SamplingRun:
         """Measure the trajectories that count now; returns their events, of a stream."""
         for trajectory, candidate in answered:
             self.service.metrics.on_trajectory(self.model.name, trajectory, valid=candidate.valid)
-        return [TrajectoryEvent.of_trajectory(self.model.task, *pair) for pair in answered] if self.request.stream else []
+        return [TrajectoryEvent.of_trajectory(self.task, *pair) for pair in answered] if self.request.stream else []
 
 
 def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
@@ -154,8 +156,12 @@ def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
             raise ProblemError(422, f"{model.name} can't {request.ability}; choose another model", "model")
         return model
     able = [model for model in service.models.values() if model.config.can(request.ability)]
+    try:
+        task = request.meant([model.task for model in able]) if able else request.task
+    except PuzzleError as error:
+        raise ProblemError(422, str(error), "puzzle") from error
     in_rotation = [model for model in able if model.name not in service.fleet.out_of_rotation]
-    if chosen := choose(in_rotation, request.task) or choose(able, request.task):
+    if chosen := choose(in_rotation, task) or choose(able, task):
         return chosen
     known = ", ".join(dict.fromkeys(model.task.name for model in able)) or "none"
     raise ProblemError(

@@ -1,24 +1,19 @@
-"""`gram solve --input`: many puzzles in, one a line; their answers out, in the same order, as soon as they are ready.
+"""`gram solve --input`: many puzzles in; their answers out, one a line, in the same order, as soon as they are ready.
 
 What has been written is always the beginning of the whole output. So a run that was cut off resumes behind its last line.
 """
 
 import asyncio
-import codecs
 import csv
-import gzip
 import io
 import json
 import math
 import os
 import re
 import sys
-import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -26,7 +21,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic_core import from_json, to_json
 from tqdm import tqdm
 
-from gram.models.tasks import PuzzleError, Task, Tokens
+from gram.models.tasks import TASKS, PuzzleError, Task, pose
+from gram.server.cli.errors import CommandError
+from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.client.errors import GramError
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
@@ -43,72 +40,8 @@ _MAX_RETRIES = 20
 """Retries for each puzzle: about two minutes, in which the server may restart or be busy."""
 _OF_THE_PUZZLE = {"too_large", "deadline", "out_of_memory"}
 """Causes of errors that concern one puzzle, and not the next."""
-_PUZZLE_COLUMNS = {"puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input"}
 _TIMES = {"queue_ms", "compute_ms"}
 """Fields that are left out. Without them, the same puzzles with the same seed give the same bytes."""
-
-
-class BatchError(Exception):
-    """A run can't begin or go on; the message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the input, with its number from 1."""
-
-    number: int
-    text: str
-
-    @property
-    def puzzle(self) -> object:
-        return spelled(self.text)
-
-    def seed(self, options: Options) -> int:
-        """The seed of this line: the given one for line 1 and one more for each further line, or a random one."""
-        return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
-
-
-def spelled(text: str) -> object:
-    """Read a puzzle written in one string: JSON (a string, a list, an object, or {"puzzle": ...}), or any other text."""
-    with suppress(ValueError):
-        match from_json(text, allow_inf_nan=False):
-            case {"puzzle": puzzle, **others} if not others:
-                return puzzle
-            case str() | list() | dict() as puzzle:
-                return puzzle
-    return text
-
-
-def read_lines(path: Path) -> list[Line]:
-    """Read the puzzles of a file, or of standard input for "-": one a line, without the empty ones.
-
-    Of a CSV file whose first line names a column of puzzles, that column is read.
-    """
-    text = _text_of(path)
-    head: list[str] = []
-    with suppress(csv.Error):  # a field longer than a name is
-        head = [name.strip() for name in next(csv.reader([text.partition("\n")[0]]), [])]
-    column = next((place for place, name in enumerate(head) if name.lower() in _PUZZLE_COLUMNS), None)
-    if column is None:
-        return [Line(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if len(head) > 1:
-        print(f"gram: reading the column {head[column]!r} of {', '.join(head)}", file=sys.stderr)
-    rows = csv.reader(io.StringIO(text))
-    return [Line(rows.line_num, row[column]) for row in rows if rows.line_num > 1 and len(row) > column and row[column]]
-
-
-def _text_of(path: Path) -> str:
-    """The text of a file or of standard input, also if it is compressed with gzip or in UTF-16."""
-    try:
-        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BatchError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if data.startswith(b"\x28\xb5\x2f\xfd"):
-        raise BatchError(f"{path} is compressed with zstd; decompress it first: zstd -d")
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    return data.decode(encoding, errors="replace")
 
 
 Answer = SolveResponse | str
@@ -123,26 +56,30 @@ class Writer(ABC):
     """What every file in this format begins with."""
 
     @abstractmethod
-    def row(self, line: Line, answer: Answer) -> str:
+    def row(self, line: Line, answer: Answer, right: bool | None) -> str:
         """The output line of an input line."""
 
     @abstractmethod
-    def read(self, row: str) -> tuple[int, bool]:
-        """The line number of an output line, and whether it is an error. Raises ValueError, TypeError, KeyError."""
+    def read(self, row: str) -> tuple[int, bool, bool | None]:
+        """The line number of an output line, whether it is an error, and `right`. Raises ValueError, TypeError, KeyError."""
 
 
 class Ndjson(Writer):
-    """A JSON object: "line", then the fields of the response without its times; or "line" and "error"."""
+    """A JSON object: "line", then the fields of the response without its times; or "line" and "error".
+
+    "right" says whether the first candidate is the answer that the input has.
+    """
 
     start = '{"line":'
 
-    def row(self, line: Line, answer: Answer) -> str:
+    def row(self, line: Line, answer: Answer, right: bool | None) -> str:
         fields = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude=_TIMES)
-        return to_json({"line": line.number, **fields}).decode() + "\n"
+        compared = {} if right is None else {"right": right}
+        return to_json({"line": line.number, **fields, **compared}).decode() + "\n"
 
-    def read(self, row: str) -> tuple[int, bool]:
+    def read(self, row: str) -> tuple[int, bool, bool | None]:
         fields = from_json(row)
-        return int(fields["line"]), "error" in fields
+        return int(fields["line"]), "error" in fields, fields.get("right")
 
 
 class Csv(Writer):
@@ -160,26 +97,27 @@ class Csv(Writer):
         "solutions",
         "trajectories",
         "seed",
+        "right",
         "error",
     )
     head = start = ",".join(columns) + "\n"
 
-    def row(self, line: Line, answer: Answer) -> str:
+    def row(self, line: Line, answer: Answer, right: bool | None) -> str:
         cells: dict[str, object] = {"line": line.number, "puzzle": line.text}
         if isinstance(answer, str):
             cells["error"] = answer
         else:
             for best in answer.candidates[:1]:
                 cells |= best.model_dump(include={"valid", "score", "votes", "steps"}) | {"answer": best.text}
-            cells |= answer.model_dump(include={"distinct_valid", "solutions", "trajectories", "seed"})
+            cells |= answer.model_dump(include={"distinct_valid", "solutions", "trajectories", "seed"}) | {"right": right}
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerow({name: _cell(value) for name, value in cells.items()})
         return text.getvalue()
 
-    def read(self, row: str) -> tuple[int, bool]:
+    def read(self, row: str) -> tuple[int, bool, bool | None]:
         (cells,) = csv.reader([row])
         named = dict(zip(self.columns, cells, strict=True))
-        return int(named["line"]), bool(named["error"])
+        return int(named["line"]), bool(named["error"]), {"true": True, "false": False}.get(named["right"])
 
 
 def _cell(value: object) -> str:
@@ -195,30 +133,30 @@ WRITERS: dict[Format, Writer] = {"ndjson": Ndjson(), "csv": Csv()}
 class Output:
     """Takes answers in any order, writes them in the order of their lines, and shows a progress bar."""
 
-    def __init__(self, lines: list[Line], path: Path | None, format: Format | None) -> None:
-        """Write to standard output, or append to a file that an earlier run wrote. Raises BatchError if it is another file."""
+    def __init__(self, lines: PuzzleFile | list[Line], path: Path | None, format: Format | None) -> None:
+        """Write to standard output, or append to a file of an earlier run. Raises CommandError if it is another file."""
         format = format or ("ndjson" if path is None else ENDINGS.get(path.suffix))
         if format is None:
-            raise BatchError(f"{path}: unknown format; end its name in {', '.join(ENDINGS)}, or use --format")
+            raise CommandError(f"{path}: unknown format; end its name in {', '.join(ENDINGS)}, or use --format")
         self._writer = WRITERS[format]
+        self._lines = iter(lines)
+        self.failed = self.right = self.compared = 0
+        self._waiting: deque[Line] = deque()
+        self._ready: dict[int, Answer] = {}
         try:
-            written, end = self._written(path.read_bytes()) if path and path.exists() else ([], 0)
-            numbers = [number for number, _ in written]
-            if numbers != [line.number for line in lines[: len(numbers)]]:
-                raise ValueError("other lines than the input's")
+            done, end = self._resume(path) if path and path.exists() else (0, 0)
             self._file = path.open("a", encoding="utf-8", newline="") if path else sys.stdout
         except OSError as error:
-            raise BatchError(f"{path}: {error.strerror}") from error
+            raise CommandError(f"{path}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
-            raise BatchError(f"{path} does not contain answers to this input; name another file with --output") from error
+            raise CommandError(f"{path} does not contain answers to this input; name another file with --output") from error
         if path:
             os.truncate(path, end)
         if not end:
             self._file.write(self._writer.head)
-        self.failed = sum(failed for _, failed in written)
-        self.waiting = deque(lines[len(numbers) :])
-        self._ready: dict[int, Answer] = {}
-        self._bar = tqdm(total=len(lines), initial=len(numbers), unit="puzzle", disable=None)
+        self.complete = done == len(lines)
+        """Whether nothing is left to do."""
+        self._bar = tqdm(total=len(lines), initial=done, unit="puzzle", disable=None)
 
     def __enter__(self) -> Self:
         return self
@@ -229,45 +167,82 @@ class Output:
         if self._file is not sys.stdout:
             self._file.close()
 
+    def lines(self) -> Iterator[Line]:
+        """The lines without an answer. What is taken must be `put`."""
+        for line in self._lines:
+            self._waiting.append(line)
+            yield line
+
     def put(self, number: int, answer: Answer) -> None:
         """Take the result of the line with this number."""
         self._ready[number] = answer
-        while self.waiting and (ready := self._ready.pop(self.waiting[0].number, None)) is not None:
-            self._file.write(self._writer.row(self.waiting.popleft(), ready))
+        while self._waiting and (ready := self._ready.pop(self._waiting[0].number, None)) is not None:
+            line = self._waiting.popleft()
+            right = None if isinstance(ready, str) else _right(line, ready)
+            self._file.write(self._writer.row(line, ready, right))
             self._file.flush()
-            self.failed += isinstance(ready, str)
+            self._count(isinstance(ready, str), right)
             self._bar.update()
 
-    def _written(self, content: bytes) -> tuple[list[tuple[int, bool]], int]:
-        """What an earlier run wrote: line numbers, whether each is an error, and where the last whole line ends."""
-        start = self._writer.start.encode()
-        if not (content.startswith(start) or start.startswith(content)):
-            raise ValueError("another start")
-        end = content.rfind(b"\n") + 1
-        rows = content[:end].decode().removeprefix(self._writer.head).split("\n")[:-1]
-        return [self._writer.read(row) for row in rows], end
+    def _count(self, failed: bool, right: bool | None) -> None:
+        self.failed += failed
+        self.compared += right is not None
+        self.right += bool(right)
+
+    def _resume(self, path: Path) -> tuple[int, int]:
+        """Pass over the lines that an earlier run answered; their number, and where the last whole one ends."""
+        start, done, end = self._writer.start.encode(), 0, 0
+        with path.open("rb") as file:
+            begins = file.read(len(start))
+            if begins != start[: len(begins)]:
+                raise ValueError("another start")
+            file.seek(0)
+            for row in file:
+                if not row.endswith(b"\n"):
+                    break
+                end += len(row)
+                if end == len(row) and self._writer.head:
+                    continue
+                number, failed, right = self._writer.read(row.decode())
+                if next(self._lines).number != number:
+                    raise ValueError("other lines than the input's")
+                self._count(failed, right)
+                done += 1
+        return done, end
+
+
+def _right(line: Line, response: SolveResponse) -> bool | None:
+    """Whether the first candidate is the answer that the input has; None if it has none that can be read."""
+    if line.answer is None:
+        return None
+    task = TASKS[response.task]
+    try:
+        expected = task.grid(task.read(line.answer))
+    except PuzzleError:
+        return None
+    return bool(response.candidates) and response.candidates[0].grid == expected
 
 
 def solve_here(output: Output, engine: "Engine", task: Task, options: Options) -> None:
     """Solve the waiting lines with an engine in this process."""
-    from gram.server.local import solve  # which has torch
+    from gram.server.local import Question, solve  # which has torch
 
-    def puzzles() -> Iterator[tuple[int, Tokens, int | None, int]]:
-        for line in list(output.waiting):
+    def questions() -> Iterator[Question]:
+        for line in output.lines():
             try:
-                puzzle = task.read(line.puzzle)
-                solutions = task.solvable(puzzle)
+                view, puzzle = pose(line.puzzle, task)
+                solutions = view.solvable(puzzle)
             except PuzzleError as error:
                 output.put(line.number, str(error))
             else:
-                yield line.number, puzzle, solutions, line.seed(options)
+                yield Question(line.number, view, puzzle, solutions, line.seed(options))
 
-    for number, answer in solve(engine, task, puzzles(), options):
+    for number, answer in solve(engine, questions(), options):
         assert isinstance(answer, SolveResponse), "nobody watches"
         output.put(number, answer)
 
 
-async def solve_there(output: Output, url: str, api_key: str | None, task: str, options: Options) -> None:
+async def solve_there(output: Output, url: str, api_key: str | None, task: str | None, options: Options) -> None:
     """Solve the waiting lines on a server. Raises GramError if the server does not answer."""
     from gram.server.client.async_client import AsyncClient  # which has httpx
 
@@ -289,7 +264,7 @@ async def solve_there(output: Output, url: str, api_key: str | None, task: str, 
             AsyncClient(url, api_key=api_key, timeout=None, max_retries=_MAX_RETRIES) as client,
             asyncio.TaskGroup() as tasks,
         ):
-            for line in list(output.waiting):
+            for line in output.lines():
                 await free.acquire()
                 tasks.create_task(solve(line))
     except BaseExceptionGroup as errors:

@@ -2,16 +2,39 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from gram.models.config import ZOO, read_config
-from gram.models.tasks import TASKS
+from gram.models.tasks import TASKS, PuzzleError, Task, Tokens
 from gram.server.catalog import bundled_models, model_name
 from gram.server.cli.errors import CommandError
+from gram.server.cli.inputs import PuzzleFile
 from gram.server.evaluation.settings import EvaluationSettings
+
+
+def _puzzles(path: Path, task: Task) -> Tokens:
+    """The puzzles of a file [n, N]. Says what can't be measured, and which answers of the file are wrong."""
+    puzzles, unread, wrong = [], [], []
+    for line in PuzzleFile(path, [task]):
+        try:
+            puzzle = task.read(line.puzzle)
+            task.solvable(puzzle)
+            puzzles.append(puzzle)
+            if line.answer is not None and not task.check(puzzle, task.read(line.answer)):
+                wrong.append(line.number)
+        except PuzzleError as error:
+            unread.append(f"line {line.number}: {error}")
+    for found, what in ((unread, "left out"), (wrong, "with an answer that does not solve the puzzle")):
+        if found:
+            print(f"gram: {path}: {len(found)} {what}, the first: {found[0]}", file=sys.stderr)
+    if not puzzles:
+        raise CommandError(f"{path} has no puzzle of {task.name}")
+    return np.stack(puzzles)
 
 
 class Eval(EvaluationSettings):
@@ -19,6 +42,11 @@ class Eval(EvaluationSettings):
 
     model: CliPositionalArg[list[Path]] = Field([], description="folders of checkpoints to measure")
     all: bool = Field(False, description="measure all bundled checkpoints")
+    data: Path | None = Field(
+        None,
+        description="measure on the puzzles of a file, in place of the held-out ones, and save nothing; any file that "
+        "gram solve --input reads",
+    )
 
     def cli_cmd(self) -> None:
         if self.all == bool(self.model):
@@ -31,12 +59,13 @@ class Eval(EvaluationSettings):
         from gram.server.evaluation.evaluate import evaluate_checkpoint
 
         for folder in self.model or bundled_models():
-            figures = evaluate_checkpoint(folder, self)
             task = TASKS[read_config(folder).task]
+            test_sets = {self.data.name: _puzzles(self.data, task)} if self.data else None
+            figures = evaluate_checkpoint(folder, self, test_sets)
             print(f"\n# {model_name(folder)}\n\n{tables(task, figures)}")
-            if self.limit is None:
+            if self.limit is None and self.data is None:
                 save(folder, self._command(folder), task, figures)
-        if self.all and self.limit is None:
+        if self.all and self.limit is None and self.data is None:
             print(f"\n# For docs/models.md\n\n{zoo_table(bundled_models())}\n\n{band_tables(bundled_models())}")
             print(f"\n# For README.md\n\n{overview(bundled_models())}")
 
@@ -47,7 +76,9 @@ class Eval(EvaluationSettings):
         placement = resolve(self)
         placed = {"device": placement.device.type, "dtype": str(placement.dtype).removeprefix("torch.")}
         # Slots and threads change no figure. A path outside of the repository means nothing on another machine.
-        options = self.model_copy(update=placed).model_dump(exclude={"model", "all", "slots", "threads"}, exclude_defaults=True)
+        options = self.model_copy(update=placed).model_dump(
+            exclude={"model", "all", "data", "slots", "threads"}, exclude_defaults=True
+        )
         path, repository = folder.resolve(), ZOO.resolve().parents[1]
         words = ["gram", "eval", str(path.relative_to(repository)) if path.is_relative_to(repository) else path.name]
         for name, value in options.items():

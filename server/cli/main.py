@@ -9,7 +9,6 @@ from pydantic_settings import CliApp, CliSubCommand
 from gram.models.config import CheckpointError, describe
 from gram.models.tasks import PuzzleError
 from gram.server.api.keys import KeysError
-from gram.server.cli.batch import BatchError
 from gram.server.cli.bench import Bench
 from gram.server.cli.errors import CommandError
 from gram.server.cli.evaluate import Eval
@@ -41,7 +40,7 @@ def main() -> None:
     sys.argv[0] = "gram"  # however it was started, --help shows the name of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, BatchError, CheckpointError, DeviceError, GramError, KeysError, PuzzleError) as error:
+    except (CommandError, CheckpointError, DeviceError, GramError, KeysError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from gram.models.tasks import TASKS
+from gram.models.tasks import TASKS, Task, readings
 from gram.server.catalog import LoadedModel, choose, read_models
-from gram.server.cli.batch import ENDINGS, Format, Line, Output, read_lines, solve_here, solve_there, spelled
+from gram.server.cli.batch import ENDINGS, Format, Output, solve_here, solve_there
 from gram.server.cli.drawing import draw
 from gram.server.cli.errors import CommandError
+from gram.server.cli.inputs import PuzzleFile, spelled
 from gram.server.sampling.answers import Event, SolveResponse, StartEvent
 from gram.server.sampling.options import GenerateOptions, Options
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
@@ -33,7 +34,7 @@ class Sampling(Options, EngineSettings):
     model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
     request_type: ClassVar[type[SamplingRequest]]
 
-    task: str | None = Field(None, description="the kind of puzzle (default: that of the first loaded model)")
+    task: str | None = Field(None, description="the kind of puzzle (default: that of the first loaded model that reads it)")
     url: str | None = Field(None, description="ask the server at this address; without it the model runs in this process")
     api_key: str | None = Field(None, description="API key of that server, if it needs one; better set in GRAM_API_KEY")
     json_output: bool = Field(False, alias="json", description="print the response as JSON")
@@ -60,12 +61,12 @@ class Sampling(Options, EngineSettings):
         """The client's methods that ask for the answer alone, and for a stream."""
         raise NotImplementedError
 
-    def _request(self, task: str) -> dict[str, object]:
+    def _request(self, task: str | None) -> dict[str, object]:
         return {"task": task, **self._given(), **self.model_dump(include=set(Options.model_fields), by_alias=True)}
 
     def _there(self, watch: bool) -> Generator[Event]:
         """The events from a server: the answer, and with `watch` those before it."""
-        request = self._request(self._task_there)
+        request = self._request(self.task or self._default_task([*TASKS.values()]))
         from gram.server.client.client import Client
 
         with Client(self.url or "", api_key=self.api_key, timeout=None) as client:
@@ -78,32 +79,40 @@ class Sampling(Options, EngineSettings):
 
     def _here(self, watch: bool) -> Generator[Event]:
         """The same events, from an engine in this process."""
-        model = self._model()
-        puzzle = self.request_type.model_validate(self._request(model.task.name)).input(model.task)
-        solutions = model.task.solvable(puzzle)
+        able = self._able()
+        task_name = self.task or self._default_task([model.task for model in able])
+        request = self.request_type.model_validate(self._request(task_name))
+        model = self._model(able, request.meant([model.task for model in able]))
+        task, puzzle = request.input(model.task)
+        solutions = task.solvable(puzzle)
         seed = self.chosen_seed()
         engine = self._engine(model)
 
-        from gram.server.local import solve
+        from gram.server.local import Question, solve
 
         if watch:
-            yield StartEvent.of(model.name, model.task, puzzle, seed, self)
-        for _, event in solve(engine, model.task, [(0, puzzle, solutions, seed)], self, watch=watch):
+            yield StartEvent.of(model.name, task, puzzle, seed, self)
+        for _, event in solve(engine, [Question(0, task, puzzle, solutions, seed)], self, watch=watch):
             yield event
 
-    @property
-    def _task_there(self) -> str:
-        return self.task or next(iter(TASKS))
+    def _default_task(self, tasks: list[Task]) -> str | None:
+        """The task of a request that names none, of those that can be had; None if none will do."""
+        return tasks[0].name
 
-    def _model(self) -> LoadedModel:
-        """The model that answers in this process."""
+    def _able(self) -> list[LoadedModel]:
+        """The models that can do what is asked, one at least."""
         ability = self.request_type.ability
-        able = [model for model in read_models(self.model).values() if model.config.can(ability)]
-        chosen = choose(able, self.task)
-        if chosen is None:
-            names = ", ".join(model.name for model in able) or "none"
-            raise CommandError(f"no model can {ability} {self.task or 'anything'}; models that can {ability}: {names}")
-        return chosen
+        if able := [model for model in read_models(self.model).values() if model.config.can(ability)]:
+            return able
+        raise CommandError(f"no model can {ability} anything")
+
+    def _model(self, able: list[LoadedModel], task: str | None) -> LoadedModel:
+        """The model that answers in this process."""
+        if chosen := choose(able, task):
+            return chosen
+        ability = self.request_type.ability
+        names = ", ".join(model.name for model in able)
+        raise CommandError(f"no model can {ability} {task}; models that can {ability}: {names}")
 
     def _engine(self, model: LoadedModel) -> "Engine":
         from gram.server.engine.engine import Engine
@@ -146,22 +155,36 @@ class Solve(Sampling):
         else:
             if self.watch or self.json_output:
                 raise CommandError("--watch and --json work with one puzzle; with --input use --format")
-            self._solve_all(read_lines(self.input))
+            self._solve_all(self.input)
 
-    def _solve_all(self, lines: list[Line]) -> None:
-        with Output(lines, self.output, self.format) as output:
-            if not output.waiting:
+    def _solve_all(self, path: Path) -> None:
+        if self.task:
+            tasks = [task for task in TASKS.values() if task.name == self.task]
+            if not tasks:
+                raise CommandError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
+        else:
+            tasks = [*TASKS.values()] if self.url else [*dict.fromkeys(model.task for model in self._able())]
+        puzzles = PuzzleFile(path, tasks)
+        with Output(puzzles, self.output, self.format) as output:
+            if output.complete:
                 pass
             elif self.url:
-                asyncio.run(solve_there(output, self.url, self.api_key, self._task_there, self))
+                asyncio.run(solve_there(output, self.url, self.api_key, puzzles.task.name, self))
             else:
-                model = self._model()
+                model = self._model(self._able(), puzzles.task.name)
                 solve_here(output, self._engine(model), model.task, self)
+        if output.compared:
+            print(f"gram: {output.right} of {output.compared} first candidates are the answer in {path}", file=sys.stderr)
         if output.failed:
-            raise CommandError(f"{output.failed} of {len(lines)} puzzles have no answer; their lines in the output say why")
+            raise CommandError(f"{output.failed} of {len(puzzles)} puzzles have no answer; their lines in the output say why")
+
+    def _default_task(self, tasks: list[Task]) -> str | None:
+        return next(iter(readings(self._given()["puzzle"], tasks)), None)
 
     def _given(self) -> dict[str, object]:
-        return {"puzzle": spelled(sys.stdin.read() if self.puzzle == "-" else self.puzzle or "")}
+        if self.puzzle == "-":
+            self.puzzle = sys.stdin.read()
+        return {"puzzle": spelled(self.puzzle or "")[0]}
 
     def _calls(self, client: "Client") -> _Calls:
         return client.solve, client.solve_stream

@@ -20,21 +20,30 @@ from gram.server.local import sample
 from gram.server.sampling.collector import answer_of
 from gram.server.sampling.options import Options
 
+TestSets = dict[str, Tokens]
+"""Puzzles [n, N] by the names of their sets."""
 
-def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
-    """Measure how a checkpoint solves and, if it generates, how it generates. Raises CheckpointError."""
+
+def evaluate_checkpoint(folder: Path, options: EvaluationSettings, test_sets: TestSets | None = None) -> Figures:
+    """Measure how a checkpoint solves and, if it generates, how it generates. Raises CheckpointError.
+
+    With `test_sets`, measure how it solves these.
+    """
     (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
-    evaluations, curves = evaluate_puzzles(engine, model.task, options)
-    generations = evaluate_generation(engine, model.task, options) if model.config.generates else []
+    evaluations, curves = evaluate_puzzles(engine, model.task, options, test_sets or model.task.test_sets)
+    generates = model.config.generates and test_sets is None
+    generations = evaluate_generation(engine, model.task, options) if generates else []
     return Figures(evaluations, curves, generations)
 
 
-def evaluate_puzzles(engine: Engine, task: Task, options: EvaluationSettings) -> tuple[list[Evaluation], Curves]:
+def evaluate_puzzles(
+    engine: Engine, task: Task, options: EvaluationSettings, test_sets: TestSets
+) -> tuple[list[Evaluation], Curves]:
     """Evaluate each test set with each way to sample, and the curves against samples and depth."""
     (lane,) = engine.lanes.values()
     evaluations, curves = [], Curves()
-    for name, test_set in task.test_sets.items():
+    for name, test_set in test_sets.items():
         puzzles = spread(test_set, options.puzzles)[: options.limit]
         for symmetries, temperature in itertools.product(options.symmetries, options.temperatures):
             conditions = Conditions(name, temperature, options.max_steps, options.seed, symmetries)

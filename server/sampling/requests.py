@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from gram.models.config import Ability
-from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.tasks import TASKS, Task, Tokens, only_one, pose, readings
 from gram.server.sampling.options import WATCHED, GenerateOptions, Options
 
 DEFAULT_TASK = next(iter(TASKS.values()))
@@ -23,7 +23,8 @@ class SamplingRequest(Options, ABC):
     model: str | None = Field(None, description="a name from GET /v1/models")
     task: str | None = Field(
         None,
-        description="a name from GET /v1/tasks; a loaded model of this task answers",
+        description="a name from GET /v1/tasks; a loaded model of this task answers. POST /v1/solve finds it by the "
+        "puzzle where only one can be meant",
         json_schema_extra={"enum": [*TASKS, None]},
     )
     timeout_seconds: float | None = Field(
@@ -51,14 +52,12 @@ class SamplingRequest(Options, ABC):
         return value
 
     @abstractmethod
-    def input(self, task: Task) -> Tokens:
-        """The input of the model [N]. Raises PuzzleError."""
+    def input(self, task: Task) -> tuple[Task, Tokens]:
+        """The task as the client sees it, and the input of the model [N]. Raises PuzzleError."""
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.model is None and self.task is None:
-            raise ValueError("name a model or a task")
-        return self
+    def meant(self, tasks: list[Task]) -> str | None:  # noqa: ARG002
+        """The name of the task that is meant, of those that can be had. Raises PuzzleError if that can't be told."""
+        return self.task
 
     @model_validator(mode="after")
     def _steps_are_streamed(self) -> Self:
@@ -82,8 +81,12 @@ class SolveRequest(SamplingRequest):
 
     puzzle: JsonValue = Field(description="the puzzle, in any spelling that GET /v1/tasks lists for the task")
 
-    def input(self, task: Task) -> Tokens:
-        return task.read(self.puzzle)
+    def input(self, task: Task) -> tuple[Task, Tokens]:
+        return pose(self.puzzle, task)
+
+    def meant(self, tasks: list[Task]) -> str | None:
+        named = self.task or (tasks[0].name if len(set(tasks)) == 1 else None)
+        return named or only_one(readings(self.puzzle, tasks))
 
 
 class GenerateRequest(GenerateOptions, SamplingRequest):
@@ -104,6 +107,12 @@ class GenerateRequest(GenerateOptions, SamplingRequest):
         },
     )
 
-    def input(self, task: Task) -> Tokens:
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.model is None and self.task is None:
+            raise ValueError("name a model or a task")
+        return self
+
+    def input(self, task: Task) -> tuple[Task, Tokens]:
         assert task.blank is not None, "a model that generates has a task with an empty input: see read_models"
-        return task.blank
+        return task, task.blank

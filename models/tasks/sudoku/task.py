@@ -4,6 +4,9 @@ Reading, writing and checking need numpy alone. What needs the compiled solver i
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gram.models.tasks.base import MOST_COUNTED, Task, Tokens, cell_name
-from gram.models.tasks.sudoku.codec import BLANK, Codec
+from gram.models.tasks.base import MOST_COUNTED, PuzzleError, Task, Tokens
+from gram.models.tasks.sudoku.codec import BLANK, Codec, box_rows
+from gram.models.tasks.sudoku.files import find_puzzles, only_puzzle
 from gram.models.tasks.sudoku.pairs import PairPool, add_clues
 from gram.models.tasks.symmetry import Symmetries
 
@@ -79,6 +83,7 @@ class Sudoku(Task):
         box = f"{kind.box_rows}x{size // kind.box_rows} box"
         self.size = size
         self.codec = Codec(size, kind.box_rows)
+        self.units = self.codec.units
         self.lists_solutions = size == 4
         self.name = f"sudoku-{size}x{size}"
         self.title = f"{size}x{size} Sudoku: fill in the digits 1 to {size} so that no row, column or {box} has one twice."
@@ -108,7 +113,33 @@ class Sudoku(Task):
         return math.log(self.size)
 
     def parse(self, puzzle: object) -> Tokens:
-        return self.codec.parse(puzzle)
+        match puzzle:
+            case {"box_rows": self.codec.box_rows, "board": board, **others} if not others:
+                puzzle = board
+            case str():
+                puzzle = only_puzzle(self.codec, puzzle)
+        try:
+            return self.codec.parse(puzzle)
+        except PuzzleError as error:
+            with suppress(PuzzleError):
+                turned = self.codec.transposed.parse(puzzle)
+                if hint := self._other_boxes(turned):
+                    error.add(hint)
+            raise
+
+    def posed(self, puzzle: object) -> Task:
+        """With boxes of 3 rows and 2 columns, if the writer says so."""
+        rows = box_rows(puzzle)
+        if rows in (None, self.codec.box_rows):
+            return self
+        if rows != self.codec.box_columns:
+            raise PuzzleError(f"boxes of {rows} rows don't fit {self.size}x{self.size}; write {self.codec.box_rows}")
+        view = copy(self)
+        view.codec = self.codec.transposed
+        return view
+
+    def split(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+        return ((found.number, found.text) for found in find_puzzles(self.codec, lines))
 
     def text(self, tokens: Tokens) -> str:
         return self.codec.text(tokens)
@@ -116,9 +147,16 @@ class Sudoku(Task):
     def grid(self, tokens: Tokens) -> list[list[int]]:
         return self.codec.grid(tokens)
 
+    def _other_boxes(self, turned: Tokens) -> str:
+        """What to tell a person whose puzzle has no solution, if as a board [N] with the other boxes it has one."""
+        rows = self.codec.box_columns
+        if rows == self.codec.box_rows or not self.solver.count(turned, 1, _CLUE_GUESSES):
+            return ""
+        return f'; with boxes of {rows} rows it has one: write {{"box_rows": {rows}, "board": ...}}'
+
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         kept = np.all((puzzle == BLANK) | (puzzle == answer))
-        return bool(kept and np.all(np.sort(answer[self.codec.units], axis=1) == np.arange(1, self.size + 1)))
+        return bool(kept and np.all(np.sort(answer[self.units], axis=1) == np.arange(1, self.size + 1)))
 
     # --- solving
 
@@ -127,7 +165,7 @@ class Sudoku(Task):
         """The compiled solver; its first use compiles it."""
         from gram.models.tasks.sudoku.solver import Solver
 
-        return Solver(self.codec.units, self.codec.box_rows)
+        return Solver(self.units, KINDS[self.size].box_rows)
 
     def solutions(self, puzzle: Tokens) -> Tokens:
         return self.solver.solve(puzzle, MOST_COUNTED)
@@ -140,9 +178,12 @@ class Sudoku(Task):
         for cell in np.flatnonzero(puzzle != BLANK):
             others = np.where(np.arange(self.seq_len) == cell, BLANK, puzzle)
             if self.solver.count(others, 1, _CLUE_GUESSES):
-                place = cell_name(*divmod(int(cell), self.size))
-                return f"this puzzle has no solution; without the {puzzle[cell]} in {place}, for example, it has one"
-        return super().contradiction(puzzle)
+                place = self.codec.place(int(cell))
+                said = f"this puzzle has no solution; without the {puzzle[cell]} in {place}, for example, it has one"
+                break
+        else:
+            said = super().contradiction(puzzle)
+        return said + self._other_boxes(puzzle.reshape(self.size, self.size).T.ravel())
 
     def is_ambiguous(self, puzzles: Tokens) -> NDArray[np.bool_]:
         return np.array([len(self.solver.solve(puzzle, 2)) > 1 for puzzle in puzzles], dtype=bool)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -269,6 +270,57 @@ def test_an_answer_says_how_many_solutions_there_are(client: httpx.Client, task:
     assert client.post("/v1/solve", json=body).json()["solutions"] == solutions
 
 
+@pytest.mark.parametrize(
+    ("puzzle", "task"),
+    [
+        ("." * 81, "sudoku-9x9"),
+        ("2....1...3...1..4..5..2...3...6....5", "sudoku-6x6"),
+        ({"box_rows": 3, "board": "." * 36}, "sudoku-6x6"),
+        ({"num_vertices": 10, "edges": [[0, 9]]}, "coloring-10"),
+        ({"num_vertices": 3, "edges": [[0, 1]]}, "coloring-8"),
+        ("." * 63 + "Q", "nqueens-8"),
+    ],
+    ids=["9x9", "6x6", "boxes", "graph", "small graph", "queens"],
+)
+def test_where_no_task_is_named_it_is_found_by_the_puzzle(client: httpx.Client, puzzle: Any, task: str) -> None:
+    response = client.post("/v1/solve", json={"puzzle": puzzle, "num_trajectories": 1, "max_steps": 1})
+    assert (response.status_code, response.json().get("task")) == (200, task), response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"puzzle": "g7 a4"}, "this can be a puzzle of nqueens-8, nqueens-10; name the task that is meant"),
+        ({"puzzle": "hello"}, "no task reads this puzzle"),
+        ({"puzzle": {"num_vertices": 10, "edges": [[0, 9]]}, "task": "coloring-8"}, "coloring-10 can read this puzzle"),
+        ({"puzzle": "." * 81, "task": "nqueens-8"}, "sudoku-9x9 can read this puzzle"),
+        ({"puzzle": "11" + "." * 79}, "row 1: has two 1s"),
+    ],
+    ids=["two", "none", "a sibling", "another", "wrong"],
+)
+def test_where_the_task_cannot_be_told_the_error_says_what_to_name(client: httpx.Client, body: Any, said: str) -> None:
+    response = client.post("/v1/solve", json=body)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["place"] == "puzzle"
+    assert said in error["message"]
+
+
+def test_a_puzzle_with_boxes_of_its_own_is_answered_in_its_own_terms(client: httpx.Client) -> None:
+    rows = ["1234..", "......", "......", "......", "......", "..4321"]
+    body = {"puzzle": {"box_rows": 3, "board": rows}, "task": "sudoku-6x6", "seed": 1, "num_trajectories": 4}
+    answer = client.post("/v1/solve", json=body).json()
+    assert answer["puzzle"]["text"] == "\n".join(["# box rows: 3", *rows])
+    best = answer["candidates"][0]
+    assert best["valid"]
+    board = np.array(best["grid"])
+    for unit in (*board, *board.T, *board.reshape(2, 3, 3, 2).swapaxes(1, 2).reshape(6, 6)):
+        assert sorted(unit) == [1, 2, 3, 4, 5, 6]
+    assert best["grid"][0][:4] == [1, 2, 3, 4]
+    again = client.post("/v1/solve", json=body | {"puzzle": answer["puzzle"]}).json()
+    assert again["candidates"] == answer["candidates"]
+
+
 def test_a_board_that_is_generated_is_one_of_so_many(client: httpx.Client) -> None:
     assert generate(client)["solutions"] == 92
 
@@ -375,7 +427,7 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"stop": True}, 422, "stop", "write a number, without quotes"),
         ({"stop": " 1e-1"}, 422, "stop", "write a number, without quotes"),
         ({"guidance": {"prune": {"steps": [True]}}}, 422, "guidance", "write a number"),
-        ({"select": "best"}, 422, "select", "'lprm' or 'majority'"),
+        ({"select": "best"}, 422, "select", "'checked', 'lprm' or 'majority'"),
         ({"K": 3}, 422, "K", "not an option"),
         ({"guidance": "some"}, 422, "guidance", "'none'"),
         ({"guidance": {"prune": {"keep": 1}}}, 422, "guidance", "less than 1"),
@@ -386,7 +438,6 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"model": "gpt"}, 404, "model", "loaded models: nqueens-8"),
         ({"task": "sudoku"}, 404, "task", "nqueens-8"),
         ({"task": "sudoku", "model": "nqueens-8"}, 422, "task", "name only one of the two"),
-        ({"task": None}, 422, "body", "name a model or a task"),
     ],
 )
 def test_a_bad_request_names_the_place_and_the_fix(

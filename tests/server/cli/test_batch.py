@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import gzip
 import io
 import json
 import os
@@ -19,7 +18,9 @@ from benchmarks.servers import PATIENCE, RunningServer, interruptible, serving
 from gram import GramError
 from gram.models.tasks import TASKS
 from gram.server.cli import batch
-from gram.server.cli.batch import WRITERS, Answer, BatchError, Csv, Line, Output, read_lines, solve_here, solve_there, spelled
+from gram.server.cli.batch import WRITERS, Answer, Csv, Output, solve_here, solve_there
+from gram.server.cli.errors import CommandError
+from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.engine.engine import Engine
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
@@ -55,50 +56,9 @@ def puzzles(tmp_path: Path) -> Path:
 
 
 def run(engine: Engine, puzzles: Path, output: Path) -> bytes:
-    with Output(read_lines(puzzles), output, None) as out:
+    with Output(PuzzleFile(puzzles, [TASK]), output, None) as out:
         solve_here(out, engine, TASK, OPTIONS)
     return output.read_bytes()
-
-
-DATA_SET = 'source,Question,answer,rating\nmine,g7 a4,,1\n\nyours,"h1",a1,2\nnobody\'s,,,\n'
-
-
-@pytest.mark.parametrize(
-    ("data", "numbers"),
-    [
-        (b"g7 a4\nh1\n", [1, 2]),
-        (b"\n  g7 a4\r\n\nh1", [2, 4]),
-        ("\ufeffg7 a4\nh1".encode(), [1, 2]),
-        ("g7 a4\nh1".encode("utf-16"), [1, 2]),
-        (gzip.compress(b"g7 a4\nh1\n"), [1, 2]),
-        (DATA_SET.encode(), [2, 4]),
-        (gzip.compress(DATA_SET.encode("utf-8-sig")), [2, 4]),
-        (b"puzzle\ng7 a4\nh1\n", [2, 3]),
-    ],
-    ids=["lines", "spaces", "byte order mark", "UTF-16", "gzip", "data set", "all of it", "one column"],
-)
-def test_puzzles_are_found_in_the_files_that_people_have(data: bytes, numbers: list[int], tmp_path: Path) -> None:
-    (tmp_path / "puzzles").write_bytes(data)
-    lines = read_lines(tmp_path / "puzzles")
-    assert [line.text for line in lines] == ["g7 a4", "h1"]
-    assert [line.number for line in lines] == numbers
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [(b"\x28\xb5\x2f\xfd...", "zstd -d"), (gzip.compress(b"g7")[:-5], "puzzles: "), (b"\x1f\x8b???", "puzzles: ")],
-    ids=["zstd", "cut off", "not gzip"],
-)
-def test_files_that_cannot_be_unpacked_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / "puzzles").write_bytes(data)
-    with pytest.raises(BatchError, match=said):
-        read_lines(tmp_path / "puzzles")
-
-
-def test_the_column_that_is_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "puzzles").write_text(DATA_SET)
-    read_lines(tmp_path / "puzzles")
-    assert "reading the column 'Question' of source, Question, answer, rating" in capsys.readouterr().err
 
 
 def test_every_line_is_answered_in_its_order_with_its_seed(engine: Engine, puzzles: Path, tmp_path: Path) -> None:
@@ -112,11 +72,11 @@ def test_every_line_is_answered_in_its_order_with_its_seed(engine: Engine, puzzl
             assert row["seed"] == 7 + row["line"] - 1
             answer = SolveResponse.model_validate({**row, "queue_ms": 0, "compute_ms": 0})
             assert answer.trajectories == 2
-            assert answer.puzzle.text == TASK.text(TASK.parse(spelled(PUZZLES[row["line"] - 1])))
+            assert answer.puzzle.text == TASK.text(TASK.read(Line(0, PUZZLES[row["line"] - 1]).puzzle))
 
 
 def test_an_early_stop_frees_the_slots_for_the_next_puzzle(engine: Engine, puzzles: Path, tmp_path: Path) -> None:
-    with Output(read_lines(puzzles), tmp_path / "all.ndjson", None) as output:
+    with Output(PuzzleFile(puzzles, [TASK]), tmp_path / "all.ndjson", None) as output:
         solve_here(output, engine, TASK, Options(num_trajectories=100_000, stop="first_valid", seed=1))
     assert engine.idle
     rows = [json.loads(row) for row in (tmp_path / "all.ndjson").read_text().splitlines()]
@@ -135,12 +95,30 @@ def test_a_run_that_was_cut_off_anywhere_goes_on_to_the_same_bytes(
         assert run(engine, puzzles, output) == whole, kept
 
 
+def test_the_answers_of_a_data_set_are_compared(engine: Engine, tmp_path: Path) -> None:
+    """Right is the first candidate's board, whatever its spelling; where the input has no answer, nothing is said."""
+    full = TASK.text(TASK.solutions(TASK.read("g7 a4"))[0])
+    wrong = TASK.text(TASK.solutions(TASK.read("b8"))[0])
+    given = full.replace("\n", "/")
+    data = tmp_path / "data.csv"
+    data.write_text(f"puzzle,solution\n{given},{given}\n{given},{wrong.replace(chr(10), '/')}\n{given},\n{given},?\n")
+    for ending in ("ndjson", "csv"):
+        output = tmp_path / f"answers.{ending}"
+        for _ in range(2):  # the second time from the file
+            with Output(PuzzleFile(data, [TASK]), output, None) as out:
+                solve_here(out, engine, TASK, Options(num_trajectories=1, seed=1))
+            assert (out.right, out.compared, out.failed) == (1, 2, 0)
+            assert out.complete == bool(_)
+    rows = [json.loads(row) for row in (tmp_path / "answers.ndjson").read_text().splitlines()]
+    assert [row.get("right") for row in rows] == [True, False, None, None]
+
+
 def test_what_has_an_answer_is_not_solved_again(engine: Engine, puzzles: Path, tmp_path: Path) -> None:
     whole = run(engine, puzzles, tmp_path / "whole.ndjson")
     kept = b"".join(whole.splitlines(keepends=True)[:5])
     (tmp_path / "some.ndjson").write_bytes(kept + b'{"line":')
-    with Output(read_lines(puzzles), tmp_path / "some.ndjson", None) as output:
-        assert [line.number for line in output.waiting] == [7, 8, 9, 10, 11, 12]
+    with Output(PuzzleFile(puzzles, [TASK]), tmp_path / "some.ndjson", None) as output:
+        assert [line.number for line in output.lines()] == [7, 8, 9, 10, 11, 12]
         assert output.failed == 1, "of the lines there"
     assert (tmp_path / "some.ndjson").read_bytes() == kept
 
@@ -152,8 +130,8 @@ def test_what_has_an_answer_is_not_solved_again(engine: Engine, puzzles: Path, t
 def test_a_file_of_something_else_is_left_alone(puzzles: Path, tmp_path: Path, content: str, ending: str) -> None:
     output = tmp_path / f"letters.{ending}"
     output.write_bytes(content.encode("latin-1") + b"half a li")
-    with pytest.raises(BatchError, match="name another file with --output"):
-        Output(read_lines(puzzles), output, None)
+    with pytest.raises(CommandError, match="name another file with --output"):
+        Output(PuzzleFile(puzzles, [TASK]), output, None)
     assert output.read_bytes() == content.encode("latin-1") + b"half a li"
 
 
@@ -161,7 +139,7 @@ def test_a_server_gives_the_same_bytes(server: RunningServer, puzzles: Path, eng
     for ending in ("csv", "ndjson"):
         here = run(engine, puzzles, tmp_path / f"here.{ending}")
         there = tmp_path / f"there.{ending}"
-        with Output(read_lines(puzzles), there, None) as output:
+        with Output(PuzzleFile(puzzles, [TASK]), there, None) as output:
             asyncio.run(solve_there(output, server.url, None, TASK.name, OPTIONS))
         assert there.read_bytes() == here
         assert output.failed == 1
@@ -214,11 +192,11 @@ WORDS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs
 def test_what_is_written_is_read_again(texts: list[str], errors: st.DataObject) -> None:
     lines = [Line(number, text) for number, text in enumerate(texts, 1)]
     told = [errors.draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)) for _ in lines]
-    for writer in WRITERS.values():
-        rows = [writer.row(line, error) for line, error in zip(lines, told, strict=True)]
+    for writer in (WRITERS["ndjson"], WRITERS["csv"]):
+        rows = [writer.row(line, error, None) for line, error in zip(lines, told, strict=True)]
         assert all(row.index("\n") == len(row) - 1 for row in rows)
-        assert [writer.read(row) for row in rows] == [(line.number, True) for line in lines]
-    table = csv.DictReader(io.StringIO(Csv.head + "".join(map(Csv().row, lines, told)), newline=""))
+        assert [writer.read(row) for row in rows] == [(line.number, True, None) for line in lines]
+    table = csv.DictReader(io.StringIO(Csv.head + "".join(rows), newline=""))
     assert [(int(row["line"]), row["puzzle"]) for row in table] == list(enumerate(texts, 1))
 
 
@@ -237,26 +215,7 @@ def test_the_table_has_the_best_answer(engine: Engine, puzzles: Path, tmp_path: 
             assert [row[name] for name in ("seed", "trajectories")] == [str(answer[n]) for n in ("seed", "trajectories")]
 
 
-@pytest.mark.parametrize(
-    ("text", "puzzle"),
-    [
-        ("g7 a4", "g7 a4"),
-        ("1234123412341234", "1234123412341234"),
-        ('"p edge 2 1\\ne 1 2"', "p edge 2 1\ne 1 2"),
-        ('["12", "21"]', ["12", "21"]),
-        ('{"puzzle": ["12", "21"]}', ["12", "21"]),
-        ('{"puzzle": "g7", "task": "x"}', {"puzzle": "g7", "task": "x"}),
-        ("[NaN]", "[NaN]"),
-        ('"\\ud800"', '"\\ud800"'),
-        ("[" * 10_000, "[" * 10_000),
-        ("null", "null"),
-    ],
-)
-def test_a_line_is_json_or_text(text: str, puzzle: object) -> None:
-    assert spelled(text) == puzzle
-
-
-SMALL = ("--num-trajectories", "2", "--max-steps", "2", "--seed", "7")
+SMALL = ("--task", TASK.name, "--num-trajectories", "2", "--max-steps", "2", "--seed", "7")
 
 
 def test_the_command_answers_a_file_or_standard_input(puzzles: Path, tmp_path: Path, server: RunningServer) -> None:
@@ -266,7 +225,9 @@ def test_the_command_answers_a_file_or_standard_input(puzzles: Path, tmp_path: P
     there = gram("solve", "--input", "-", "--url", server.url, *SMALL, stdin=puzzles.read_text())
     assert there.returncode == 1
     assert there.stdout == (tmp_path / "all.ndjson").read_text()
-    done = gram("solve", "--input", str(puzzles), "--output", str(tmp_path / "all.ndjson"), "--model", "/nowhere")
+    done = gram(
+        "solve", "--input", str(puzzles), "--output", str(tmp_path / "all.ndjson"), "--model", "/nowhere", "--task", TASK.name
+    )
     assert (done.returncode, done.stderr) == (1, here.stderr), "there is nothing left to do, and no model needed"
     well = gram("solve", "--input", "-", "--format", "csv", "--url", server.url, *SMALL, stdin="g7\r\n\r\nb8")
     assert (well.returncode, well.stderr) == (0, "")
@@ -316,7 +277,7 @@ def test_a_reader_that_has_enough_ends_the_run(puzzles: Path, server: RunningSer
     ],
 )
 def test_errors_say_what_to_do(arguments: tuple[str, ...], fix: str) -> None:
-    result = gram("solve", *arguments, stdin="g7")
+    result = gram("solve", *arguments, "--task", TASK.name, stdin="g7")
     assert result.returncode == 1
     assert fix in result.stderr
     assert "Traceback" not in result.stderr

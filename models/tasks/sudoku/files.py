@@ -1,0 +1,71 @@
+"""Where the Sudokus are in a text: one a line, boards of n lines, and what popular programs write around them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from gram.models.tasks.base import PuzzleError
+from gram.models.tasks.spelling import bracketed
+from gram.models.tasks.sudoku.codec import BOX_ROWS, Codec
+
+_COMMENT = ("#", "%")
+_SECTION = re.compile(r"\[(\w+)\]")
+_TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|nr|no)?[\s.:#]*[0-9]{0,9}[.:)]?", re.IGNORECASE)
+_GAME = re.compile(r"<game\b[^>]*?\bdata=[\"']([^\"'<]*)")
+
+
+class Found(NamedTuple):
+    """A puzzle in a text."""
+
+    number: int
+    """The number of the line in which it begins, from 1."""
+    text: str
+    whole: bool
+    """Whether it has as many symbols as a board; if not, it is a line that was not understood, or a few rows."""
+
+
+def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
+    """The puzzles of a text, in order, and what is neither a puzzle nor a comment, a title or a drawn line.
+
+    Read are lines of a symbol for each cell, whatever stands beside them; boards of n lines, one below the other; a section
+    [Puzzle] without the sections after it (SadMan); the games of an XML file (OpenSudoku).
+    """
+    rows: list[str] = []
+    start, of_other_section, boxes = 0, False, ""
+
+    def board() -> Iterator[Found]:
+        if rows:
+            yield Found(start, boxes + "\n".join(rows), whole=len(rows) == codec.size)
+            rows.clear()
+
+    for number, line in bracketed(lines):
+        text = line.strip()
+        if codec.is_row(line) and not of_other_section:
+            start = start if rows else number
+            rows.append(line)
+            if len(rows) == codec.size:
+                yield from board()
+        elif BOX_ROWS.fullmatch(text):
+            boxes = f"{text}\n"
+        elif section := _SECTION.fullmatch(text):
+            yield from board()
+            of_other_section = section[1].lower() != "puzzle"
+        elif text.startswith("<"):
+            yield from (Found(number, data, codec.is_whole(data)) for data in _GAME.findall(text))
+        elif not text or text.startswith(_COMMENT) or of_other_section or codec.is_ruler(text):
+            continue
+        else:
+            yield from board()
+            if codec.is_whole(line):
+                yield Found(number, boxes + line, whole=True)
+            elif not _TITLE.fullmatch(text):
+                yield Found(number, boxes + text, whole=False)
+    yield from board()
+
+
+def only_puzzle(codec: Codec, text: str) -> str:
+    """The board in a text of several lines, or the whole text if none is found. Raises PuzzleError if there are several."""
+    found = [found.text for found in find_puzzles(codec, text.splitlines()) if found.whole] if "\n" in text else []
+    if len(found) > 1:
+        raise PuzzleError(f"this text has {len(found)} puzzles; send one, or solve them all with gram solve --input")
+    return found[0] if found else text

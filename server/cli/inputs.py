@@ -1,0 +1,193 @@
+"""Files of puzzles, which are read a puzzle at a time: text, CSV, NDJSON or NumPy arrays."""
+
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from gram.models.tasks import Task, readings
+from gram.server.cli.errors import CommandError
+from gram.server.cli.opening import text_lines, unpack
+from gram.server.sampling.options import Options
+
+_PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input", "inputs")
+_ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "output")
+"""Names that data sets give to puzzles and to their answers."""
+_NUMPY = b"\x93NUMPY"
+_HEAD_LINES, _SAMPLES = 200, 10
+"""The first lines, in which columns are found, and the first puzzles, one of which must be of the task."""
+_LEAST_CELL = 16
+"""The length from which on a cell of a table is taken for a puzzle though its column has no such name."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A puzzle of a file: the number of its line (of an array, its row), from 1, and what stands there."""
+
+    number: int
+    text: str
+    answer: object = None
+    """The answer that the file has beside it."""
+
+    @property
+    def puzzle(self) -> object:
+        return spelled(self.text)[0]
+
+    def seed(self, options: Options) -> int:
+        """The seed of this line: the given one for line 1 and one more for each further line, or a random one."""
+        return options.chosen_seed() + (0 if options.seed is None else self.number - 1)
+
+
+def spelled(text: str) -> tuple[object, object]:
+    """Read a puzzle written in one string: JSON or any other text. A JSON object may have its answer, too."""
+    if text.lstrip().startswith(("{", '"')):
+        with suppress(ValueError):
+            match from_json(text, allow_inf_nan=False):
+                case dict() as fields if name := next((name for name in _PUZZLES if name in fields), None):
+                    return fields[name], next((fields[name] for name in _ANSWERS if name in fields), None)
+                case str() | dict() as puzzle:
+                    return puzzle, None
+    return text, None
+
+
+class PuzzleFile:
+    """The puzzles of a file, all of one task. Each iteration reads them from the start of the file."""
+
+    def __init__(self, path: Path, tasks: list[Task]) -> None:
+        """Find out what is in the file, "-" for standard input, and which of the tasks it is of. Raises CommandError."""
+        self._copy = unpack(path)
+        if self._copy:
+            path = Path(self._copy.name)
+        self._read: Callable[[Task], Iterator[Line]]
+        with path.open("rb") as file:
+            is_array = file.read(len(_NUMPY)) == _NUMPY
+        if is_array:
+            self._read = _Arrays(path).lines
+        else:
+            head = [*itertools.islice(text_lines(path), _HEAD_LINES)]
+            self._read = table.lines if (table := _Table.of(path, head, tasks)) else _Text(path).lines
+        self.task = tasks[0] if len(tasks) == 1 else self._task(tasks)
+        self._count = sum(1 for _ in self)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Line]:
+        return self._read(self.task)
+
+    def _task(self, tasks: list[Task]) -> Task:
+        """The first task that can read one of the first puzzles."""
+        for task in tasks:
+            with suppress(CommandError):
+                if any(readings(line.puzzle, [task]) for line in itertools.islice(self._read(task), _SAMPLES)):
+                    return task
+        raise CommandError("no task reads the first puzzles of this file; name the task that is meant: --task")
+
+
+@dataclass
+class _Text:
+    """A text: one puzzle a line, or whatever else the task finds in it."""
+
+    path: Path
+
+    def lines(self, task: Task) -> Iterator[Line]:
+        for number, text in task.split(text_lines(self.path)):
+            yield Line(number, text, spelled(text)[1])
+
+
+@dataclass
+class _Table:
+    """A CSV file with a column of puzzles and perhaps one of answers, told by their names or by what is in them."""
+
+    path: Path
+    delimiter: str
+    puzzles: int
+    answers: int | None
+
+    @classmethod
+    def of(cls, path: Path, head: list[str], tasks: list[Task]) -> "_Table | None":
+        """The table that begins with these lines, if they are one. Says which columns are read, if there are several."""
+        first = head[0] if head else ""
+        delimiter = max(",;\t", key=first.count)
+        try:
+            rows = [*itertools.islice(csv.reader(head, delimiter=delimiter), 2)]
+        except csv.Error:  # a field longer than a name is
+            return None
+        names = [name.strip() for name in rows[0]] if rows else []
+        lower = [name.lower() for name in names]
+        puzzles = next((lower.index(name) for name in _PUZZLES if name in lower), None)
+        answers = next((lower.index(name) for name in _ANSWERS if name in lower), None)
+        if puzzles is None and len(rows) == 2 and len(rows[1]) == len(names) > 1:
+            boards = [len(cell) >= _LEAST_CELL and bool(readings(cell, tasks)) for cell in rows[1]]
+            if any(boards) and not any(readings(name, tasks) for name in names):
+                puzzles = boards.index(True)
+        if puzzles is None:
+            return None
+        if len(names) > 1:
+            and_answers = "" if answers is None else f" and the answers {names[answers]!r}"
+            print(f"gram: reading the column {names[puzzles]!r}{and_answers} of {', '.join(names)}", file=sys.stderr)
+        return cls(path, delimiter, puzzles, answers)
+
+    def lines(self, task: Task) -> Iterator[Line]:  # noqa: ARG002
+        rows = csv.reader(text_lines(self.path), delimiter=self.delimiter)
+        next(rows)
+        for row in rows:
+            if len(row) > self.puzzles and row[self.puzzles]:
+                answer = row[self.answers] if self.answers is not None and len(row) > self.answers else None
+                yield Line(rows.line_num, row[self.puzzles], answer or None)
+
+
+@dataclass
+class _Arrays:
+    """Tokens [n, N] in NumPy's format, a puzzle a row, as HRM and TRM have them: with 1 added where 0 is padding.
+
+    Whether it is tells dataset.json beside the file, else the values. The answers are in the file of the same name with
+    "labels" for "inputs".
+    """
+
+    path: Path
+
+    def lines(self, task: Task) -> Iterator[Line]:
+        puzzles = _array(self.path)
+        added = self._added(puzzles, task)
+        labels = self.path.with_name(self.path.name.replace("inputs", "labels"))
+        answers = _array(labels) if labels != self.path and labels.exists() else itertools.repeat(None)
+        for number, (puzzle, answer) in enumerate(zip(puzzles, answers, strict=False), start=1):
+            yield Line(
+                number,
+                json.dumps((puzzle.astype(int) - added).tolist()),
+                None if answer is None else (answer.astype(int) - added).tolist(),
+            )
+
+    def _added(self, puzzles: NDArray[np.int64], task: Task) -> int:
+        beside = self.path.with_name("dataset.json")
+        if beside.exists():
+            match from_json(beside.read_bytes()):
+                case {"vocab_size": int(size)} if size in (task.vocab_size, task.vocab_size + 1):
+                    return size - task.vocab_size
+        least, most = int(puzzles.min()), int(puzzles.max())
+        if least >= 1 and most == task.vocab_size:
+            return 1
+        if least >= 1 and most > 1:
+            raise CommandError(f"{self.path}: is 1 a blank here? Put dataset.json with its vocab_size beside the file")
+        return 0
+
+
+def _array(path: Path) -> NDArray[np.int64]:
+    """An array of whole numbers [n, N], which stays on the disk."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path}: {error}") from error
+    if array.dtype.kind not in "iu" or array.ndim < 2 or not array.size:
+        raise CommandError(f"{path} has {array.dtype} of shape {list(array.shape)}; puzzles are whole numbers of shape [n, N]")
+    numbers: NDArray[np.int64] = array.reshape(len(array), -1)
+    return numbers
