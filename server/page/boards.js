@@ -17,14 +17,14 @@ const kind = (task) => task.split("-")[0];
 
 /**
  * Draw a board onto a square canvas of `size` pixels. The puzzle's own cells are marked as given, and cells that differ from
- * the board `before` as fresh. Without an answer it draws the puzzle.
+ * the board `before` as fresh. Without an answer it draws the puzzle. A Sudoku's boxes have `boxRows` rows, or the usual number.
  */
-export function draw(canvas, size, colors, task, puzzle, answer = puzzle, before = answer) {
+export function draw(canvas, size, colors, task, puzzle, answer = puzzle, before = answer, boxRows = null) {
   if (canvas.width !== size || canvas.height !== size) canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, size, size);
   context.lineWidth = Math.max(1, size / 160);
-  (DRAWERS[kind(task)] ?? numbers)(context, size, colors, puzzle, answer, before);
+  (DRAWERS[kind(task)] ?? numbers)(context, size, colors, puzzle, answer, before, boxRows);
 }
 
 const DRAWERS = { nqueens: queens, sudoku, coloring: graph };
@@ -46,9 +46,9 @@ function queens(context, size, colors, puzzle, answer, before) {
   frame(context, colors, size);
 }
 
-function sudoku(context, size, colors, puzzle, answer, before) {
+function sudoku(context, size, colors, puzzle, answer, before, boxRows) {
   const count = answer.length;
-  const rows = Math.floor(Math.sqrt(count));
+  const rows = boxRows || Math.floor(Math.sqrt(count));
   const columns = count / rows;
   const cell = size / count;
   const box = (r, c) => Math.floor(r / rows) * rows + Math.floor(c / columns);

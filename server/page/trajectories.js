@@ -51,7 +51,7 @@ class Card {
     this.element.dataset.trajectory = this.index;
     badge.textContent = waiting ? "waiting" : (OTHER_LABELS[this.state] ?? this.state);
     name.textContent = this.same === undefined ? `#${this.index}` : `#${this.index} = #${this.same}`;
-    draw(canvas, size, colors, run.task, run.puzzle, this.grid, running ? this.before : undefined);
+    draw(canvas, size, colors, run.task, run.puzzle, this.grid, running ? this.before : undefined, run.boxRows);
     canvas.ariaLabel = running ? `Board of trajectory ${this.index}, running` : this.text;
     const points = this.points(run.depth);
     line.setAttribute("points", points.join(" "));
@@ -127,7 +127,8 @@ export class Trajectories {
   }
 
   start({ model, seed, puzzle, num_trajectories: count, max_steps: depth }) {
-    Object.assign(this, { puzzle: puzzle.grid, count, depth });
+    const boxRows = puzzle.text.match(/^# box rows: (\d)/); // a Sudoku whose boxes lie the other way
+    Object.assign(this, { puzzle: puzzle.grid, boxRows: boxRows && Number(boxRows[1]), count, depth });
     this.cards = Array.from({ length: Math.min(count, MOST_CARDS) }, (_, index) => new Card(index));
     this.ranking = [...this.cards];
     $("cards").replaceChildren(...this.cards.map((card) => card.element));
