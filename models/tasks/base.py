@@ -60,6 +60,8 @@ class Task(ABC):
     """The accepted spellings of a puzzle, a sentence each."""
     examples: list[JsonValue]
     """One and the same puzzle in each accepted spelling, in the order of `formats`."""
+    files: list[str] = []
+    """What `split` finds in a file beside a puzzle a line, a sentence each."""
     seq_len: int
     vocab_size: int
     lists_solutions: bool = True

@@ -18,8 +18,8 @@ from gram.server.cli.errors import CommandError
 from gram.server.cli.opening import text_lines, unpack
 from gram.server.sampling.options import Options
 
-_PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input", "inputs")
-_ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "output")
+PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input", "inputs")
+ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "output")
 """Names that data sets give to puzzles and to their answers."""
 _NUMPY = b"\x93NUMPY"
 _HEAD_LINES, _SAMPLES = 200, 10
@@ -51,8 +51,8 @@ def spelled(text: str) -> tuple[object, object]:
     if text.lstrip().startswith(("{", '"')):
         with suppress(ValueError):
             match from_json(text, allow_inf_nan=False):
-                case dict() as fields if name := next((name for name in _PUZZLES if name in fields), None):
-                    return fields[name], next((fields[name] for name in _ANSWERS if name in fields), None)
+                case dict() as fields if name := next((name for name in PUZZLES if name in fields), None):
+                    return fields[name], next((fields[name] for name in ANSWERS if name in fields), None)
                 case str() | dict() as puzzle:
                     return puzzle, None
     return text, None
@@ -123,8 +123,8 @@ class _Table:
             return None
         names = [name.strip() for name in rows[0]] if rows else []
         lower = [name.lower() for name in names]
-        puzzles = next((lower.index(name) for name in _PUZZLES if name in lower), None)
-        answers = next((lower.index(name) for name in _ANSWERS if name in lower), None)
+        puzzles = next((lower.index(name) for name in PUZZLES if name in lower), None)
+        answers = next((lower.index(name) for name in ANSWERS if name in lower), None)
         if puzzles is None and len(rows) == 2 and len(rows[1]) == len(names) > 1:
             boards = [len(cell) >= _LEAST_CELL and bool(readings(cell, tasks)) for cell in rows[1]]
             if any(boards) and not any(readings(name, tasks) for name in names):

@@ -74,6 +74,14 @@ class Sudoku(Task):
     `solutions` gives at most MOST_COUNTED: a 6x6 or 9x9 board without clues has millions and more.
     """
 
+    files = [
+        "Boards of n lines, one below the other, with drawn lines between the rows or without. Titles such as 'Grid 01' are "
+        "passed over.",
+        "Comments, which begin with '#' or '%' (SudoCue's .sdk, the output of generators).",
+        "Lines with a hash, a rating, a solution or other fields beside the puzzle (HoDoKu's library, .sdm, collections).",
+        "SadMan's .sdk: the section [Puzzle]; other sections are passed over.",
+        "OpenSudoku's XML: each game's data.",
+    ]
     held_out_every = 8
     least_split = 4
     emptied_share, blank_share = 0.4, 0.25
