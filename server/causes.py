@@ -34,7 +34,7 @@ MEANINGS: dict[Cause, Meaning] = {
         (400, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
     ),
     "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
-    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`"),
+    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`, perhaps only when it is decompressed"),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
     "overloaded": Meaning(

@@ -32,8 +32,9 @@ This page shows what a running server shows at `/docs` and `/openapi.json`. It i
 On a server with `--keys-file`, every call under `/v1` needs the header `Authorization: Bearer KEY`, and may also answer 401 or
 429. Every answer has an `X-Request-ID`: the caller's own, or one that the server made.
 
-Keep both sides of the connection open until the answer has come: who closes the sending side looks like a client that has left,
-so the request is cancelled (400, or the end of a stream).
+A body may be compressed, with `Content-Encoding: gzip` or `deflate`. Keep both sides of the connection open until the answer
+has come: who closes the sending side looks like a client that has left, so the request is cancelled (400, or the end of a
+stream).
 """
 
 _STREAMS = """\
