@@ -31,7 +31,7 @@ class Meaning(NamedTuple):
 
 MEANINGS: dict[Cause, Meaning] = {
     "invalid": Meaning(
-        (400, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
+        (400, 406, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
     ),
     "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
     "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`, perhaps only when it is decompressed"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from gram.models.tasks import TASKS
+from gram.server.api import accept
 from gram.server.api.admission import Ticket
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from gram.server.api.request import SamplingRun
@@ -30,6 +31,7 @@ probes = APIRouter()
 
 log = logging.getLogger("gram")
 
+_JSON = "application/json"
 _NDJSON = "application/x-ndjson"
 _SSE = "text/event-stream"
 _STREAMS: dict[str, Callable[[str, str], str]] = {
@@ -44,7 +46,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {_SSE: {}, _NDJSON: {}},
         "description": "the ranked answers; with `stream`, events before them",
     },
-    **{status: DOCUMENTED[status] for status in (400, 404, 413, 415, 422, 429, 503, 504)},
+    **{status: DOCUMENTED[status] for status in (400, 404, 406, 413, 415, 422, 429, 503, 504)},
 }
 
 
@@ -70,17 +72,20 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 
 async def _answer(body: SamplingRequest, request: Request) -> Response:
+    offered = [*_STREAMS] if body.stream else [_JSON]
+    media_type = accept.choose(",".join(request.headers.getlist("accept")), offered)
+    if media_type is None:
+        raise ProblemError(406, f"the accept header refuses all that can be sent; allow one of: {', '.join(offered)}")
     run = await SamplingRun.read(_service(request), body)
     ticket = run.admit()
     if body.stream:
-        media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
         events = _events(run, ticket, _STREAMS[media_type])
         return _Stream(ticket, _never_silent(events) if media_type == _SSE else events, media_type)
     with ticket:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
-    return Response(result.model_dump_json(), media_type="application/json")
+    return Response(result.model_dump_json(), media_type=media_type)
 
 
 class _Stream(StreamingResponse):

@@ -1,4 +1,4 @@
-"""What a client may send: compressed bodies."""
+"""What a client may send and accept: compressed bodies, and Accept headers."""
 
 import gzip
 import json
@@ -10,9 +10,11 @@ import httpx
 import pytest
 
 from benchmarks.servers import PATIENCE, RunningServer
+from gram.server.api.accept import choose
 
 REQUEST: dict[str, Any] = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 2, "seed": 5}
 BODY = json.dumps(REQUEST).encode()
+SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 
 
 @pytest.fixture
@@ -90,3 +92,69 @@ def test_an_encoding_that_the_server_does_not_read_is_told_which_it_does(client:
 )
 def test_a_body_that_is_not_what_its_encoding_says_is_told_so(client: httpx.Client, encoding: str, body: bytes) -> None:
     assert f"the body is not the {encoding} that its content-encoding names" in refusal(sent(client, body, encoding), 400)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", SSE),
+        ("*/*", SSE),
+        (NDJSON, NDJSON),
+        ("Application/X-NDJSON", NDJSON),
+        (f"{NDJSON};charset=utf-8", NDJSON),
+        (f"{NDJSON};q=0", SSE),
+        (f"{NDJSON}; Q=0.000", SSE),
+        (f"{SSE};q=0.5, {NDJSON}", NDJSON),
+        (f"{SSE}, {NDJSON}; q=0.9", SSE),
+        (f"{NDJSON}, {SSE}", SSE),
+        (f"{NDJSON}, */*", NDJSON),
+        (f"{NDJSON};q=0.1, */*;q=0.5", SSE),
+        ("application/*", NDJSON),
+        ("text/*, application/*;q=0.9", SSE),
+        (f"{SSE};q=0", NDJSON),
+        (f"{SSE};q=0, */*", NDJSON),
+        (f"{SSE}, */*;q=0", SSE),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", SSE),
+        ("application/json", SSE),
+        ("application/x-ndjson-not", SSE),
+        (f"{NDJSON};q=much", NDJSON),
+        (f"{NDJSON};q=1.2.3", SSE),
+        (",;,", SSE),
+        ("*/*;q=0", None),
+        (f"{SSE};q=0, {NDJSON};q=0", None),
+        ("application/json, */*;q=0", None),
+    ],
+)
+def test_the_accept_header_chooses_what_a_stream_is_written_in(accept: str, media_type: str | None) -> None:
+    assert choose(accept, [SSE, NDJSON]) == media_type
+
+
+def test_a_stream_is_sent_as_its_client_accepts_it(client: httpx.Client) -> None:
+    headers = [("accept", f"{SSE};q=0.5"), ("accept", NDJSON)]
+    response = client.post("/v1/solve", json=REQUEST | {"stream": True}, headers=headers)
+    assert response.headers["content-type"] == NDJSON
+    assert json.loads(response.text.splitlines()[-1])["event"] == "result"
+
+
+@pytest.mark.parametrize(
+    ("accept", "stream", "offered"),
+    [
+        (f"{SSE};q=0, {NDJSON};q=0", True, f"{SSE}, {NDJSON}"),
+        ("*/*;q=0", True, f"{SSE}, {NDJSON}"),
+        ("application/json;q=0", False, "application/json"),
+        ("text/html, */*;q=0", False, "application/json"),
+    ],
+)
+def test_who_refuses_all_that_can_be_sent_is_told_what_can_before_anything_runs(
+    client: httpx.Client, server: RunningServer, accept: str, stream: bool, offered: str
+) -> None:
+    before = server.gauge("gram_trajectory_steps_total")
+    response = client.post("/v1/solve", json=REQUEST | {"stream": stream}, headers={"accept": accept})
+    assert refusal(response, 406).endswith(offered)
+    assert server.gauge("gram_trajectory_steps_total") == before
+
+
+@pytest.mark.parametrize("accept", ["text/html", NDJSON, "application/json;q=0.1", "image/*;q=0"])
+def test_an_answer_is_json_if_that_is_not_refused(client: httpx.Client, accept: str) -> None:
+    response = client.post("/v1/solve", json=REQUEST, headers={"accept": accept})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
