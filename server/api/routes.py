@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gram.models.tasks import TASKS
 from gram.server.api import accept
@@ -38,8 +38,8 @@ _STREAMS: dict[str, Callable[[str, str], str]] = {
     _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
     _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
 }
-_COMMENT, _QUIET_SECONDS = ": waiting\n\n", 5.0
-"""What an SSE stream sends after so long without an event, so that no proxy takes it for dead. NDJSON has no comments."""
+_COMMENT, _QUIET_SECONDS = b": waiting\n\n", 2.5
+"""What an SSE stream sends so that no proxy takes it for dead, if it has sent nothing between two looks at this interval."""
 _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -79,8 +79,7 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     run = await SamplingRun.read(_service(request), body)
     ticket = run.admit()
     if body.stream:
-        events = _events(run, ticket, _STREAMS[media_type])
-        return _Stream(ticket, _never_silent(events) if media_type == _SSE else events, media_type)
+        return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
     with ticket:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
@@ -89,15 +88,33 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
 
 
 class _Stream(StreamingResponse):
-    """A stream that holds its ticket to its end."""
+    """A stream that holds its ticket to its end. As SSE it is never silent for long."""
 
-    def __init__(self, ticket: Ticket, events: AsyncIterator[str], media_type: str) -> None:
+    def __init__(self, ticket: Ticket, events: AsyncGenerator[str], media_type: str) -> None:
         super().__init__(events, media_type=media_type, headers={"x-accel-buffering": "no"})  # nginx would hold events back
         self.ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self.ticket:
             await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            self.quiet = False
+            await send(message)
+
+        commenting = asyncio.create_task(self._comment(send))
+        try:
+            await super().stream_response(noted)
+        finally:
+            commenting.cancel()
+
+    async def _comment(self, send: Send) -> None:
+        while self.media_type == _SSE:  # NDJSON has no comments
+            self.quiet = True
+            await asyncio.sleep(_QUIET_SECONDS)
+            if self.quiet:
+                await send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
 
 
 async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncGenerator[str]:
@@ -111,22 +128,6 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
         if problem.cause == "internal":
             log.exception("a stream ends with an internal error")
         yield write("error", told(problem).model_dump_json())
-
-
-async def _never_silent(texts: AsyncGenerator[str]) -> AsyncIterator[str]:
-    """The texts, and a comment whenever none has come for a while. Closes their generator at its own end."""
-    async with aclosing(texts):
-        while True:
-            coming = asyncio.ensure_future(anext(texts))
-            try:
-                while not (await asyncio.wait({coming}, timeout=_QUIET_SECONDS))[0]:
-                    yield _COMMENT
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                if coming.cancel():  # it has not come
-                    await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:
