@@ -31,14 +31,15 @@ class Meaning(NamedTuple):
 
 MEANINGS: dict[Cause, Meaning] = {
     "invalid": Meaning(
-        (400, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
+        (400, 406, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
     ),
     "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
-    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`"),
+    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`, perhaps only when it is decompressed"),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
     "overloaded": Meaning(
-        (429,), "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` says when to try again"
+        (429,),
+        "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` says when to try again, if that helps",
     ),
     "rate_limited": Meaning((429,), "the key has exceeded its rate limit; `Retry-After` as above"),
     "deadline": Meaning((504,), "the deadline came before any trajectory had ended"),

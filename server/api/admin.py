@@ -18,7 +18,7 @@ v1 = APIRouter(prefix="/v1/models")
     "",
     status_code=201,
     summary="Load a model",
-    responses={status: DOCUMENTED[status] for status in (400, 403, 404, 409, 413, 422, 503)},
+    responses={status: DOCUMENTED[status] for status in (400, 403, 404, 409, 413, 415, 422, 503)},
 )
 async def load(body: LoadRequest, request: Request) -> ModelInfo:
     """Load a checkpoint from the server's --models-root on every device. Running requests pause for a moment."""

@@ -43,6 +43,10 @@ class Rate:
             self._measured_at = now
         self._began = now if report.stats.waiting else None
 
+    def pause(self) -> None:
+        """Nothing waits any more: do not measure until the next step."""
+        self._began = None
+
     def at(self, now: float) -> float | None:
         """The rate at time `now`, if it is known."""
         known = self._ended > 0 and now - self._measured_at < _BELIEF_SECONDS
@@ -100,6 +104,13 @@ class Queue:
         self.tickets.remove(ticket)
         self.remaining -= ticket.remaining
         self.streams -= ticket.stream
+        if not self.tickets:
+            self.rate.pause()
+
+    def on_report(self, report: StepReport, now: float) -> None:
+        self.rate.on_report(report, now)
+        if not self.tickets:  # what the report says is waiting has been cancelled
+            self.rate.pause()
 
     def need(self, rate: float, now: float) -> float:
         """The largest rate that a promise needs which can still be kept."""
@@ -129,13 +140,13 @@ class Admission:
 
     def on_report(self, report: StepReport) -> None:
         """Measure a supervision step."""
-        self._queues[report.model].rate.on_report(report, self._clock())
+        self._queues[report.model].on_report(report, self._clock())
 
     def admit(self, model: str, num_trajectories: int, timeout: float | None, *, stream: bool) -> Ticket:
         """Admit a request, with its own timeout in seconds or the server's. Raises ProblemError if it must come later.
 
-        A request that is alone is always admitted, whatever its size. But its deadline is no promise if it needs more than half
-        of the rate.
+        A request that is alone is admitted whatever its size, unless even the whole rate would not keep its own timeout. But
+        its deadline is no promise if it needs more than half of the rate.
         """
         limits, now = self._limits, self._clock()
         queue = self._queues[model]
@@ -149,6 +160,10 @@ class Admission:
             raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
         if rate:
             own = ticket.need(now) if ticket.promised else 0.0
+            if own > rate:
+                wait = f"{num_trajectories} trajectories of {model} take about {num_trajectories / rate:.3g} s"
+                detail = f"by the measured rate, {wait}; ask for fewer, or allow more timeout_seconds"
+                raise ProblemError(429, detail)  # without a time to try again, since waiting does not help
             need = max(own, queue.need(rate, now)) * _MARGIN
             if others and rate < need * (others + 1):
                 message = f"beside {others} other requests of {model}, this one or one of them would exceed its timeout_seconds"

@@ -23,6 +23,7 @@ from gram.models.tasks import Task
 from gram.server.api import admin, headers, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
+from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
@@ -59,14 +60,14 @@ def create_app(service: Service) -> ASGIApp:
             "exclude": lambda scope: scope["path"] in QUIET,
         },
         redoc_url=None,
-        middleware=[Middleware(problems.BodyLimit, max_bytes=service.settings.max_body_bytes)],
+        middleware=[Middleware(ReadBody, max_bytes=service.settings.max_body_bytes)],
     )
     if origins := service.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "traceparent", REQUEST_ID],
+            allow_headers=["authorization", "content-encoding", "content-type", "traceparent", REQUEST_ID],
             expose_headers=["retry-after", REQUEST_ID],
         )
     app.state.service = service

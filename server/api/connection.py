@@ -1,10 +1,16 @@
-"""HTTP/1.1 connections: uvicorn's, with limits on slow or endless requests, large heads and slow readers."""
+"""HTTP/1.1 connections: uvicorn's, with limits on slow or endless requests, large heads and slow readers.
+
+Also answered are HTTP/1.0 clients, clients that send something wrong after a request, and those that hang up too early.
+"""
 
 import asyncio
 import socket
+import sys
+from collections import deque
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gram.server.api.headers import SECURITY
 from gram.server.api.problems import MEDIA_TYPE, ProblemError
@@ -24,13 +30,20 @@ _SEND_BUFFER = 131_072
 _LAST_CHANCE_SECONDS = 0.1
 """After a time limit, what has arrived by then is still read: this process may have been too busy to look."""
 
+_CUT_SHORT = "the connection was closed before the request was whole; send all of it"
+_HUNG_UP = (
+    "the client's side of the connection was closed before the answer, so the request was cancelled as one whose client has "
+    "left; keep both sides open until the answer has come"
+)
+
 
 class Protocol(HttpToolsProtocol):
     """A connection whose client has `client_seconds` to send a whole request, and to read each part of the answer.
 
     Between two requests it may stay idle for IDLE_SECONDS.
 
-    uvicorn closes idle connections, but waits without limit for the rest of a request, or for a reader.
+    uvicorn closes idle connections, but waits without limit for the rest of a request, or for a reader. Of several requests
+    that were sent ahead, it tells only the last one that the client has left.
     """
 
     def __init__(self, *args: Any, client_seconds: float, max_request_bytes: int, **kwargs: Any) -> None:
@@ -42,6 +55,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._begun = self._idle = False
         self._request_bytes = 0
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._refusal: tuple[int, str] | None = None
+        self._app, self.app = self.app, self._serve
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -52,7 +68,17 @@ class Protocol(HttpToolsProtocol):
         for timer in (self._arrival, self._reading):
             if timer:
                 timer.cancel()
+        self._cancel_requests()
         super().connection_lost(exc)
+        self.app = self._app  # not a method of this object, which would keep itself alive
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio allows
+        """Take a client that sends no more for one that has left: TCP tells them apart only by what happens to an answer.
+
+        What is answered without waiting is answered first. Who still listens is told.
+        """
+        self.loop.call_soon(self._hang_up)
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self._idle:
@@ -62,8 +88,9 @@ class Protocol(HttpToolsProtocol):
         for start in range(0, len(data), MAX_HEAD_BYTES):
             piece = data[start : start + MAX_HEAD_BYTES]
             self._request_bytes += len(piece)
-            super().data_received(piece)
-            if self._in_head and self._request_bytes > MAX_HEAD_BYTES:
+            if not self._refusal:
+                super().data_received(piece)
+            if self._in_head and self._request_bytes > MAX_HEAD_BYTES and not self._refusal:
                 self._refuse(
                     431, f"the head of the request has more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
                 )
@@ -77,8 +104,9 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         super().on_headers_complete()
+        self._in_head = False
+        self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:
         self._begun, self._in_head, self._request_bytes = False, True, 0
@@ -87,8 +115,11 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         super().on_response_complete()
-        if self.cycle.response_complete or self.cycle.more_body:  # otherwise the next request has already arrived
+        if self._refusal and not self._unanswered:
+            self._send_refusal(*self._refusal)
+        elif self.cycle.response_complete or self.cycle.more_body:  # otherwise the next request has already arrived
             self._idle = not self._begun
             self._await_request(IDLE_SECONDS if self._idle else self._client_seconds)
 
@@ -131,12 +162,61 @@ class Protocol(HttpToolsProtocol):
         else:
             self._await_reader()
 
-    def _refuse(self, status: int, detail: str) -> None:
-        """Answer without the application, and close the connection. If an answer has begun, just cut it off."""
-        if self.cycle is not None and (not self.cycle.response_complete if self._in_head else self.cycle.response_started):
-            self.transport.abort()
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. An HTTP/1.0 client knows no chunks: to it, an answer of unknown length ends with the connection."""
+        cycle = self._unanswered[0]
+        if scope["http_version"] != "1.0":
+            await self._app(scope, receive, send)
             return
-        body = ProblemError(status, detail).problem.model_dump_json().encode()
+        cycle.waiting_for_100_continue = False  # nor does it know this
+
+        async def unchunked(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                cycle.expected_content_length = sys.maxsize if message.get("more_body") else len(message.get("body", b""))
+            elif not any(name == b"content-length" for name, _ in message["headers"]):
+                cycle.chunked_encoding = False
+            await send(message)
+
+        await self._app(scope, receive, unchunked)
+
+    def _cancel_requests(self) -> None:
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _hang_up(self) -> None:
+        if self.transport.is_closing():
+            return
+        self._cancel_requests()
+        if self._unanswered:
+            first = self._unanswered[0]
+            if not first.response_started:
+                self._send_refusal(400, _CUT_SHORT if first.more_body else _HUNG_UP)
+        elif self._begun and self._in_head:
+            self._send_refusal(400, _CUT_SHORT)
+        self.transport.close()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Refuse what is arriving, and close the connection, after the answers to earlier requests.
+
+        If its own answer has begun, just cut it off.
+        """
+        own = None if self._in_head else self.cycle
+        if own and own.response_started:
+            self.transport.abort()
+        elif self._unanswered and self._unanswered[0] is not own:
+            self._refusal = status, detail
+            if own:
+                self.pipeline.popleft()
+                self._unanswered.pop()
+        else:
+            self._send_refusal(status, detail)
+
+    def _send_refusal(self, status: int, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        problem = ProblemError(status, detail).problem.model_copy(update={"request_id": None})  # it has no line in the log
+        body = problem.model_dump_json().encode()
         headers = [
             *self.server_state.default_headers,
             (b"content-type", MEDIA_TYPE.encode()),

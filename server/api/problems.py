@@ -7,7 +7,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gram.models.config import place
 from gram.server import logs
@@ -18,7 +17,7 @@ from gram.server.supervision.errors import EngineUnavailableError, SlowClientErr
 MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 406, 409, 413, 415, 422, 429, 503, 504)
 }
 """The error responses, for the OpenAPI document."""
 
@@ -119,32 +118,3 @@ def _message(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "not an option of this request; remove it or correct its name"
     return message.removeprefix("Value error, ")
-
-
-class BodyLimit:
-    """Refuses bodies over a limit, by their announced length or while they arrive."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                raise HTTPException(413, f"the body has more than {self.max_bytes} bytes; send a smaller one")
-            return message
-
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.max_bytes:
-            problem = ProblemError(413, f"has {int(length)} bytes; send {self.max_bytes} at most", "body").problem
-            await respond(problem)(scope, receive, send)
-            return
-        await self.app(scope, limited, send)

@@ -31,6 +31,10 @@ This page shows what a running server shows at `/docs` and `/openapi.json`. It i
 
 On a server with `--keys-file`, every call under `/v1` needs the header `Authorization: Bearer KEY`, and may also answer 401 or
 429. Every answer has an `X-Request-ID`: the caller's own, or one that the server made.
+
+A body may be compressed, with `Content-Encoding: gzip` or `deflate`. Keep both sides of the connection open until the answer
+has come: who closes the sending side looks like a client that has left, so the request is cancelled (400, or the end of a
+stream).
 """
 
 _STREAMS = """\
@@ -39,6 +43,10 @@ _STREAMS = """\
 With `"stream": true` the answer is a stream of events, each sent as soon as it is known. By default they are server-sent events
 (SSE): the lines `event: NAME` and `data: JSON`, and an empty line. With `Accept: application/x-ndjson` each event is a line of
 JSON: `{"event": NAME, "data": ...}`. A stream ends with `result` or `error`; a stream that ends with neither was cut off.
+
+If the `Accept` header names both, the one with the greater weight (`q`) is sent, and of equal ones SSE. A header that names
+neither does not matter, nor does one without `application/json` where the answer is JSON. But what the header refuses with a
+weight of 0 is not sent: if nothing else is left, the answer is 406, and nothing runs.
 """
 
 _ERRORS = """\

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -11,9 +11,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gram.models.tasks import TASKS
+from gram.server.api import accept
 from gram.server.api.admission import Ticket
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from gram.server.api.request import SamplingRun
@@ -30,21 +31,22 @@ probes = APIRouter()
 
 log = logging.getLogger("gram")
 
+_JSON = "application/json"
 _NDJSON = "application/x-ndjson"
 _SSE = "text/event-stream"
 _STREAMS: dict[str, Callable[[str, str], str]] = {
     _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
     _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
 }
-_COMMENT, _QUIET_SECONDS = ": waiting\n\n", 5.0
-"""What an SSE stream sends after so long without an event, so that no proxy takes it for dead. NDJSON has no comments."""
+_COMMENT, _QUIET_SECONDS = b": waiting\n\n", 2.5
+"""What an SSE stream sends so that no proxy takes it for dead, if it has sent nothing between two looks at this interval."""
 _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {_SSE: {}, _NDJSON: {}},
         "description": "the ranked answers; with `stream`, events before them",
     },
-    **{status: DOCUMENTED[status] for status in (400, 404, 413, 415, 422, 429, 503, 504)},
+    **{status: DOCUMENTED[status] for status in (400, 404, 406, 413, 415, 422, 429, 503, 504)},
 }
 
 
@@ -70,29 +72,49 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 
 
 async def _answer(body: SamplingRequest, request: Request) -> Response:
+    offered = [*_STREAMS] if body.stream else [_JSON]
+    media_type = accept.choose(",".join(request.headers.getlist("accept")), offered)
+    if media_type is None:
+        raise ProblemError(406, f"the accept header refuses all that can be sent; allow one of: {', '.join(offered)}")
     run = await SamplingRun.read(_service(request), body)
     ticket = run.admit()
     if body.stream:
-        media_type = _NDJSON if _NDJSON in request.headers.get("accept", "") else _SSE
-        events = _events(run, ticket, _STREAMS[media_type])
-        return _Stream(ticket, _never_silent(events) if media_type == _SSE else events, media_type)
+        return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
     with ticket:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
-    return Response(result.model_dump_json(), media_type="application/json")
+    return Response(result.model_dump_json(), media_type=media_type)
 
 
 class _Stream(StreamingResponse):
-    """A stream that holds its ticket to its end."""
+    """A stream that holds its ticket to its end. As SSE it is never silent for long."""
 
-    def __init__(self, ticket: Ticket, events: AsyncIterator[str], media_type: str) -> None:
+    def __init__(self, ticket: Ticket, events: AsyncGenerator[str], media_type: str) -> None:
         super().__init__(events, media_type=media_type, headers={"x-accel-buffering": "no"})  # nginx would hold events back
         self.ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self.ticket:
             await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            self.quiet = False
+            await send(message)
+
+        commenting = asyncio.create_task(self._comment(send))
+        try:
+            await super().stream_response(noted)
+        finally:
+            commenting.cancel()
+
+    async def _comment(self, send: Send) -> None:
+        while self.media_type == _SSE:  # NDJSON has no comments
+            self.quiet = True
+            await asyncio.sleep(_QUIET_SECONDS)
+            if self.quiet:
+                await send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
 
 
 async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], str]) -> AsyncGenerator[str]:
@@ -106,22 +128,6 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
         if problem.cause == "internal":
             log.exception("a stream ends with an internal error")
         yield write("error", told(problem).model_dump_json())
-
-
-async def _never_silent(texts: AsyncGenerator[str]) -> AsyncIterator[str]:
-    """The texts, and a comment whenever none has come for a while. Closes their generator at its own end."""
-    async with aclosing(texts):
-        while True:
-            coming = asyncio.ensure_future(anext(texts))
-            try:
-                while not (await asyncio.wait({coming}, timeout=_QUIET_SECONDS))[0]:
-                    yield _COMMENT
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                if coming.cancel():  # it has not come
-                    await asyncio.gather(coming, return_exceptions=True)
 
 
 async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import re
+import shutil
 import signal
 import socket
 import time
@@ -24,6 +25,7 @@ from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES
 from gram.server.api.problems import ProblemError
 from gram.server.engine.messages import Ending, LaneStats, StepReport, Trajectory
 from gram.server.settings import ServerSettings
+from tests.server.api.support import connect, head, post, rest
 from tests.support import FIXED_SIZE
 
 QUEUED, STREAMS, UNREAD, CLIENT_SECONDS = 200, 2, 50, 2
@@ -32,8 +34,15 @@ ENDLESS = REQUEST | {"num_trajectories": 100_000, "max_steps": 1}
 NDJSON = {"accept": "application/x-ndjson"}
 
 
+UNMEASURED = ("for-all", "for-a-score", "for-a-stream", "for-none")
+"""Models that only one test asks, so that no rate is known that would have it refused."""
+
+
 @pytest.fixture(scope="module")
-def bounded(checkpoint: Path) -> Iterator[RunningServer]:
+def bounded(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("models")
+    for name in UNMEASURED:
+        shutil.copytree(checkpoint, folder / name)
     limits = {
         "max-queued": QUEUED,
         "max-streams": STREAMS,
@@ -42,7 +51,7 @@ def bounded(checkpoint: Path) -> Iterator[RunningServer]:
         "max-timeout-seconds": 300,
     }
     flags = [f"--{name}={value}" for name, value in limits.items()]
-    with serving("--model", str(checkpoint), *FIXED_SIZE, *flags) as running:
+    with serving("--model", str(checkpoint), "--model", str(folder), *FIXED_SIZE, *flags) as running:
         yield running
 
 
@@ -95,9 +104,11 @@ DEADLINES = (1, 10, 100)
 """Deadlines to try, in seconds, until a trajectory has ended before one: on a slow machine it is not the first."""
 
 
-@pytest.mark.parametrize("stop", ["all", 1.0])
-def test_at_its_deadline_a_request_ends_with_what_has_ended(client: httpx.Client, bounded: RunningServer, stop: Any) -> None:
-    bodies = [ENDLESS | {"timeout_seconds": seconds, "stop": stop} for seconds in DEADLINES]
+@pytest.mark.parametrize(("model", "stop"), [("for-all", "all"), ("for-a-score", 1.0)])
+def test_at_its_deadline_a_request_ends_with_what_has_ended(
+    client: httpx.Client, bounded: RunningServer, model: str, stop: Any
+) -> None:
+    bodies = [ENDLESS | {"model": model, "timeout_seconds": seconds, "stop": stop} for seconds in DEADLINES]
     answer = next(r.json() for body in bodies if (r := client.post("/v1/solve", json=body)).status_code == 200)
     assert not answer["complete"]
     assert 0 < answer["trajectories"] < 100_000
@@ -108,9 +119,8 @@ def test_at_its_deadline_a_request_ends_with_what_has_ended(client: httpx.Client
 
 def test_a_stream_ends_at_its_deadline_with_its_result(client: httpx.Client) -> None:
     for seconds in DEADLINES:
-        with client.stream(
-            "POST", "/v1/solve", json=ENDLESS | {"timeout_seconds": seconds, "stream": True}, headers=NDJSON
-        ) as r:
+        body = ENDLESS | {"model": "for-a-stream", "timeout_seconds": seconds, "stream": True}
+        with client.stream("POST", "/v1/solve", json=body, headers=NDJSON) as r:
             *trajectories, last = map(json.loads, r.iter_lines())
         if trajectories:
             break
@@ -121,12 +131,27 @@ def test_a_stream_ends_at_its_deadline_with_its_result(client: httpx.Client) -> 
 
 
 def test_a_deadline_before_the_first_trajectory_has_ended_is_an_error(client: httpx.Client, bounded: RunningServer) -> None:
-    body = REQUEST | {"timeout_seconds": 0.001}
+    body = REQUEST | {"model": "for-none", "timeout_seconds": 0.001}
     with bounded.engine_stopped():
         assert refusal(client.post("/v1/solve", json=body), 504)["cause"] == "deadline"
         with client.stream("POST", "/v1/solve", json=body | {"stream": True}, headers=NDJSON) as response:
             (line,) = map(json.loads, response.iter_lines())
     assert (line["event"], line["data"]["status"]) == ("error", 504)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_the_measured_rate_cannot_keep_is_refused_on_an_idle_server_too(
+    client: httpx.Client, bounded: RunningServer, stream: bool
+) -> None:
+    assert client.post("/v1/solve", json=REQUEST | {"num_trajectories": 100, "max_steps": 2}).json()["complete"]  # measured
+    before = bounded.gauge("gram_trajectory_steps_total")
+    response = client.post("/v1/solve", json=ENDLESS | {"timeout_seconds": 1, "stream": stream})
+    problem = refusal(response, 429)
+    assert problem["cause"] == "overloaded"
+    assert "ask for fewer, or allow more timeout_seconds" in problem["detail"]
+    assert "retry-after" not in response.headers
+    assert bounded.gauge("gram_trajectory_steps_total") == before
+    assert client.post("/v1/solve", json=REQUEST | {"num_trajectories": 1, "timeout_seconds": 100}).json()["complete"]
 
 
 def test_a_deadline_is_not_longer_than_the_servers(client: httpx.Client) -> None:
@@ -142,15 +167,6 @@ def test_the_openapi_document_says_what_this_server_allows(client: httpx.Client)
         assert fields["timeout_seconds"]["anyOf"][0]["maximum"] == 300
 
 
-def connect(server: RunningServer) -> socket.socket:
-    url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port or 80), timeout=PATIENCE)
-
-
-def head(*headers: str) -> bytes:
-    return "\r\n".join(["POST /v1/solve HTTP/1.1", "host: localhost", *headers, "", ""]).encode()
-
-
 def test_a_reader_that_does_not_read_holds_no_slot_and_no_memory(bounded: RunningServer) -> None:
     api = psutil.Process(bounded.process.pid)
     before, already = api.memory_info().rss, cut_off(bounded)
@@ -159,7 +175,7 @@ def test_a_reader_that_does_not_read_holds_no_slot_and_no_memory(bounded: Runnin
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         url = httpx.URL(bounded.url)
         reader.connect((url.host, url.port))
-        reader.sendall(head("content-type: application/json", f"content-length: {len(body)}") + body)
+        reader.sendall(post(body))
         wait_for(lambda: cut_off(bounded) > already, "the stream is cut off")
         bounded.wait_until("gram_active_requests", 0)
         assert api.memory_info().rss - before < 10 * 2**20
@@ -174,22 +190,13 @@ def cut_off(server: RunningServer) -> float:
 def test_a_reader_that_reads_little_by_little_gets_all(bounded: RunningServer) -> None:
     body = json.dumps(REQUEST | {"num_trajectories": 40, "stream": True}).encode()
     with connect(bounded) as reader:
-        reader.sendall(head("content-type: application/json", "connection: close", f"content-length: {len(body)}") + body)
+        reader.sendall(post(body, "connection: close"))
         answer = b""
         while piece := reader.recv(1000):
             answer += piece
             time.sleep(0.01)
     assert answer.count(b"event: trajectory") == 40
     assert answer.count(b"event: result") == 1
-
-
-def rest(connection: socket.socket) -> str:
-    """What still comes, until the server closes the connection or cuts it off."""
-    received = b""
-    with contextlib.suppress(ConnectionError):
-        while piece := connection.recv(65_536):
-            received += piece
-    return received.decode()
 
 
 def drip(connection: socket.socket, pieces: Iterable[bytes]) -> None:
@@ -326,12 +333,15 @@ class Clock:
 def admission(clock: Clock, rate: float) -> Admission:
     """To a server that has just ended so many trajectories a second of model m, as long as some waited."""
     admission = Admission(ServerSettings(max_queued=1000, max_streams=2, max_timeout_seconds=100), clock)
-    for waiting, finished in [(0, 0), (0, 1000), (5, 0), *[(5, int(rate * 2))] * 50, (0, int(rate * 2)), (0, 1000), (0, 0)]:
-        clock.now += 2
-        admission.on_report(
-            StepReport("m", [Trajectory(0, 0, 1, 0.5, Ending.HALTED, b"")] * finished, {}, 1, 1, LaneStats(32, waiting))
-        )
+    with admission.admit("m", 1, None, stream=False):
+        for waiting, finished in [(0, 0), (0, 1000), (5, 0), *[(5, int(rate * 2))] * 50, (0, int(rate * 2)), (0, 1000), (0, 0)]:
+            clock.now += 2
+            admission.on_report(step(waiting, finished))
     return admission
+
+
+def step(waiting: int, finished: int) -> StepReport:
+    return StepReport("m", [Trajectory(0, 0, 1, 0.5, Ending.HALTED, b"")] * finished, {}, 1, 1, LaneStats(32, waiting))
 
 
 def refused(admission: Admission, num_trajectories: int, timeout: float | None = None, *, stream: bool = False) -> int:
@@ -393,18 +403,37 @@ def test_a_promise_that_cannot_be_kept_any_more_keeps_nobody_out() -> None:
 
 def test_a_request_alone_is_let_in_without_a_promise_that_would_keep_all_others_out() -> None:
     requests = admission(Clock(), rate=31)
-    with requests.admit("m", 1000, 1, stream=False) as alone:
+    with requests.admit("m", 300, 10, stream=False) as alone:
         assert not alone.promised
-        assert refused(requests, 1) > 0, "the queue is full"
-    with requests.admit("m", 300, 10, stream=False):
         requests.admit("m", 1, None, stream=False)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_time_after_a_client_has_left_does_not_count(late: bool) -> None:
+    clock = Clock()
+    requests = admission(clock, rate=31)
+    with requests.admit("m", 1000, None, stream=False):
+        requests.on_report(step(900, 1))
+    if late:  # the engine had not heard yet that the client has left
+        requests.on_report(step(900, 1))
+    clock.now += 50
+    with requests.admit("m", 1, None, stream=False):
+        requests.on_report(step(0, 1))
+    requests.admit("m", 250, 10, stream=False)
+
+
+def test_a_deadline_that_the_whole_rate_would_not_keep_is_refused_for_good() -> None:
+    requests = admission(Clock(), rate=31)
+    with pytest.raises(ProblemError, match=r"take about 29\d s") as caught:
+        requests.admit("m", 9000, 200, stream=False)
+    assert (caught.value.problem.status, caught.value.headers) == (429, None), "waiting does not help"
 
 
 def test_without_a_measured_rate_nothing_but_the_limit_refuses() -> None:
     clock = Clock()
     requests = admission(clock, rate=31)
     with requests.admit("m", 20, 10, stream=False):
-        refused(requests, 500, 10)
+        refused(requests, 200, 10)
         clock.now += 61
         with requests.admit("m", 500, 1, stream=False):
             assert refused(requests, 500) == 1
