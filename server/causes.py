@@ -38,8 +38,7 @@ MEANINGS: dict[Cause, Meaning] = {
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
     "overloaded": Meaning(
-        (429,),
-        "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` says when to try again, if that helps",
+        (429,), "too much is queued or open, or `timeout_seconds` can't be kept; `Retry-After` says when to try again"
     ),
     "rate_limited": Meaning((429,), "the key has exceeded its rate limit; `Retry-After` as above"),
     "deadline": Meaning((504,), "the deadline came before any trajectory had ended"),

@@ -145,8 +145,8 @@ class Admission:
     def admit(self, model: str, num_trajectories: int, timeout: float | None, *, stream: bool) -> Ticket:
         """Admit a request, with its own timeout in seconds or the server's. Raises ProblemError if it must come later.
 
-        A request that is alone is admitted whatever its size, unless even the whole rate would not keep its own timeout. But
-        its deadline is no promise if it needs more than half of the rate.
+        A request that is alone is always admitted, whatever its size, and ends at its deadline with what it has then. But its
+        deadline is no promise if it needs more than half of the rate.
         """
         limits, now = self._limits, self._clock()
         queue = self._queues[model]
@@ -160,10 +160,6 @@ class Admission:
             raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
         if rate:
             own = ticket.need(now) if ticket.promised else 0.0
-            if own > rate:
-                wait = f"{num_trajectories} trajectories of {model} take about {num_trajectories / rate:.3g} s"
-                detail = f"by the measured rate, {wait}; ask for fewer, or allow more timeout_seconds"
-                raise ProblemError(429, detail)  # without a time to try again, since waiting does not help
             need = max(own, queue.need(rate, now)) * _MARGIN
             if others and rate < need * (others + 1):
                 message = f"beside {others} other requests of {model}, this one or one of them would exceed its timeout_seconds"

@@ -32,7 +32,7 @@ class SamplingRequest(Options, ABC):
         gt=0,
         allow_inf_nan=False,
         description="answer after this time with the trajectories that have ended by then (504 if none has); refused with 429 "
-        "if, by the measured rate, not all would end in time (default: the server's limit)",
+        "if the model has other requests and, by the measured rate, not all would end in time (default: the server's limit)",
     )
     stream: bool = Field(
         False, description="send each trajectory when it ends: as SSE, or as NDJSON with Accept: application/x-ndjson"
