@@ -10,7 +10,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gram.models.tasks import TASKS, PuzzleError, Tokens, cell_entropy
-from gram.models.tasks.nqueens import EMPTY, QUEEN, UNKNOWN, NQueens
+from gram.models.tasks.nqueens import NQueens
+from gram.models.tasks.nqueens.codec import EMPTY, QUEEN, UNKNOWN
 
 TASK = NQueens(8, paper={})
 SQUARES = list(itertools.product(range(8), range(8)))
@@ -82,7 +83,7 @@ def test_the_registry_serves_8_queens() -> None:
 
 
 def test_every_accepted_spelling_gives_the_same_tokens() -> None:
-    assert len(TASK.examples) == len(TASK.formats) >= 5
+    assert len(TASK.examples) == len(TASK.formats) == 7
     for spelling in TASK.examples:
         assert np.array_equal(TASK.parse(spelling), board({1: 6, 4: 0})), spelling
 
@@ -190,7 +191,7 @@ def test_queens_are_accepted_exactly_when_none_attacks_another(queens: set[tuple
         pytest.param(["." * 8] * 2 + ["." * 9] + ["." * 8] * 5, "row 3", ["9 symbols", "write 8"], id="a long row"),
         pytest.param([[0] * 8] * 4 + [[0] * 7] + [[0] * 8] * 3, "row 5", ["7 symbols", "write 8"], id="a short list"),
         pytest.param("." * 10 + "x" + "." * 53, "row 2, column 3", ["'x'", "'Q'", "'.'"], id="an unknown symbol"),
-        pytest.param(["." * 8] * 7 + ["...♛...."], "row 8, column 4", ["'♛'", "'Q'", "'.'"], id="a chess piece"),
+        pytest.param(["." * 8] * 7 + ["...♞...."], "row 8, column 4", ["'♞'", "'Q'", "'.'"], id="a chess piece"),
         pytest.param([[0] * 8] * 7 + [[0, 2] + [0] * 6], "row 8, column 2", ["2", "not 0 or 1"], id="an unknown number"),
         pytest.param([[0] * 8] * 7 + [[None] * 8], "row 8, column 1", ["None", "not 0 or 1"], id="a missing number"),
         pytest.param("a1 h1", "the queen on row 8, column 1", ["row 8, column 8", "a row", "remove"], id="one row"),
