@@ -95,7 +95,7 @@ def test_a_random_puzzle_is_drawn_and_solved(page: Page) -> None:
     assert page.input_value("#puzzle") != example
     assert page.is_visible("#preview")
     run(page)
-    assert int(page.inner_text("#distinct")) == 1
+    assert 1 <= int(page.inner_text("#distinct")) <= 2, "a puzzle of few clues has several solutions"
 
 
 def test_every_spelling_is_an_example_to_click_that_runs(page: Page) -> None:
