@@ -132,7 +132,9 @@ class Codec:
         )
 
     def is_whole(self, line: str) -> bool:
-        """Whether a line of a text has a whole board."""
+        """Whether a line of a text has a whole board, or a game ID, be it of another game."""
+        if _GAME_ID.fullmatch(line.strip()):
+            return True
         lines = self._lines(self._filled(self._puzzle_in(line)))
         symbols = "".join(lines)
         return len(symbols) == self.seq_len and set(symbols) <= self._alphabet

@@ -75,8 +75,8 @@ def test_several_puzzles_of_a_text_are_several_puzzles(text: str, numbers: list[
 
 
 def test_what_is_no_puzzle_stays_in_its_place_to_be_answered_by_its_error() -> None:
-    text = f"{D}\nnonsense\n{ROWS[0]}\n{ROWS[1]}\n{D}{D}\n{E}\n"
-    assert [number for number, _ in TASK.split(text.splitlines())] == [1, 2, 3, 5, 6]
+    text = f"{D}\nnonsense\n{ROWS[0]}\n{ROWS[1]}\n{D}{D}\n0x0:0\n{E}\n"
+    assert [number for number, _ in TASK.split(text.splitlines())] == [1, 2, 3, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
