@@ -35,7 +35,7 @@ class PuzzleError(ValueError):
 
 
 class ContradictionError(PuzzleError):
-    """A puzzle has been read, and can't have a solution."""
+    """A puzzle has been read, and can't be answered: it has no solution, or there are several puzzles."""
 
 
 def cell_name(row: int, column: int) -> str:

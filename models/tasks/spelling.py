@@ -19,8 +19,10 @@ _GAP = re.compile(r"(?<=[\w\]\".])\s+(?=[\w\[\"\-.])")
 
 def plain(value: object) -> object:
     """Arrays, tensors and tuples as lists, whole numbers as integers, and a text that begins with a bracket as what it says."""
-    if isinstance(value, str) and value.lstrip().startswith(_STARTS):
-        value = _said(value.strip())
+    if isinstance(value, str):
+        value = value.lstrip("\ufeff")
+        if value.lstrip().startswith(_STARTS):
+            value = _said(value.strip())
     return _plain(value)
 
 

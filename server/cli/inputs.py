@@ -24,8 +24,10 @@ ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "out
 _NUMPY = b"\x93NUMPY"
 _HEAD_LINES, _SAMPLES = 200, 10
 """The first lines, in which columns are found, and the first puzzles, one of which must be of the task."""
+_BLANKS = {*".0_-*"}
 _LEAST_CELL = 16
-"""The length from which on a cell of a table is taken for a puzzle though its column has no such name."""
+"""The length from which on a cell of a table is taken for a puzzle though its column has no such name; before others, one
+with a blank, since full boards are answers."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ def spelled(text: str) -> tuple[object, object]:
     if text.lstrip().startswith(("{", '"')):
         with suppress(ValueError):
             match from_json(text, allow_inf_nan=False):
-                case dict() as fields if name := next((name for name in PUZZLES if name in fields), None):
-                    return fields[name], next((fields[name] for name in ANSWERS if name in fields), None)
+                case dict() as fields if named := {str(name).lower(): value for name, value in fields.items()}:
+                    if name := next((name for name in PUZZLES if name in named), None):
+                        return named[name], next((named[name] for name in ANSWERS if name in named), None)
+                    return fields, None
                 case str() | dict() as puzzle:
                     return puzzle, None
     return text, None
@@ -84,12 +88,15 @@ class PuzzleFile:
         return self._read(self.task)
 
     def _task(self, tasks: list[Task]) -> Task:
-        """The first task that can read one of the first puzzles."""
+        """The task that can read most of the first puzzles that it finds; of several, the first."""
+        best, most = tasks[0], 0
         for task in tasks:
             with suppress(CommandError):
-                if any(readings(line.puzzle, [task]) for line in itertools.islice(self._read(task), _SAMPLES)):
-                    return task
-        raise CommandError("no task reads the first puzzles of this file; name the task that is meant: --task")
+                read = sum(bool(readings(line.puzzle, [task])) for line in itertools.islice(self._read(task), _SAMPLES))
+                best, most = (task, read) if read > most else (best, most)
+        if not most:
+            raise CommandError("no task reads the first puzzles of this file; name the task that is meant: --task")
+        return best
 
 
 @dataclass
@@ -128,7 +135,7 @@ class _Table:
         if puzzles is None and len(rows) == 2 and len(rows[1]) == len(names) > 1:
             boards = [len(cell) >= _LEAST_CELL and bool(readings(cell, tasks)) for cell in rows[1]]
             if any(boards) and not any(readings(name, tasks) for name in names):
-                puzzles = boards.index(True)
+                puzzles = max(range(len(boards)), key=lambda i: (boards[i], bool(_BLANKS & {*rows[1][i]})))
         if puzzles is None:
             return None
         if len(names) > 1:
@@ -138,11 +145,14 @@ class _Table:
 
     def lines(self, task: Task) -> Iterator[Line]:  # noqa: ARG002
         rows = csv.reader(text_lines(self.path), delimiter=self.delimiter)
-        next(rows)
-        for row in rows:
-            if len(row) > self.puzzles and row[self.puzzles]:
-                answer = row[self.answers] if self.answers is not None and len(row) > self.answers else None
-                yield Line(rows.line_num, row[self.puzzles], answer or None)
+        try:
+            next(rows)
+            for row in rows:
+                if len(row) > self.puzzles and row[self.puzzles]:
+                    answer = row[self.answers] if self.answers is not None and len(row) > self.answers else None
+                    yield Line(rows.line_num, row[self.puzzles], answer or None)
+        except csv.Error as error:
+            raise CommandError(f"{self.path}, line {rows.line_num}: {error}; is a quotation mark not closed?") from error
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -139,8 +140,16 @@ class Asking(Generic[H]):
             message = f"{self._url} does not answer: nothing came within {self._timeout:g} s"
             raise GramError(message, lost=isinstance(error, _LOST)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            message = f"{self._url} does not answer: {error or type(error).__name__}"
+            message = f"{self._url} does not answer{self._by_way_of()}: {error or type(error).__name__}"
             raise GramError(message, lost=isinstance(error, _LOST)) from error
+
+    def _by_way_of(self) -> str:
+        """Names the proxy between, if the environment has one for this server."""
+        url = httpx.URL(self._url)
+        proxies = getproxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all")
+        own = url.host in {"localhost", "127.0.0.1", "::1"}
+        return f" through the proxy {proxy}" if proxy and not own and not proxy_bypass(url.host) else ""
 
     def _check(self, response: httpx.Response) -> None:
         """Raise GramError if the response, which has been read, is a refusal."""

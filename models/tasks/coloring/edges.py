@@ -9,7 +9,8 @@ from gram.models.tasks.coloring.graph import Graph, name_of, named
 
 CLEAR = 'write {"num_vertices": ..., "edges": [[i, j], ...]}'
 """What to do about a text that can be two graphs."""
-_NAME = re.compile(r"[\w.]+")
+_NAME = re.compile(r"[\w.]{1,15}")
+"""A name in a text without quotation marks. A Sudoku is longer."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _WEIGHT = re.compile(r"-?[0-9]+\.[0-9]*(?:e[-+][0-9]+)?")
 _HEADS = {("source", "target"), ("from", "to")}
@@ -50,7 +51,7 @@ def read_around(rows: list[tuple[str, str, str, list[str]]], most: int) -> Graph
 
 def _name(field: str, place: str) -> str:
     if not _NAME.fullmatch(field):
-        fix = "write names of letters, digits, '_' and '.', with spaces between them"
+        fix = "write names of up to 15 letters, digits, '_' and '.', with spaces between them"
         raise PuzzleError(f"{reprlib.repr(field)} can't name a vertex here; {fix}", place)
     return name_of(field, place)
 

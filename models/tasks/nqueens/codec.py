@@ -108,7 +108,8 @@ class Codec:
     def _text(self, text: str) -> list[Square]:
         if facts.are_facts(text):
             return facts.read(text, self.size)
-        if (numbers := columns.in_text(text, self.size)) and columns.are_columns(numbers, self.size):
+        one_line = "\n" not in text.strip()
+        if one_line and (numbers := columns.in_text(text, self.size)) and columns.are_columns(numbers, self.size):
             return columns.read(numbers, self.size)
         if _SQUARE.match(text.strip()) and not self._is_board(text):
             return [self._named_square(word) for word in _SEPARATORS.split(text.strip()) if word]

@@ -125,7 +125,8 @@ class Codec:
     def is_row(self, line: str) -> bool:
         """Whether a line of a text is a row of a board. A space is a blank in a line of n symbols."""
         alphabet = self._alphabet
-        return (len(line) == self.size and set(line) <= alphabet | {" "}) or (
+        as_wide = len(line) == self.size and set(line) <= alphabet | {" ", "-"} and not ("-" in line and self.is_ruler(line))
+        return as_wide or (
             not self.is_ruler(line)
             and len(symbols := self._symbols(_COMMENT.sub("", line))) == self.size
             and set(symbols) <= alphabet
@@ -174,12 +175,15 @@ class Codec:
 
     def _puzzle_in(self, text: str) -> str:
         """The text without comments; of a line with a field of a symbol for each cell, that field alone."""
-        text = _COMMENT.sub("", text)
+        text = _COMMENT.sub("", text).strip("\r\n")
+        if "\n" in text:
+            return text
         if game := _GAME_ID.fullmatch(text.strip()):
             return self._game(game)
         fields = (field.replace("+", "") for field in _FIELDS.split(text))  # HoDoKu's + is before a digit that is no clue
         symbols = self._alphabet | {"-"}
-        return next((field for field in fields if len(field) == self.seq_len and set(field) <= symbols), text)
+        boards = [field for field in fields if len(field) == self.seq_len and set(field) <= symbols]
+        return next((board for board in boards if set(board) & {*_BLANK_SYMBOLS, "-"}), boards[0] if boards else text)
 
     def _game(self, game: re.Match[str]) -> str:
         """The symbols of a game ID. Raises PuzzleError if it is of another kind of Sudoku."""
@@ -196,7 +200,7 @@ class Codec:
         """The text with a dot for each space, if it has a symbol for each cell, and for each '-', if it is a single line."""
         lines = text.strip("\r\n").splitlines()
         if [len(line) for line in lines] == [self.size] * self.size:
-            return text.replace(" ", ".")
+            return text.replace(" ", ".").replace("-", ".")
         if [len(line) for line in lines] == [self.seq_len] and not _APART.fullmatch(lines[0]) and "/" not in text:
             return text.replace(" ", ".").replace("-", ".")
         return text
@@ -207,10 +211,25 @@ class Codec:
         return [line for line in lines if line]
 
     def _symbols(self, line: str) -> str:
+        if framed := self._in_frame(line):
+            return framed
         for separator in ",;\t":
             if line.count(separator) + 1 in (self.size, self.seq_len):
                 line = "".join(field.strip() or "." for field in line.split(separator))
         return _SEPARATORS.sub("", line)
+
+    def _in_frame(self, line: str) -> str:
+        """The symbols between bars, where each has a place of its own, so that a space in it is a blank; else nothing."""
+        parts = line.strip().strip("|\u2502\u2551").replace("\u2502", "|").replace("\u2551", "|").split("|")
+        if len(parts) == self.size and all(len(part) == 1 for part in parts):
+            places = "".join(parts)
+        elif len(parts) == self.size // self.box_columns and all(
+            len(part) == 2 * self.box_columns + 1 and part[::2].isspace() for part in parts
+        ):
+            places = "".join(part[1::2] for part in parts)
+        else:
+            return ""
+        return places.replace(" ", ".")
 
     def _refuse_two_blanks(self, rows: list[list[object]]) -> None:
         """Refuse lists with two kinds of blanks: one of them may be meant as a digit."""
@@ -228,7 +247,7 @@ class Codec:
     def _digit(self, symbol: object, row: int, column: int) -> int:
         place = cell_name(row, column)
         match symbol:
-            case None | -1:
+            case None | -1 | "":
                 return BLANK
             case bool():
                 raise PuzzleError(f"{symbol!r} is not a number; write a digit from 1 to {self.size}, or 0 for a blank", place)

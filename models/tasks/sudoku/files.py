@@ -4,13 +4,16 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gram.models.tasks.base import PuzzleError
+from gram.models.tasks.base import ContradictionError
 from gram.models.tasks.spelling import bracketed
 from gram.models.tasks.sudoku.codec import BOX_ROWS, Codec
 
 _COMMENT = ("#", "%")
 _SECTION = re.compile(r"\[(\w+)\]")
-_TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|nr|no)?[\s.:#]*[0-9]{0,9}[.:)]?", re.IGNORECASE)
+_TITLE = re.compile(
+    r"((grid|puzzle|sudoku|board|game|nr|no)[\s.:#]*)?[0-9]{0,4}[.:)]?|[0-9x]{3,5} \([0-9x]{3,5}\) sudoku puzzle|difficulty: .*",
+    re.IGNORECASE,
+)
 _GAME = re.compile(r"<game\b[^>]*?\bdata=[\"']([^\"'<]*)")
 
 
@@ -40,7 +43,8 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
 
     for number, line in bracketed(lines):
         text = line.strip()
-        if codec.is_row(line) and not of_other_section:
+        blank = rows and "-" in rows[-1] and text == "-" * codec.size  # where '-' is a blank, it is no drawn line
+        if (blank or codec.is_row(line)) and not of_other_section:
             start = start if rows else number
             rows.append(line)
             if len(rows) == codec.size:
@@ -52,6 +56,8 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
             of_other_section = section[1].lower() != "puzzle"
         elif text.startswith("<"):
             yield from (Found(number, data, codec.is_whole(data)) for data in _GAME.findall(text))
+        elif not text and len(rows) % codec.box_rows:
+            yield from board()
         elif not text or text.startswith(_COMMENT) or of_other_section or codec.is_ruler(text):
             continue
         else:
@@ -64,8 +70,10 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
 
 
 def only_puzzle(codec: Codec, text: str) -> str:
-    """The board in a text of several lines, or the whole text if none is found. Raises PuzzleError if there are several."""
-    found = [found.text for found in find_puzzles(codec, text.splitlines()) if found.whole] if "\n" in text else []
-    if len(found) > 1:
-        raise PuzzleError(f"this text has {len(found)} puzzles; send one, or solve them all with gram solve --input")
-    return found[0] if found else text
+    """The board in a text of several lines, or the text if nothing is sure. Raises ContradictionError if there are several."""
+    found = [*find_puzzles(codec, text.splitlines())] if "\n" in text else []
+    whole = [puzzle.text for puzzle in found if puzzle.whole]
+    if len(whole) > 1:
+        message = f"this text has {len(whole)} puzzles; send one, or solve them all with gram solve --input"
+        raise ContradictionError(message)
+    return whole[0] if whole and len(found) == 1 else text

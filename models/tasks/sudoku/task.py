@@ -27,8 +27,9 @@ DATA = Path(__file__).parents[1] / "data"
 _GUESSES = {0: "0", 4: "1-4", 19: "5-19", math.inf: "20+"}
 _SOLUTIONS = {1: "1", 10: "2-10", MOST_COUNTED - 1: f"11-{MOST_COUNTED - 1}", MOST_COUNTED: f"{MOST_COUNTED}+"}
 """The bands in which evaluation counts puzzles, by the most guesses or solutions in each."""
-_COUNT_GUESSES, _CLUE_GUESSES = 100_000, 1_000
-"""Guesses after which the counting of a puzzle's solutions ends, and the look for a clue that is wrong: a tenth of a second."""
+_COUNT_GUESSES, _CLUE_GUESSES, _SEARCH_GUESSES = 100_000, 1_000, 10_000_000
+"""Guesses after which the counting of a puzzle's solutions ends, and the look for a clue that is wrong: a tenth of a second.
+And those after which the search for a first solution ends: one to three seconds, which hardly any puzzle takes."""
 
 
 class Kind(NamedTuple):
@@ -179,7 +180,10 @@ class Sudoku(Task):
         return self.solver.solve(puzzle, MOST_COUNTED)
 
     def count_solutions(self, puzzle: Tokens) -> int | None:
-        return self.solver.count(puzzle, MOST_COUNTED, _COUNT_GUESSES)
+        counted = self.solver.count(puzzle, MOST_COUNTED, _COUNT_GUESSES)
+        if counted is None and self.solver.count(puzzle, 1, _SEARCH_GUESSES) == 0:
+            return 0
+        return counted
 
     def contradiction(self, puzzle: Tokens) -> str:
         """Names a clue without which the puzzle has a solution, if one is found: it may have been mistyped."""

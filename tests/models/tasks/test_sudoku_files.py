@@ -17,7 +17,13 @@ ROWS = BOARD.split("\n")
 D, E = ("".join(TASK.text(puzzle).split("\n")) for puzzle in (PUZZLE, OTHER))
 S = "".join(map(str, TASK.solutions(PUZZLE)[0]))
 BOXED = "\n".join(f"{r[:3]}|{r[3:6]}|{r[6:]}" + ("\n---+---+---" if i in (2, 5) else "") for i, r in enumerate(ROWS))
-GAME_ID = TASK.examples[4]
+BAND = "+-------+-------+-------+\n"
+"""What a Python generator prints around a board, in which a space is a blank."""
+PRINTED = "---------------------------\n9x9 (3x3) SUDOKU PUZZLE\nDifficulty: 0.50\n---------------------------\n"
+PRINTED += BAND + "".join(
+    "".join(f"| {' '.join(row[i : i + 3])} " for i in (0, 3, 6)).replace(".", " ") + "|\n" + (BAND if number % 3 == 2 else "")
+    for number, row in enumerate(ROWS)
+)
 OPEN_SUDOKU = f"""<?xml version="1.0" encoding="UTF-8"?>
 <opensudoku version="2">
   <name>mine</name>
@@ -44,6 +50,10 @@ OPEN_SUDOKU = f"""<?xml version="1.0" encoding="UTF-8"?>
         f"Grid 01\n{BOARD}",
         BOARD.replace(".", " "),
         "\n".join(",".join(row.replace(".", " ")) for row in ROWS),
+        PRINTED,
+        BAND + "".join("|" + "|".join(row).replace(".", " ") + "|\n" + BAND for row in ROWS),
+        BOARD.replace(".", "-"),
+        f"{S},{D}",
     ],
     ids=lambda text: text[:12],
 )
@@ -134,6 +144,24 @@ def test_boxes_may_lie_the_other_way(puzzle: Any) -> None:
     boxes = board.reshape(2, 3, 3, 2).swapaxes(1, 2).reshape(6, 6)
     for unit in (*board, *board.T, *boxes):
         assert sorted(unit) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_board_without_one_of_its_rows_takes_none_of_the_next() -> None:
+    text = "\n".join([*ROWS[:8], "", *TASK.text(OTHER).split("\n")])
+    (broken, _), (number, other) = TASK.split(text.splitlines())
+    assert (broken, number) == (1, 10)
+    assert np.array_equal(TASK.read(other), OTHER)
+
+
+def test_what_is_left_beside_a_small_board_is_not_passed_over() -> None:
+    with pytest.raises(PuzzleError, match="has 52 symbols"):
+        Sudoku(4, paper={}).read("1....2....3....4\n" + "." * 36)
+
+
+def test_a_famous_puzzle_that_takes_long_to_refute_is_refuted() -> None:
+    hard = ".....5.8....6.1.43..........1.5........1.6...3.......553.....61........4........."
+    with pytest.raises(PuzzleError, match="this puzzle has no solution"):
+        TASK.solvable(TASK.read(hard))
 
 
 def test_a_file_says_once_how_its_boxes_lie() -> None:

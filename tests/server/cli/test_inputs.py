@@ -51,8 +51,11 @@ def test_puzzles_are_found_in_whatever_they_are_packed_in(data: bytes, numbers: 
 
 @pytest.mark.parametrize(
     "data",
-    [gzip.compress(b"g7" * 99)[:-5], b"\x1f\x8b???", zstandard.compress(b"g7")[:6], b"\x93NUMPY..."],
-    ids=["cut off", "not gzip", "not zstd", "not an array"],
+    [
+        *(gzip.compress(b"g7" * 99)[:-5], b"\x1f\x8b???", zstandard.compress(b"g7")[:6], b"\x93NUMPY..."),
+        b'puzzle\ng7\n"' + b"g7 " * 100_000,
+    ],
+    ids=["cut off", "not gzip", "not zstd", "not an array", "not closed"],
 )
 def test_files_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="puzzles"):
@@ -65,8 +68,9 @@ def test_files_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> N
         (f"source,question,answer,rating\nx,{D},{S},3\n", "column 'question' and the answers 'answer' of source, "),
         (f"quizzes,solutions\n{D},{S}\n", "column 'quizzes' and the answers 'solutions' of quizzes"),
         (f"id,board,stars\n7,{D},2\n", "column 'board' of id, board, stars"),
+        (f"solved,board\n{S},{D}\n", "column 'board' of solved, board"),
     ],
-    ids=["question and answer", "quizzes and solutions", "by what is in it"],
+    ids=["question and answer", "quizzes and solutions", "by what is in it", "by its blanks"],
 )
 def test_the_columns_that_are_read_are_told(table: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = PuzzleFile(wrote(tmp_path, table), [*TASKS.values()])
@@ -83,7 +87,7 @@ def test_the_columns_that_are_read_are_told(table: str, said: str, tmp_path: Pat
         ('"p edge 2 1\\ne 1 2"', "p edge 2 1\ne 1 2", None),
         ('{"puzzle": ["12", "21"]}', ["12", "21"], None),
         ('{"puzzle": "g7", "level": "x"}', "g7", None),
-        ('{"question": "g7", "answer": "h8"}', "g7", "h8"),
+        ('{"Question": "g7", "answer": "h8"}', "g7", "h8"),
         ('{"queens": []}', {"queens": []}, None),
         ("[NaN]", "[NaN]", None),
         ('"\\ud800"', '"\\ud800"', None),
@@ -101,10 +105,14 @@ def test_a_line_is_json_or_text(text: str, puzzle: object, answer: object) -> No
         ("1..2\n....\n....\n2...\n", "sudoku-4x4"),
         ("oops\n" + "." * 64, "nqueens-8"),
         ("g7 a4", "nqueens-8"),
+        (f"{D} 7.1\n{S} 8.9\n", "sudoku-9x9"),
+        (f"{D},{S}\n{D},{S}\n", "sudoku-9x9"),
+        ("1....2....3....4 x\n....1....2....3. y\n", "sudoku-4x4"),
+        ("1 2\n2 3\n", "coloring-8"),
         (json.dumps(TASKS["coloring-8"].examples[0]), "coloring-8"),
         (json.dumps(TASKS["coloring-10"].examples[0]), "coloring-10"),
     ],
-    ids=["9x9", "4x4", "queens", "squares", "graph", "larger graph"],
+    ids=["9x9", "4x4", "queens", "squares", "rated", "with answers", "small", "edges", "graph", "larger graph"],
 )
 def test_the_task_is_found_by_the_puzzles(text: str, name: str, tmp_path: Path) -> None:
     assert PuzzleFile(wrote(tmp_path, text), [*TASKS.values()]).task.name == name
