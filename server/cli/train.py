@@ -13,7 +13,7 @@ from gram.server.settings import Device
 class Train(BaseModel):
     """Train a checkpoint by a recipe. A run that was cut off resumes where it last saved."""
 
-    recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/nqueens-8/train.toml")
+    recipe: CliPositionalArg[Path] = Field(description="a TOML file, such as models/zoo/coloring-8/train.toml")
     out: Path | None = Field(None, description="folder of the checkpoint; if left out, that of the recipe")
     start: Path | None = Field(None, description="folder of a checkpoint whose weights a new run begins with")
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
