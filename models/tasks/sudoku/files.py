@@ -11,7 +11,8 @@ from gram.models.tasks.sudoku.codec import BOX_ROWS, Codec
 _COMMENT = ("#", "%")
 _SECTION = re.compile(r"\[(\w+)\]")
 _TITLE = re.compile(
-    r"((grid|puzzle|sudoku|board|game|nr|no)[\s.:#]*)?[0-9]{0,4}[.:)]?|[0-9x]{3,5} \([0-9x]{3,5}\) sudoku puzzle|difficulty: .*",
+    r"((grid|puzzle|sudoku|board|game|nr|no)[\s.:#]*)?[0-9]{0,4}[.:)]?"
+    r"|[0-9x]{3,5} \([0-9x]{3,5}\) sudoku puzzle|difficulty: .*",
     re.IGNORECASE,
 )
 _GAME = re.compile(r"<game\b[^>]*?\bdata=[\"']([^\"'<]*)")
