@@ -8,6 +8,15 @@ from gram.models.tasks.base import ContradictionError
 from gram.models.tasks.spelling import bracketed
 from gram.models.tasks.sudoku.codec import BOX_ROWS, Codec
 
+FILES = [
+    "Boards of n lines, one below the other, with drawn lines between the rows or without. Titles such as 'Grid 01' are "
+    "passed over.",
+    "Comments, which begin with '#' or '%' (SudoCue's .sdk, the output of generators).",
+    "Lines with a hash, a rating, a solution or other fields beside the puzzle (HoDoKu's library, .sdm, collections).",
+    "SadMan's .sdk: the section [Puzzle]; other sections are passed over.",
+    "OpenSudoku's XML: each game's data.",
+]
+"""What is found in files beside a puzzle a line."""
 _COMMENT = ("#", "%")
 _SECTION = re.compile(r"\[(\w+)\]")
 _TITLE = re.compile(

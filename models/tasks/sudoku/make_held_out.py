@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from gram.models.tasks.base import Tokens
 from gram.models.tasks.sudoku.codec import BLANK
-from gram.models.tasks.sudoku.pairs import HARD_GUESSES, add_clues
+from gram.models.tasks.sudoku.pairs import CLIMB_IMAGES, HARD_GUESSES, add_clues
+from gram.models.tasks.sudoku.solver import EXTREME_GUESSES
 from gram.models.tasks.sudoku.task import DATA, KINDS, Sudoku
 
 _SEED = 1
@@ -27,6 +28,7 @@ def make_test_sets(task: Sudoku) -> dict[str, tuple[int, Iterator[Tokens]]]:
             f"{_CLUES[0]}-{_CLUES[-1]} clues": (1000, _by_clues(task)),
             any_clues: (8 * (task.seq_len + 1), _any_clues(task)),
             "hard": (500, _minimal(task, HARD_GUESSES)),
+            "extreme": (200, _climbed(task)),
         }
     minimal = _images(task) if task.size == 4 else _minimal(task)
     return {"minimal": (1000, minimal), any_clues: (20 * (task.seq_len + (task.size > 4)), _any_clues(task))}
@@ -35,6 +37,16 @@ def make_test_sets(task: Sudoku) -> dict[str, tuple[int, Iterator[Tokens]]]:
 def _minimal(task: Sudoku, least_guesses: int = 0) -> Iterator[Tokens]:
     for puzzles, _, guesses in task.solver.minimal_series(_SEED):
         yield from puzzles[(guesses >= least_guesses) & task.is_held_out(puzzles)]
+
+
+def _climbed(task: Sudoku) -> Iterator[Tokens]:
+    """The hardest held-out puzzle that each climb finds. It is measured on other images: a climb is partial to its own."""
+    orders = task.cell_orders(_SEED, 64)
+    for puzzles, _, _ in task.solver.climbed_series(_SEED, task.cell_orders(0, CLIMB_IMAGES)):
+        held_out = [(task.solver.mean_guesses(puzzle, orders), puzzle) for puzzle in puzzles[task.is_held_out(puzzles)]]
+        guesses, hardest = max(held_out, key=lambda pair: pair[0], default=(0.0, task.blank))
+        if guesses >= EXTREME_GUESSES:
+            yield hardest
 
 
 def _by_clues(task: Sudoku) -> Iterator[Tokens]:

@@ -260,7 +260,7 @@ def fill_random_boards(seed: np.uint64, boards: Tokens, most_ways: float, peers:
 
 @compiled
 def remove_clues(state: Hashes, puzzle: Tokens, peers: Tokens, units: Tokens) -> None:
-    """Take clues from a full board [N], in place and in a random order, wherever no second solution appears."""
+    """Take clues from a puzzle [N] with one solution, in place and in a random order, wherever no second one appears."""
     stack = np.empty((puzzle.size + 1, puzzle.size), dtype=np.int64)
     queue = np.empty(puzzle.size, dtype=np.int64)
     other = np.empty((1, puzzle.size), dtype=np.int64)
@@ -270,6 +270,8 @@ def remove_clues(state: Hashes, puzzle: Tokens, peers: Tokens, units: Tokens) ->
         order[i], order[j] = order[j], order[i]
         cell = order[i]
         digit = puzzle[cell]
+        if digit == 0:
+            continue
         puzzle[cell] = 0
         queued = load_candidates(puzzle, stack[0], queue, units)
         mask = stack[0, cell] ^ (1 << (digit - 1))  # with this clue there was one solution, so a second one differs here

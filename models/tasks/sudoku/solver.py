@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -10,10 +10,21 @@ import numpy as np
 
 from gram.models.tasks.base import Tokens
 from gram.models.tasks.sudoku.classes import hash_classes
+from gram.models.tasks.sudoku.climb import climb, mean_guesses
 from gram.models.tasks.sudoku.compiled import Hashes, plain
-from gram.models.tasks.sudoku.search import complete_board, fill_minimal_puzzles, fill_random_boards, solve_board
+from gram.models.tasks.sudoku.search import (
+    complete_board,
+    fill_minimal_puzzles,
+    fill_random_boards,
+    random_stream,
+    solve_board,
+)
 
 CHUNK = 256
+CLIMB_STEPS = 20_000
+EXTREME_GUESSES = 100
+"""A climb gives the puzzles whose images take this many guesses on average. Hard random ones take 17, and the famous "AI
+Escargot", "Easter Monster" and "Golden Nugget" 119, 345 and 500."""
 _MOST_WAYS = {4: 384.0, 6: 79626240.0, 9: 5e22}
 """The number of ways to the rarest board, as `random_board` assumes it. For n of 4 and 6 it is the rarest one in a million
 draws. 9x9 has boards four times as rare, which are drawn too seldom, so that a draw takes 0.2 ms: 4 % of the probability goes
@@ -91,12 +102,29 @@ class Solver:
         return Minimal(puzzles, boards, guesses)
 
     def minimal_series(self, seed: int) -> Iterator[Minimal]:
-        """The endless series of a seed in chunks of 256, made by as many threads as there are cores."""
-        workers = os.cpu_count() or 1  # numba.get_num_threads() would set torch's number of threads, too
-        with ThreadPoolExecutor(workers) as pool:
-            for chunk in itertools.count(step=workers):
-                starts = [CHUNK * (chunk + worker) for worker in range(workers)]
-                yield from pool.map(lambda start: self.minimal_puzzles(seed, CHUNK, start), starts)
+        """The endless series of a seed in chunks of 256."""
+        return _in_threads(lambda chunk: self.minimal_puzzles(seed, CHUNK, CHUNK * chunk))
+
+    def mean_guesses(self, puzzle: Tokens, orders: Tokens) -> float:
+        """The difficulty of a puzzle [N], however it is written: the mean over images with the cells in the orders [R, N]."""
+        return mean_guesses(plain(puzzle), plain(orders), 0.0, self._peers, self._units)
+
+    def climbed_puzzles(self, seed: int, chunk: int, orders: Tokens, steps: int = CLIMB_STEPS) -> Minimal:
+        """What a climb finds that starts from the hardest puzzle of a chunk: minimal puzzles of EXTREME_GUESSES or more.
+
+        They come from one another and share clues. Their difficulty is that of `mean_guesses`, rounded down.
+        """
+        start = self.minimal_puzzles(seed, CHUNK, CHUNK * chunk)
+        puzzle = start.puzzles[np.argmax(start.guesses)].copy()
+        puzzles, guesses = np.empty((steps, puzzle.size), dtype=np.int64), np.empty(steps, dtype=np.int64)
+        state = random_stream(np.uint64(seed), np.uint64(chunk))
+        found = climb(state, puzzle, float(EXTREME_GUESSES), plain(orders), puzzles, guesses, self._peers, self._units)
+        boards = np.array([self.solve(one, 1)[0] for one in puzzles[:found]]).reshape(found, puzzle.size)
+        return Minimal(puzzles[:found].copy(), boards, guesses[:found].copy())
+
+    def climbed_series(self, seed: int, orders: Tokens) -> Iterator[Minimal]:
+        """The endless series of the climbs of a seed."""
+        return _in_threads(lambda chunk: self.climbed_puzzles(seed, chunk, orders))
 
     def class_hashes(self, boards: Tokens) -> Hashes:
         """A hash for each board [..., N] that is the same for all its symmetric images -> [...].
@@ -106,3 +134,11 @@ class Solver:
         """
         flat = boards.reshape(-1, self.size**2)
         return hash_classes(plain(flat), self.size, self.box_rows).reshape(boards.shape[:-1])
+
+
+def _in_threads(make: Callable[[int], Minimal]) -> Iterator[Minimal]:
+    """make(0), make(1) and so on without end, by as many threads as there are cores."""
+    workers = os.cpu_count() or 1  # numba.get_num_threads() would set torch's number of threads, too
+    with ThreadPoolExecutor(workers) as pool:
+        for start in itertools.count(step=workers):
+            yield from pool.map(make, range(start, start + workers))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gram.models.tasks.base import MOST_COUNTED, PuzzleError, Task, Tokens
 from gram.models.tasks.sudoku.codec import BLANK, Codec, box_rows
-from gram.models.tasks.sudoku.files import find_puzzles, only_puzzle
-from gram.models.tasks.sudoku.pairs import PairPool, add_clues
+from gram.models.tasks.sudoku.files import FILES, find_puzzles, only_puzzle
+from gram.models.tasks.sudoku.pairs import CLIMB_IMAGES, PairPool, add_clues
 from gram.models.tasks.symmetry import Symmetries
 
 if TYPE_CHECKING:
@@ -42,18 +42,21 @@ class Kind(NamedTuple):
     """The number of minimal puzzles that training draws from. 4x4 has all of them."""
     hard_share: float
     """The share of hard puzzles among the training puzzles with one solution."""
+    climbed_size: int
+    """The number of puzzles from climbs that training draws from: a third of its hard ones are their images."""
     example: str
     evaluation_depth: int = Task.evaluation_depth
 
 
 KINDS = {
-    4: Kind(2, 10, 0, 0.0, "..4./.1../.2../3..."),
-    6: Kind(2, 20, 50_000, 0.0, "2....1/...3../.1..4./.5..2./..3.../6....5"),
+    4: Kind(2, 10, 0, 0.0, 0, "..4./.1../.2../3..."),
+    6: Kind(2, 20, 50_000, 0.0, 0, "2....1/...3../.1..4./.5..2./..3.../6....5"),
     9: Kind(
         box_rows=3,
         most_clues=36,
         pool_size=300_000,
         hard_share=1 / 2,
+        climbed_size=2_000,
         evaluation_depth=128,
         example="..76....2/..5.8.1.4/.8......./1.6..7.../.28...46./...1..8.7/.......9./5.9.4.2../6....17..",
     ),
@@ -66,8 +69,8 @@ class Sudoku(Task):
     Two fifths of the training puzzles are random cells of random boards, from none to all but one: many have many solutions. A
     quarter of these are the blank board, from which the model generates.
 
-    The other three fifths have one solution. For n = 9 half of these are hard; of the rest, half are minimal (none of their
-    clues can go) and half are minimal ones with clues added back.
+    The other three fifths have one solution. For n = 9 half of these are hard, a third of them extremely so; of the rest, half
+    are minimal (none of their clues can go) and half are minimal ones with clues added back.
 
     Puzzles are split by a hash of their symmetry class: an eighth of the classes is held out. Puzzles of fewer than
     `least_split` clues have so few classes that training sees all of them.
@@ -75,14 +78,7 @@ class Sudoku(Task):
     `solutions` gives at most MOST_COUNTED: a 6x6 or 9x9 board without clues has millions and more.
     """
 
-    files = [
-        "Boards of n lines, one below the other, with drawn lines between the rows or without. Titles such as 'Grid 01' are "
-        "passed over.",
-        "Comments, which begin with '#' or '%' (SudoCue's .sdk, the output of generators).",
-        "Lines with a hash, a rating, a solution or other fields beside the puzzle (HoDoKu's library, .sdm, collections).",
-        "SadMan's .sdk: the section [Puzzle]; other sections are passed over.",
-        "OpenSudoku's XML: each game's data.",
-    ]
+    files = FILES
     held_out_every = 8
     least_split = 4
     emptied_share, blank_share = 0.4, 0.25
@@ -102,7 +98,8 @@ class Sudoku(Task):
         self.formats = self.codec.formats
         self.examples = self.codec.spellings(kind.example)
         self.evaluation_depth = kind.evaluation_depth
-        self.pool_size, self.most_clues, self.hard_share = kind.pool_size, kind.most_clues, kind.hard_share
+        self.pool_size, self.climbed_size = kind.pool_size, kind.climbed_size
+        self.most_clues, self.hard_share = kind.most_clues, kind.hard_share
         box_rows, box_columns = self.codec.box_rows, self.codec.box_columns
         lines = (size // box_rows, size, size // box_columns, size)
         self._draws = (size, *lines, *([1] if box_rows == box_columns else []))
@@ -218,12 +215,26 @@ class Sudoku(Task):
             "solutions": next(band for most, band in _SOLUTIONS.items() if len(self.solutions(puzzle)) <= most),
         }
 
+    def cell_orders(self, seed: int, count: int) -> Tokens:
+        """Random orders of the cells [count, N], those of symmetric images: puzzle[orders] are images of a puzzle [N]."""
+        draws = np.random.default_rng(seed).random((count, self.num_draws))
+        return self.symmetries(np.tile(self.blank, (count, 1)), draws).cells
+
     # --- training pairs and the held-out split
 
     @cached_property
     def pairs(self) -> PairPool:
         """The pool from which training pairs are drawn."""
-        return PairPool(self.name, self.solver, self.boards, self.pool_size, self.hard_share, self.most_clues)
+        return PairPool(
+            self.name,
+            self.solver,
+            self.boards,
+            self.pool_size,
+            self.hard_share,
+            self.most_clues,
+            self.climbed_size,
+            self.cell_orders(0, CLIMB_IMAGES),
+        )
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         puzzles, answers = self._draw(rng, count)

@@ -19,6 +19,7 @@ from gram.models.tasks.sudoku.task import DATA
 TASKS = {size: Sudoku(size, paper={}) for size in (4, 6, 9)}
 for smaller in TASKS.values():
     smaller.pool_size = 2000
+    smaller.climbed_size = 40
 
 DRAWN = """
 5 3 . | . 7 . | . . .
@@ -387,14 +388,19 @@ def test_the_pool_has_puzzles_from_minimal_to_many_clues(size: int, fewest: int,
     assert counts[-5:].min() > 30
 
 
-def test_half_of_the_9x9_pool_are_images_of_hard_puzzles() -> None:
+def test_half_of_the_9x9_pool_are_images_of_hard_puzzles_and_a_third_of_these_of_climbed_ones() -> None:
     task = TASKS[9]
-    hard = task.pairs.minimal.puzzles[task.pairs.minimal.guesses >= 20]
-    puzzles, _ = task.pairs.draw(np.random.default_rng(0), 2000)
-    drawn = np.isin(task.solver.class_hashes(puzzles), task.solver.class_hashes(hard))
-    assert drawn.mean() == pytest.approx(1 / 2 + 0.03 / 2, abs=0.05)
+    pool = task.pairs
+    hard, climbed = pool.minimal.puzzles[pool.minimal.guesses >= 20], pool.climbed.puzzles
+    puzzles, _ = pool.draw(np.random.default_rng(0), 2000)
+    hard_drawn, climbed_drawn = (
+        np.isin(task.solver.class_hashes(puzzles), task.solver.class_hashes(of)) for of in (hard, climbed)
+    )
+    assert climbed_drawn.mean() == pytest.approx(1 / 6, abs=0.03)
+    assert hard_drawn.mean() == pytest.approx(1 / 3 + 0.03 / 2, abs=0.05)
     guesses = np.array([task.solver.guesses(puzzle) for puzzle in puzzles])
-    assert guesses[drawn].mean() > 3 * guesses[~drawn].mean()
+    assert guesses[climbed_drawn].mean() > 3 * guesses[hard_drawn].mean()
+    assert guesses[hard_drawn].mean() > 3 * guesses[~hard_drawn & ~climbed_drawn].mean()
 
 
 def test_full_boards_are_drawn_uniformly() -> None:
@@ -539,9 +545,20 @@ def test_training_puzzles_have_any_number_of_clues_but_all(size: int) -> None:
 
 def test_the_9x9_sets_are_spread_over_clues_and_hard() -> None:
     sets = TASKS[9].test_sets
-    assert {name: len(puzzles) for name, puzzles in sets.items()} == {"22-36 clues": 1000, "0-81 clues": 656, "hard": 500}
+    counts = {"22-36 clues": 1000, "0-81 clues": 656, "hard": 500, "extreme": 200}
+    assert {name: len(puzzles) for name, puzzles in sets.items()} == counts
     assert set(np.bincount(clue_counts(sets["22-36 clues"]))[22:].tolist()) == {66, 67}
     assert min(TASKS[9].solver.guesses(puzzle) for puzzle in sets["hard"]) >= 20
+
+
+def test_the_extreme_set_is_hard_in_any_image_and_has_one_puzzle_of_a_class() -> None:
+    task = TASKS[9]
+    puzzles, orders = task.test_sets["extreme"], task.cell_orders(seed=2, count=64)
+    guesses = [task.solver.mean_guesses(puzzle, orders) for puzzle in puzzles]
+    assert min(guesses) > 60
+    assert np.mean(guesses) > 150
+    assert len(np.unique(task.solver.class_hashes(puzzles))) == len(puzzles)
+    assert max(task.solver.mean_guesses(puzzle, orders) for puzzle in task.test_sets["hard"][:100]) < 100
 
 
 def test_the_4x4_set_has_equally_many_puzzles_of_each_held_out_class() -> None:
@@ -556,7 +573,8 @@ def test_the_bundled_sets_are_what_the_command_makes(size: int, count: int) -> N
     made = make_test_sets(task)
     assert {name: total for name, (total, _) in made.items()} == {name: len(rows) for name, rows in task.test_sets.items()}
     for name, (total, series) in made.items():
-        assert np.array_equal(list(itertools.islice(series, min(total, count))), task.test_sets[name][:count])
+        first = 2 if name == "extreme" else min(total, count)  # a climb takes seconds
+        assert np.array_equal(list(itertools.islice(series, first)), task.test_sets[name][:first])
 
 
 def test_the_command_writes_the_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,15 @@ def test_guesses_are_counted_as_defined(size: int, count: int) -> None:
         assert np.array_equal(solutions, [board])
 
 
+def test_mean_guesses_are_those_of_the_images_whatever_the_digits_are_called() -> None:
+    orders = Sudoku(9, paper={}).cell_orders(0, 16)
+    rng = np.random.default_rng(0)
+    for puzzle in SOLVERS[9].minimal_puzzles(seed=2, count=20).puzzles:
+        mean = SOLVERS[9].mean_guesses(puzzle, orders)
+        assert mean == np.mean([SOLVERS[9].guesses(puzzle[order]) for order in orders])
+        assert mean == SOLVERS[9].mean_guesses(np.array([0, *rng.permutation(9) + 1])[puzzle], orders)
+
+
 # --- the board nearest to wishes
 
 
@@ -257,6 +266,19 @@ def test_minimal_puzzles_have_one_solution_and_lose_it_with_any_clue(size: int) 
             less = puzzle.copy()
             less[cell] = 0
             assert len(SOLVERS[size].solve(less, 2)) == 2
+
+
+def test_a_climb_finds_minimal_puzzles_of_a_hundred_guesses_and_repeats_with_its_seed() -> None:
+    solver, orders = SOLVERS[9], Sudoku(9, paper={}).cell_orders(0, 16)
+    found = solver.climbed_puzzles(seed=7, chunk=0, orders=orders, steps=3_000)
+    assert len(found.puzzles) > 0
+    for puzzle, board, guesses in zip(*found, strict=True):
+        assert int(solver.mean_guesses(puzzle, orders)) == guesses >= 100
+        assert np.array_equal(solver.solve(puzzle, 2), [board])
+        for cell in np.flatnonzero(puzzle):
+            assert len(solver.solve(np.where(np.arange(81) == cell, 0, puzzle), 2)) == 2
+    again = solver.climbed_puzzles(seed=7, chunk=0, orders=orders, steps=3_000)
+    assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 def test_a_series_is_the_same_from_any_start_and_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
