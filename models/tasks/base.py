@@ -105,20 +105,19 @@ class Task(ABC):
         puzzle = plain(puzzle)
         match puzzle:
             case {"text": str(text), "grid": list(grid), **others} if not others:
-                task = self.posed(text)
-                tokens = task.parse(text)
+                task, tokens = self.posed(text)
                 if grid != task.grid(tokens):
                     raise PuzzleError("`text` and `grid` show different boards; send one of them")
                 return task, tokens
-        task = self.posed(puzzle)
-        return task, task.parse(puzzle)
+        return self.posed(puzzle)
 
-    def posed(self, puzzle: object) -> "Task":  # noqa: ARG002
-        """This task as the writer of a puzzle sees it, who may, for example, have named the vertices of a graph.
+    def posed(self, puzzle: object) -> tuple["Task", Tokens]:
+        """Parse a puzzle -> the task as its writer sees it, and the puzzle [N]. Raises PuzzleError.
 
-        It parses the puzzle, and writes it and its answers, in the writer's terms. The tokens are the model's, as always.
+        The writer may, for example, have named the vertices of a graph: that task writes the puzzle and its answers in the
+        writer's terms. The tokens are the model's, as always.
         """
-        return self
+        return self, self.parse(puzzle)
 
     def split(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         """The puzzles of a text file: for each the number of the line in which it begins, from 1, and its text.

@@ -37,6 +37,11 @@ def _plain(value: object) -> object:
     return _plain(value.tolist()) if hasattr(value, "tolist") else value
 
 
+def is_comment(line: str) -> bool:
+    """Whether a line of a text is a comment, for any task."""
+    return line.lstrip().startswith(("#", "%"))
+
+
 def bracketed(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, from 1; those of a value that begins with a bracket stand together, as one."""
     parts: list[str] = []

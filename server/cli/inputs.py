@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,21 @@ class Line:
 
     number: int
     text: str
-    answer: object = None
-    """The answer that the file has beside it."""
+    beside: object = None
+    """The answer that the file has beside this text."""
 
     @property
     def puzzle(self) -> object:
-        return spelled(self.text)[0]
+        return self._spelled[0]
+
+    @property
+    def answer(self) -> object:
+        """The answer that the file has, beside the text or in it."""
+        return self._spelled[1] if self.beside is None else self.beside
+
+    @cached_property
+    def _spelled(self) -> tuple[object, object]:
+        return spelled(self.text)
 
     def seed(self, options: Options) -> int:
         """The seed of this line: the given one for line 1 and one more for each further line, or a random one."""
@@ -52,13 +62,10 @@ def spelled(text: str) -> tuple[object, object]:
     """Read a puzzle written in one string: JSON or any other text. A JSON object may have its answer, too."""
     if text.lstrip().startswith(("{", '"')):
         with suppress(ValueError):
-            match from_json(text, allow_inf_nan=False):
-                case dict() as fields if named := {str(name).lower(): value for name, value in fields.items()}:
-                    if name := next((name for name in PUZZLES if name in named), None):
-                        return named[name], next((named[name] for name in ANSWERS if name in named), None)
-                    return fields, None
-                case str() | dict() as puzzle:
-                    return puzzle, None
+            value = from_json(text, allow_inf_nan=False)
+            named = {name.lower(): field for name, field in value.items()} if isinstance(value, dict) else {}
+            puzzles, answers = ([named[name] for name in names if name in named] for names in (PUZZLES, ANSWERS))
+            return (puzzles[0], answers[0] if answers else None) if puzzles else (value, None)
     return text, None
 
 
@@ -107,7 +114,7 @@ class _Text:
 
     def lines(self, task: Task) -> Iterator[Line]:
         for number, text in task.split(text_lines(self.path)):
-            yield Line(number, text, spelled(text)[1])
+            yield Line(number, text)
 
 
 @dataclass

@@ -158,12 +158,13 @@ class Solve(Sampling):
             self._solve_all(self.input)
 
     def _solve_all(self, path: Path) -> None:
+        able = [] if self.url or self.task else self._able()
         if self.task:
             tasks = [task for task in TASKS.values() if task.name == self.task]
             if not tasks:
                 raise CommandError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
         else:
-            tasks = [*TASKS.values()] if self.url else [*dict.fromkeys(model.task for model in self._able())]
+            tasks = [*dict.fromkeys(model.task for model in able)] or [*TASKS.values()]
         puzzles = PuzzleFile(path, tasks)
         with Output(puzzles, self.output, self.format) as output:
             if output.complete:
@@ -171,7 +172,7 @@ class Solve(Sampling):
             elif self.url:
                 asyncio.run(solve_there(output, self.url, self.api_key, puzzles.task.name, self))
             else:
-                model = self._model(self._able(), puzzles.task.name)
+                model = self._model(able or self._able(), puzzles.task.name)
                 solve_here(output, self._engine(model), model.task, self)
         if output.compared:
             print(f"gram: {output.right} of {output.compared} first candidates are the answer in {path}", file=sys.stderr)

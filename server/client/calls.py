@@ -25,7 +25,7 @@ MAX_RETRIES = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 """There was no server, or it went away. The request may be sent again: it changes nothing there."""
-_OWN_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+_OWN_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Asking(Generic[H]):
         with self._translated():
             # No limit on connections: the caller bounds the calls, and none times out in a queue for a connection.
             # A proxy that the environment names does not have this machine's own servers.
-            limits, mounts = httpx.Limits(max_connections=None), dict.fromkeys(_OWN_MACHINE)
+            limits, mounts = httpx.Limits(max_connections=None), {f"all://{host}": None for host in _OWN_MACHINE}
             self._http: H = self._kind(base_url=base_url, headers=headers, limits=limits, mounts=mounts)
 
     def _attempts(self) -> Attempts:
@@ -148,7 +148,7 @@ class Asking(Generic[H]):
         url = httpx.URL(self._url)
         proxies = getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all")
-        own = url.host in {"localhost", "127.0.0.1", "::1"}
+        own = url.host in _OWN_MACHINE or f"[{url.host}]" in _OWN_MACHINE
         return f" through the proxy {proxy}" if proxy and not own and not proxy_bypass(url.host) else ""
 
     def _check(self, response: httpx.Response) -> None:

@@ -5,7 +5,7 @@ from itertools import chain
 
 from gram.models.tasks.coloring import dimacs, graph6, lines
 from gram.models.tasks.coloring.codec import MOST_TEXT
-from gram.models.tasks.spelling import bracketed
+from gram.models.tasks.spelling import bracketed, is_comment
 
 Line = tuple[int, str]
 """A line, or a text of several, and the number of the first, from 1."""
@@ -16,7 +16,7 @@ def find_graphs(file: Iterable[str]) -> Iterator[Line]:
     numbered = bracketed(file)
     skipped: list[Line] = []
     for number, line in numbered:
-        if line.strip() and not lines.COMMENT.match(line):
+        if line.strip() and not is_comment(line):
             yield from _texts(line, chain(skipped, [(number, line)], numbered))
             return
         skipped.append((number, line))
@@ -24,7 +24,7 @@ def find_graphs(file: Iterable[str]) -> Iterator[Line]:
 
 def _texts(first: str, file: Iterator[Line]) -> Iterator[Line]:
     if first.lstrip().startswith(("{", "[", '"')) or graph6.is_word(first):
-        return ((number, line.strip()) for number, line in file if line.strip() and not lines.COMMENT.match(line))
+        return ((number, line.strip()) for number, line in file if line.strip() and not is_comment(line))
     if dimacs.is_dimacs(first):
         return _documents(file, dimacs.IS_PROBLEM.match)
     if lines.LISTG.match(first):

@@ -7,8 +7,8 @@ from gram.models.tasks.coloring import edges, metis
 from gram.models.tasks.coloring.edges import CLEAR, Row
 from gram.models.tasks.coloring.graph import Graph
 from gram.models.tasks.coloring.objects import matrix
+from gram.models.tasks.spelling import is_comment
 
-COMMENT = re.compile(r"\s*[#%]")
 LISTG = re.compile(r"\s*Graph [0-9]{1,9}, order [0-9]{1,9}\.?\s*")
 """The line above each graph that listg prints."""
 _SEPARATORS = re.compile(r"[\s,;]+")
@@ -18,7 +18,7 @@ _ATTRIBUTES = re.compile(r"\{[^{}]*\}\s*$")
 
 def read(text: str, most: int) -> Graph:
     """Read a graph of up to `most` vertices. Raises PuzzleError if the lines can be two different ones."""
-    numbered = ((f"line {i}", line) for i, line in enumerate(text.splitlines(), start=1) if not COMMENT.match(line))
+    numbered = ((f"line {i}", line) for i, line in enumerate(text.splitlines(), start=1) if not is_comment(line))
     lines = [(place, _ATTRIBUTES.sub("", line)) for place, line in numbered]
     headers = [place for place, line in lines if LISTG.fullmatch(line)]
     if len(headers) > 1:

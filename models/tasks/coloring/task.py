@@ -62,11 +62,12 @@ class Coloring(Task):
     def parse(self, puzzle: object) -> Tokens:
         return self.codec.tokens(self.codec.read(puzzle))
 
-    def posed(self, puzzle: object) -> "Coloring":
-        """This task with the names that a puzzle gives to its vertices. Raises PuzzleError."""
+    def posed(self, puzzle: object) -> tuple["Coloring", Tokens]:
+        """With the names that the puzzle gives to its vertices."""
+        graph = self.codec.read(puzzle)
         view = copy(self)
-        view.names = self.codec.read(puzzle).names
-        return view
+        view.names = graph.names
+        return view, self.codec.tokens(graph)
 
     def split(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         return find_graphs(lines)

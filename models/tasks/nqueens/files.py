@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from gram.models.tasks.nqueens import facts
 from gram.models.tasks.nqueens.codec import Codec
-from gram.models.tasks.spelling import bracketed
-
-_COMMENT = ("#", "%")
+from gram.models.tasks.spelling import bracketed, is_comment
 
 
 def find_boards(codec: Codec, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -31,7 +29,7 @@ def find_boards(codec: Codec, lines: Iterable[str]) -> Iterator[tuple[int, str]]
             if is_row and len(block) == codec.size:
                 yield start, "\n".join(block)
                 block = []
-        elif text.strip() and not text.lstrip().startswith(_COMMENT) and not codec.is_ruler(text):
+        elif text.strip() and not is_comment(text) and not codec.is_ruler(text):
             yield number, text.strip()
     if block:
         yield start, "\n".join(block)

@@ -37,6 +37,7 @@ class Codec:
         self.size, self.turned = size, turned
         self.box_rows, self.box_columns = box_rows, size // box_rows
         self.seq_len = size * size
+        self._alphabet = {*_BLANK_SYMBOLS, *map(str, range(1, size + 1))}
         cells = np.arange(self.seq_len).reshape(size, size)
         boxes = cells.reshape(size // self.box_rows, self.box_rows, size // self.box_columns, self.box_columns)
         self.units: NDArray[np.int64] = np.concatenate([cells, cells.T, boxes.swapaxes(1, 2).reshape(size, size)])
@@ -124,30 +125,23 @@ class Codec:
 
     def is_row(self, line: str) -> bool:
         """Whether a line of a text is a row of a board. A space is a blank in a line of n symbols."""
-        alphabet = self._alphabet
-        as_wide = len(line) == self.size and set(line) <= alphabet | {" ", "-"} and not ("-" in line and self.is_ruler(line))
-        return as_wide or (
-            not self.is_ruler(line)
-            and len(symbols := self._symbols(_COMMENT.sub("", line))) == self.size
-            and set(symbols) <= alphabet
-        )
+        drawn = self.is_ruler(line)
+        if len(line) == self.size and set(line) <= self._alphabet | {" ", "-"} and not ("-" in line and drawn):
+            return True
+        symbols = self._symbols(_COMMENT.sub("", line))
+        return not drawn and len(symbols) == self.size and set(symbols) <= self._alphabet
 
     def is_whole(self, line: str) -> bool:
         """Whether a line of a text has a whole board, or a game ID, be it of another game."""
         if _GAME_ID.fullmatch(line.strip()):
             return True
-        lines = self._lines(self._filled(self._puzzle_in(line)))
-        symbols = "".join(lines)
+        symbols = "".join(self._lines(self._filled(self._puzzle_in(line))))
         return len(symbols) == self.seq_len and set(symbols) <= self._alphabet
 
     @staticmethod
     def is_ruler(line: str) -> bool:
         """Whether a line of a text is drawn, or empty."""
         return bool(_RULER.fullmatch(line))
-
-    @property
-    def _alphabet(self) -> set[str]:
-        return {*_BLANK_SYMBOLS, *map(str, range(1, self.size + 1))}
 
     def _without_offset(self, rows: list[list[object]]) -> list[list[object]]:
         """The numbers with 0 as a blank. If 1 was a blank, they go up to n + 1. Raises PuzzleError if that is open."""
@@ -197,17 +191,15 @@ class Codec:
         return "".join(runs.get(cell, cell) for cell in cells.replace("_", ""))
 
     def _filled(self, text: str) -> str:
-        """The text with a dot for each space, if it has a symbol for each cell, and for each '-', if it is a single line."""
+        """The text with a dot for each space and each '-', if it has a symbol for each cell, in n lines or in one."""
         lines = text.strip("\r\n").splitlines()
-        if [len(line) for line in lines] == [self.size] * self.size:
-            return text.replace(" ", ".").replace("-", ".")
-        if [len(line) for line in lines] == [self.seq_len] and not _APART.fullmatch(lines[0]) and "/" not in text:
-            return text.replace(" ", ".").replace("-", ".")
-        return text
+        lengths = [len(line) for line in lines]
+        one_line = lengths == [self.seq_len] and not _APART.fullmatch(lines[0]) and "/" not in text
+        return text.replace(" ", ".").replace("-", ".") if one_line or lengths == [self.size] * self.size else text
 
     def _lines(self, text: str) -> list[str]:
         """The symbols of each line, without rulers and empty lines."""
-        lines = (self._symbols(line) for line in _LINE_BREAKS.split(text) if not _RULER.fullmatch(line))
+        lines = (self._symbols(line) for line in _LINE_BREAKS.split(text) if not self.is_ruler(line))
         return [line for line in lines if line]
 
     def _symbols(self, line: str) -> str:

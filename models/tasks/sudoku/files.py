@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gram.models.tasks.base import ContradictionError
-from gram.models.tasks.spelling import bracketed
+from gram.models.tasks.spelling import bracketed, is_comment
 from gram.models.tasks.sudoku.codec import BOX_ROWS, Codec
 
 FILES = [
@@ -17,7 +17,6 @@ FILES = [
     "OpenSudoku's XML: each game's data.",
 ]
 """What is found in files beside a puzzle a line."""
-_COMMENT = ("#", "%")
 _SECTION = re.compile(r"\[(\w+)\]")
 _TITLE = re.compile(
     r"((grid|puzzle|sudoku|board|game|nr|no)[\s.:#]*)?[0-9]{0,4}[.:)]?"
@@ -68,7 +67,7 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
             yield from (Found(number, data, codec.is_whole(data)) for data in _GAME.findall(text))
         elif not text and len(rows) % codec.box_rows:
             yield from board()
-        elif not text or text.startswith(_COMMENT) or of_other_section or codec.is_ruler(text):
+        elif not text or is_comment(text) or of_other_section or codec.is_ruler(text):
             continue
         else:
             yield from board()

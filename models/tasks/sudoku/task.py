@@ -127,22 +127,19 @@ class Sudoku(Task):
         try:
             return self.codec.parse(puzzle)
         except PuzzleError as error:
-            with suppress(PuzzleError):
-                turned = self.codec.transposed.parse(puzzle)
-                if hint := self._other_boxes(turned):
-                    error.add(hint)
+            error.add(self._other_boxes(puzzle))
             raise
 
-    def posed(self, puzzle: object) -> Task:
+    def posed(self, puzzle: object) -> tuple[Task, Tokens]:
         """With boxes of 3 rows and 2 columns, if the writer says so."""
         rows = box_rows(puzzle)
         if rows in (None, self.codec.box_rows):
-            return self
+            return self, self.parse(puzzle)
         if rows != self.codec.box_columns:
             raise PuzzleError(f"boxes of {rows} rows don't fit {self.size}x{self.size}; write {self.codec.box_rows}")
         view = copy(self)
         view.codec = self.codec.transposed
-        return view
+        return view, view.parse(puzzle)
 
     def split(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         return ((found.number, found.text) for found in find_puzzles(self.codec, lines))
@@ -153,12 +150,14 @@ class Sudoku(Task):
     def grid(self, tokens: Tokens) -> list[list[int]]:
         return self.codec.grid(tokens)
 
-    def _other_boxes(self, turned: Tokens) -> str:
-        """What to tell a person whose puzzle has no solution, if as a board [N] with the other boxes it has one."""
+    def _other_boxes(self, puzzle: object) -> str:
+        """What to tell a person whose puzzle has no solution, if as it is written it has one with the other boxes."""
         rows = self.codec.box_columns
-        if rows == self.codec.box_rows or not self.solver.count(turned, 1, _CLUE_GUESSES):
-            return ""
-        return f'; with boxes of {rows} rows it has one: write {{"box_rows": {rows}, "board": ...}}'
+        if rows != self.codec.box_rows:
+            with suppress(PuzzleError):
+                if self.solver.count(self.codec.transposed.parse(puzzle), 1, _CLUE_GUESSES):
+                    return f'; with boxes of {rows} rows it has one: write {{"box_rows": {rows}, "board": ...}}'
+        return ""
 
     def check(self, puzzle: Tokens, answer: Tokens) -> bool:
         kept = np.all((puzzle == BLANK) | (puzzle == answer))
@@ -184,15 +183,13 @@ class Sudoku(Task):
 
     def contradiction(self, puzzle: Tokens) -> str:
         """Names a clue without which the puzzle has a solution, if one is found: it may have been mistyped."""
+        said = super().contradiction(puzzle)
         for cell in np.flatnonzero(puzzle != BLANK):
             others = np.where(np.arange(self.seq_len) == cell, BLANK, puzzle)
             if self.solver.count(others, 1, _CLUE_GUESSES):
-                place = self.codec.place(int(cell))
-                said = f"this puzzle has no solution; without the {puzzle[cell]} in {place}, for example, it has one"
+                said += f"; without the {puzzle[cell]} in {self.codec.place(int(cell))}, for example, it has one"
                 break
-        else:
-            said = super().contradiction(puzzle)
-        return said + self._other_boxes(puzzle.reshape(self.size, self.size).T.ravel())
+        return said + self._other_boxes(self.grid(puzzle))
 
     def is_ambiguous(self, puzzles: Tokens) -> NDArray[np.bool_]:
         return np.array([len(self.solver.solve(puzzle, 2)) > 1 for puzzle in puzzles], dtype=bool)
