@@ -1,6 +1,7 @@
 """HTTP/1.1 connections: uvicorn's, with limits on slow or endless requests, large heads and slow readers.
 
-Also answered are HTTP/1.0 clients, clients that send something wrong after a request, and those that hang up too early.
+Also answered are HTTP/1.0 clients, clients that send something wrong after a request, and those that close their own side
+of the connection as soon as they have sent it.
 """
 
 import asyncio
@@ -33,8 +34,14 @@ _LAST_CHANCE_SECONDS = 0.1
 _CUT_SHORT = "the connection was closed before the request was whole; send all of it"
 _HUNG_UP = (
     "the client's side of the connection was closed before the answer, so the request was cancelled as one whose client has "
-    "left; keep both sides open until the answer has come"
+    "left; keep both sides open until the answer has come, or use HTTP/1.1"
 )
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""An interim answer, which every HTTP/1.1 client skips: whoever has closed both sides refuses it, so the connection breaks."""
+
+_PROBE_SECONDS, _LAST_PROBE_SECONDS = 0.05, 5.0
+"""Between two interim answers to a client that sends no more: at first, and after pauses that double."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -53,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         self._arrival: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._begun = self._idle = False
+        self._begun = self._idle = self._half_closed = False
         self._request_bytes = 0
         self._unanswered: deque[RequestResponseCycle] = deque()
         self._refusal: tuple[int, str] | None = None
@@ -73,11 +80,11 @@ class Protocol(HttpToolsProtocol):
         self.app = self._app  # not a method of this object, which would keep itself alive
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio allows
-        """Take a client that sends no more for one that has left: TCP tells them apart only by what happens to an answer.
+        """The client sends no more. Has it left, or does it still listen? TCP tells them apart only by what happens to an answer.
 
-        What is answered without waiting is answered first. Who still listens is told.
+        What is answered without waiting is answered first.
         """
-        self.loop.call_soon(self._hang_up)
+        self.loop.call_soon(self._judge_half_closed, _PROBE_SECONDS)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +126,8 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._refusal and not self._unanswered:
             self._send_refusal(*self._refusal)
+        elif self._half_closed and not self._unanswered:
+            self.transport.close()
         elif self.cycle.response_complete or self.cycle.more_body:  # otherwise the next request has already arrived
             self._idle = not self._begun
             self._await_request(IDLE_SECONDS if self._idle else self._client_seconds)
@@ -184,9 +193,25 @@ class Protocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
 
-    def _hang_up(self) -> None:
+    def _judge_half_closed(self, pause: float) -> None:
+        """Keep the connection of a client that sends no more while it may wait for an answer, and find out whether it does.
+
+        An interim answer finds out, where HTTP allows one. A stream finds out by its own events. Who sends no more in the
+        middle of an answer has left.
+        """
         if self.transport.is_closing():
             return
+        first = self._unanswered[0] if self._unanswered else None
+        whole = first is not None and not first.more_body and first.scope["http_version"] != "1.0"
+        if first is None or not whole or (first.response_started and not self._half_closed):
+            self._hang_up()
+            return
+        self._half_closed = True
+        if not first.response_started:
+            self.transport.write(_CONTINUE)
+        self.loop.call_later(pause, self._judge_half_closed, min(2 * pause, _LAST_PROBE_SECONDS))
+
+    def _hang_up(self) -> None:
         self._cancel_requests()
         if self._unanswered:
             first = self._unanswered[0]

@@ -32,9 +32,10 @@ This page shows what a running server shows at `/docs` and `/openapi.json`. It i
 On a server with `--keys-file`, every call under `/v1` needs the header `Authorization: Bearer KEY`, and may also answer 401 or
 429. Every answer has an `X-Request-ID`: the caller's own, or one that the server made.
 
-A body may be compressed, with `Content-Encoding: gzip` or `deflate`. Keep both sides of the connection open until the answer
-has come: who closes the sending side looks like a client that has left, so the request is cancelled (400, or the end of a
-stream).
+A body may be compressed, with `Content-Encoding: gzip` or `deflate`. A client that closes its sending
+side behind a request (as `nc -N` does) is answered; while it waits it gets `100 Continue` now and then, which shows the server
+whether it still listens. Over HTTP/1.0, which knows no such answer, and in the middle of a stream, it is taken for one that
+has left.
 """
 
 _STREAMS = """\

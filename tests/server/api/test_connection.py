@@ -88,14 +88,38 @@ def test_a_client_that_leaves_cancels_all_that_it_has_asked(server: RunningServe
     server.wait_until("gram_active_requests", 0)
 
 
-def test_who_sends_no_more_is_taken_for_one_that_has_left_and_is_told_so(server: RunningServer) -> None:
-    answer = asked(server, post(json.dumps(ENDLESS).encode()), half_closed=True)
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_sends_no_more_is_answered(server: RunningServer, stream: bool) -> None:
+    request = REQUEST | {"stream": stream, "num_trajectories": 200}
+    answers = asked(server, post(json.dumps(request).encode()), half_closed=True)
+    *interim, final = statuses(answers)
+    assert (set(interim), final) == ({100}, 200)
+    assert '"trajectories":200' in answers.rpartition("event: result" if stream else "\r\n\r\n")[2]
+
+
+def test_the_first_of_two_requests_is_answered_to_who_sends_no_more_of_the_second(server: RunningServer) -> None:
+    answers = asked(server, post(BODY) + post(BODY, length=1000), half_closed=True)
+    assert [status for status in statuses(answers) if status != 100] == [200, 400]
+    assert "before the request was whole" in answers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_sends_no_more_and_leaves_later_is_noticed(server: RunningServer, stream: bool) -> None:
+    with connect(server) as connection:
+        connection.sendall(post(json.dumps(ENDLESS | {"stream": stream}).encode()))
+        connection.shutdown(socket.SHUT_WR)
+        server.wait_past("gram_active_requests", 0)
+    server.wait_until("gram_active_requests", 0)
+
+
+def test_who_sends_no_more_over_http_1_0_is_taken_for_one_that_has_left_and_is_told_so(server: RunningServer) -> None:
+    answer = asked(server, post(json.dumps(ENDLESS).encode(), version="1.0"), half_closed=True)
     assert statuses(answer) == [400]
     assert "keep both sides open until the answer has come" in answer
     server.wait_until("gram_active_requests", 0)
 
 
-def test_the_stream_of_who_sends_no_more_is_cut_off(server: RunningServer) -> None:
+def test_a_stream_is_cut_off_when_its_client_sends_no_more_in_the_middle_of_it(server: RunningServer) -> None:
     with connect(server) as connection:
         connection.sendall(post(json.dumps(ENDLESS | {"stream": True}).encode()))
         assert connection.recv(1)
