@@ -80,7 +80,7 @@ class Protocol(HttpToolsProtocol):
         self.app = self._app  # not a method of this object, which would keep itself alive
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio allows
-        """The client sends no more. Has it left, or does it still listen? TCP tells them apart only by what happens to an answer.
+        """The client sends no more. Whether it has left, or still listens, TCP tells only by what happens to an answer.
 
         What is answered without waiting is answered first.
         """
