@@ -23,6 +23,7 @@ from gram.models.network import GRAM, Guidance, State
 from gram.models.tasks import TASKS, Task
 from gram.models.training.carry import Carry, start
 from gram.models.training.distributed import Peers
+from gram.models.training.grid import see_neighbours
 from gram.models.training.heads import fit_heads
 from gram.models.training.objective import Losses, dtype_of, losses
 from gram.models.training.recipe import ConfigError, HeadsStage, Stage, TrainingConfig
@@ -89,7 +90,10 @@ class Trainer:
         if config.batch_size % peers.count:
             raise ConfigError(f"batch_size {config.batch_size} can't be shared out among {peers.count} processes")
         torch.manual_seed(config.seed)
-        model = GRAM(config.model, dtype_of(config, device)).to(device)
+        model = GRAM(config.model, dtype_of(config, device))
+        if config.sees_neighbours:
+            see_neighbours(model)
+        model.to(device)
         rng = np.random.default_rng(config.seed)
         if not peers.first:  # the same weights, but other pairs and noise
             torch.manual_seed(hash((config.seed, peers.rank)))
