@@ -19,7 +19,7 @@ TASKS: dict[str, Task] = {
         Sudoku(6, paper={}),
         Sudoku(9, paper={"lprm": 0.97, "valid": 0.9905, "distinct": 1.0}),
         Maze(8),
-        Maze(30),
+        Maze(30, held_out_count=100),
     )
 }
 

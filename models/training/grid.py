@@ -24,8 +24,8 @@ def see_neighbours(model: GRAM) -> None:
         gate_up, down = mixer.swiglu.gate_up.weight, mixer.swiglu.down.weight
         gate_up *= _RANDOM_SHARE
         down[first:] *= _RANDOM_SHARE
-        gate_up[:, first:] += torch.cat([_filter(steps) for _ in range(2 * filters)])
-        down[first:] += torch.cat([_filter(steps).T for _ in range(filters)], dim=1) * filters**-0.5
+        gate_up[:, first:] += torch.cat([_filter(steps) for _ in range(2 * filters)]).to(gate_up.device)
+        down[first:] += torch.cat([_filter(steps).T for _ in range(filters)], dim=1).to(down.device) * filters**-0.5
     model.position[first:] *= _RANDOM_SHARE
     for z in (model.initial_h, model.initial_l):
         z[first:] = z[first].clone()

@@ -90,10 +90,9 @@ class Trainer:
         if config.batch_size % peers.count:
             raise ConfigError(f"batch_size {config.batch_size} can't be shared out among {peers.count} processes")
         torch.manual_seed(config.seed)
-        model = GRAM(config.model, dtype_of(config, device))
+        model = GRAM(config.model, dtype_of(config, device)).to(device)
         if config.sees_neighbours:
             see_neighbours(model)
-        model.to(device)
         rng = np.random.default_rng(config.seed)
         if not peers.first:  # the same weights, but other pairs and noise
             torch.manual_seed(hash((config.seed, peers.rank)))
@@ -111,13 +110,13 @@ class Trainer:
     def take_weights(self, folder: Path) -> None:
         """Begin with the weights of a checkpoint. Raises ConfigError if they don't fit.
 
-        A checkpoint has no posterior. It begins as the prior, blind to the target, so that the KL begins at 0. The numbers of
-        steps and transitions may differ: no weight depends on them.
+        A checkpoint has no posterior. It begins as the prior, blind to the target, so that the KL begins at 0; without guidance
+        there, both are as in a new model. The numbers of steps and transitions may differ: no weight depends on them.
         """
         try:
             weights = served_weights(load_checkpoint(folder, self.model.initial_h.device, torch.float32))
             self.started = {name: weights[name].clone() for name in self.average.keys() & weights.keys()}
-            if self.config.model.guidance != "none":
+            if self.config.model.guidance != "none" and "prior.log_sigma_bias" in weights:
                 for name, own in self.model.posterior.state_dict().items():
                     prior = weights[f"prior.{name}"]
                     weights[f"posterior.{name}"] = torch.zeros_like(own)

@@ -31,13 +31,13 @@ class Maze(Task):
     vocab_size = 5
     paper: dict[str, float] = {}
     held_out_every = 8
-    held_out_count = 400
     most_targets = 64
     """Training spreads the targets of one maze over its shortest paths, if they are no more than this."""
     num_draws = 1
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, held_out_count: int = 400) -> None:
         self.size = size
+        self.held_out_count = held_out_count
         self.name = f"maze-{size}x{size}"
         self.title = f"{size}x{size} maze: draw a shortest path from S to G."
         self.seq_len = size * size
