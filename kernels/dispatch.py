@@ -107,5 +107,6 @@ def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
 stochastic_transition = _dispatched(gram.kernels.transition.stochastic_transition)
 guided_transition = _dispatched(gram.kernels.transition.guided_transition)
 add_rms_norm = _dispatched(gram.kernels.norm.add_rms_norm)
+add_rms_norm_over_positions = _dispatched(gram.kernels.norm.add_rms_norm_over_positions)
 swiglu = _dispatched(gram.kernels.swiglu.swiglu)
 readout = _dispatched(gram.kernels.readout.readout)

@@ -14,6 +14,9 @@ Size = Annotated[int, Field(gt=0)]
 Mixing = Literal["swiglu", "attention"]
 """How positions exchange information: a SwiGLU over the position axis, or self-attention with RoPE."""
 
+Axis = Literal["channels", "positions"]
+"""What the norm behind the mixing of positions averages over. TRM's, behind its SwiGLU over positions, is over positions."""
+
 GuidanceKind = Literal["full", "noise_only", "none"]
 """`full`: learned mean and sigma. `noise_only`: mu = 0. `none`: deterministic, which makes the model a TRM."""
 
@@ -30,7 +33,10 @@ class ModelConfig(BaseModel):
     num_layers: Size = 2
     mixing: Mixing = "swiglu"
     mixer_dim: Size = Field(256, description="hidden width of the SwiGLU over positions (mixing = swiglu)")
+    mixer_norm: Axis = Field("channels", description="what the norm behind the mixing averages over; as TRM's: positions")
     num_heads: Size = Field(4, description="attention heads (mixing = attention)")
+    float32_rope: bool = Field(False, description="rotate queries and keys in float32, as TRM and HRM do, in any dtype")
+    learned_positions: bool = Field(True, description="add a learned vector for each position; TRM and HRM have none")
     mlp_dim: Size = Field(384, description="hidden width of the SwiGLU over channels")
     guidance_dim: Size = Field(128, description="hidden width of the SwiGLU heads for mu and log sigma")
     shared_core: bool = Field(True, description="f_L and f_H are one network, as in TRM")
@@ -38,6 +44,9 @@ class ModelConfig(BaseModel):
     low_steps: Size = Field(2, description="K_low: low-level updates per transition")
     transitions: Size = Field(2, description="T: transitions per supervision step")
     supervision_steps: Size = Field(8, description="N_sup: supervision steps per trajectory in training")
+    halt_threshold: float = Field(
+        0.5, gt=0, lt=1, description="a trajectory halts when its halt probability exceeds this (App. A.1)"
+    )
     guidance: GuidanceKind = "full"
     log_sigma_init: float = -2.0
     log_sigma_min: float = -8.0

@@ -103,7 +103,8 @@ class GRAM(nn.Module):
         self.register_buffer("initial_l", torch.randn(config.length, dim))
         self.token_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
         self.register_embedding = nn.Parameter(torch.randn(config.num_registers, dim) * dim**-0.5)
-        self.position = nn.Parameter(torch.randn(config.length, dim))
+        if config.learned_positions:
+            self.position = nn.Parameter(torch.randn(config.length, dim))
         self.f_low = Core(config)
         self.f_high = self.f_low if config.shared_core else Core(config)
         self.decoder = Linear(dim, config.vocab_size)
@@ -131,8 +132,8 @@ class GRAM(nn.Module):
 
     def encode(self, puzzle: Tensor) -> Tensor:
         """e_x = encode(x): tokens [B, N] -> [B, L, D]. It depends on the puzzle alone, so trajectories share it."""
-        e_x = self._embed(puzzle, self.token_embedding) + self.position
-        return e_x.to(self.dtype)
+        e_x = self._embed(puzzle, self.token_embedding)
+        return (e_x + self.position if self.config.learned_positions else e_x).to(self.dtype)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Tensor:
         """Embeddings scaled by sqrt(D), those of the registers in front: [B, N] -> [B, L, D]."""
