@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gram.kernels.dispatch import guided_transition, readout
-from gram.kernels.noise import NoiseKey
+from gram.kernels.dispatch import guided_transition, perturb, readout
+from gram.kernels.noise import HIGH_STREAM, LOW_STREAM, NoiseKey
 from gram.kernels.readout import Readout
 from gram.kernels.transition import gaussian
 from gram.models.config import ModelConfig
@@ -182,6 +182,17 @@ class GRAM(nn.Module):
             state = State(self.prior.transition(u, replace(key, transition=key.transition + t)), low)
         return state
 
+    def perturb(self, state: State, key: NoiseKey, sigmas: Tensor) -> State:
+        """Add noise to the latents before a supervision step, as PTRM does (arXiv:2605.19943).
+
+        sigmas: float32 [B, 2], of h and of l; a latent of sigma 0 stays as it is. key: the NoiseKey [B] of the step.
+        """
+        latents = []
+        for z, sigma, stream in zip(state, sigmas.unbind(1), (HIGH_STREAM, LOW_STREAM), strict=True):
+            # On a GPU the host does not wait to learn whether any row has noise: the kernel passes over those without.
+            latents.append(perturb(z, key, sigma, stream=stream) if sigma.is_cuda or sigma.any() else z)
+        return State(*latents)
+
     def decode(self, h: Tensor) -> Tensor:
         """Logits [B, N, V] from h's puzzle positions."""
         return self.decoder(h[:, self.config.num_registers :])
@@ -191,7 +202,7 @@ class GRAM(nn.Module):
         halt, value = self.heads(h[:, 0].float()).unbind(-1)
         return Heads(halt, value)
 
-    def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: float) -> Readout:
+    def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: Tensor) -> Readout:
         """Read what a step shows of the rows, for inference; see kernels.readout."""
         assert self.heads.bias is not None
         return readout(
@@ -201,6 +212,6 @@ class GRAM(nn.Module):
             self.decoder.weight,
             steps,
             max_steps,
+            halt_threshold,
             num_registers=self.config.num_registers,
-            halt_threshold=halt_threshold,
         )

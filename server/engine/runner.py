@@ -15,9 +15,6 @@ from gram.models.network import GRAM, State
 from gram.server.engine.messages import Ending
 from gram.server.engine.slots import SlotPool
 
-HALT_THRESHOLD = 0.5
-"""A trajectory halts when its halt probability exceeds this (App. A.1)."""
-
 CPU_TILE = 8
 """Rows per tile on a CPU: enough for efficient matrix products, and few enough that a single row wastes little."""
 
@@ -72,11 +69,12 @@ class Runner:
         rows = slice(start, start + self.tile)
         h, low = pool.state.h[rows], pool.state.l[rows]
         key = pool.noise_key(rows)
-        state = self.model.supervision_step(State(h, low), pool.e_x[pool.puzzle[rows]], key)
+        state = self.model.perturb(State(h, low), key, pool.sigmas[rows])
+        state = self.model.supervision_step(state, pool.e_x[pool.puzzle[rows]], key)
         h.copy_(state.h)
         low.copy_(state.l)
         key.transition.add_(self.model.config.transitions)
-        shown = self.model.read(state, key.transition, pool.last[rows], HALT_THRESHOLD)
+        shown = self.model.read(state, key.transition, pool.last[rows], pool.halt_threshold[rows])
         report = pool.readout(pool.report[rows])
         report.numbers.copy_(shown.numbers)
         report.answers.copy_(shown.answers)
@@ -84,7 +82,7 @@ class Runner:
 
 def endings(readout: Readout) -> list[Ending | None]:
     """How each row's trajectory ends with this step; None for a row that goes on."""
-    columns = (readout.retires, readout.finite, readout.halt > HALT_THRESHOLD)
+    columns = (readout.retires, readout.finite, readout.halts)
     return [
         (Ending.NOT_FINITE if not finite else Ending.HALTED if halted else Ending.DEPTH) if retires else None
         for retires, finite, halted in zip(*(column.tolist() for column in columns), strict=True)

@@ -43,7 +43,9 @@ class SamplingRequest(Options, ABC):
         "needs stream",
     )
 
-    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
+    @field_validator(
+        "num_trajectories", "max_steps", "seed", "temperature", "halt", "stop", "top", "timeout_seconds", mode="before"
+    )
     @classmethod
     def _numbers_are_numbers(cls, value: object) -> object:
         """Refuse true for 1 and "5" for 5: pydantic takes them, which a command line needs, but in JSON they are mistakes."""

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.baselines import BASELINES
 from benchmarks.servers import PATIENCE
 from gram.models.config import CheckpointError
+from gram.models.perturbation import Latent, Perturbation
 from gram.models.tasks import TASKS
 from gram.models.tasks.symmetry import draws
 from gram.models.temperature import Temperature
 from gram.server.engine import process
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import (
+    NEVER_HALT,
     Cancel,
     Ending,
     FromEngine,
@@ -57,10 +60,24 @@ def submit(
     prune: Prune | None = None,
     watch: int = 0,
     symmetries: bool = True,
+    halt_threshold: float | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Submit:
     tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
-    sampling = seed, temperature, symmetries
-    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, *sampling, prune=prune, watch=watch)
+    return Submit(
+        request,
+        "nqueens-8",
+        tokens,
+        trajectories,
+        max_steps,
+        seed,
+        temperature,
+        symmetries,
+        prune=prune,
+        halt_threshold=halt_threshold,
+        perturbation=perturbation,
+        watch=watch,
+    )
 
 
 def step(engine: Engine) -> list[Trajectory]:
@@ -433,6 +450,45 @@ def test_no_trajectory_halts_before_the_end_of_its_schedule(checkpoint: Path) ->
     late = [t for t in free if t.steps >= 6]
     assert late == [msgspec.structs.replace(held[t.index], request=0) for t in late]
     assert late
+
+
+def test_a_request_has_its_own_threshold_for_halting(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 24)
+    thresholds = [None, 0.5, NEVER_HALT, 0.01]
+    for request, threshold in enumerate(thresholds):
+        engine.handle(submit(request, 8, max_steps=9, halt_threshold=threshold))
+    finished = drain(engine)
+    own, half, never, early = (of_request(finished, request) for request in range(len(thresholds)))
+    assert [msgspec.structs.replace(t, request=1) for t in own] == half, "the threshold of this checkpoint is a half"
+    assert {(t.steps, t.ending) for t in never} == {(9, Ending.DEPTH)}
+    for earlier, later in ((early, half), (half, never)):
+        assert all(a.steps <= b.steps for a, b in zip(earlier, later, strict=True))
+        assert sum(t.steps for t in earlier) < sum(t.steps for t in later)
+
+
+@pytest.mark.parametrize("latent", ["low", "high"])
+def test_noise_before_each_step_makes_a_sampler_of_a_deterministic_model(latent: Latent) -> None:
+    """And it is that of the seed, the index and the step alone: bit for bit, whatever else runs."""
+    trm = BASELINES / "nqueens-8-trm"
+    plain = msgspec.structs.replace(submit(0, 8, symmetries=False), model=trm.name)
+    noisy = msgspec.structs.replace(plain, perturbation=Perturbation(2.0, latent))
+    engine = make_engine(trm, 16)
+    engine.handle(noisy)
+    alone = of_request(drain(engine), 0)
+    assert len({t.score for t in alone}) == 8
+
+    engine = make_engine(trm, 5)
+    finished = []
+    for request in range(1, 12):
+        other = submit(request, 3, seed=request, puzzle=request, symmetries=request % 2 == 0)
+        engine.handle(msgspec.structs.replace(other, model=trm.name))
+        if request == 6:
+            engine.handle(noisy)
+        finished += step(engine)
+    assert of_request(finished + drain(engine), 0) == alone
+
+    engine.handle(plain)
+    assert len({t.score for t in drain(engine)}) == 1
 
 
 def test_a_small_request_does_not_wait_for_a_large_one(checkpoint: Path) -> None:
