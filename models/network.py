@@ -51,6 +51,13 @@ class Sampler(Protocol):
         """As Guidance.transition."""
 
 
+class Step(Protocol):
+    """Makes the step of `GRAM.advance`, each row by itself."""
+
+    def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """As GRAM.advance."""
+
+
 class Guidance(nn.Module):
     """mu and sigma of a Gaussian over epsilon: SwiGLU heads whose last layers start at zero (Sec. 2.1).
 
@@ -117,6 +124,7 @@ class GRAM(nn.Module):
         self.decoder = Linear(dim, config.vocab_size)
         self.heads = Linear(dim, 2, bias=True, zero=True)
         self.packed_prior: Sampler | None = None
+        self.native: Step | None = None
         if config.guidance != "none":
             self.prior = Guidance(config, dim)
             if posterior:
@@ -205,6 +213,12 @@ class GRAM(nn.Module):
             # On a GPU the host does not wait to learn whether any row has noise: the kernel passes over those without.
             latents.append(perturb(z, key, sigma, stream=stream) if sigma.is_cuda or sigma.any() else z)
         return State(*latents)
+
+    def advance(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """`perturb`, then `supervision_step`: a step as it is served, by whatever `models.serving` has chosen."""
+        if self.native:
+            return self.native(state, e_x, key, sigmas)
+        return self.supervision_step(self.perturb(state, key, sigmas), e_x, key)
 
     def decode(self, h: Tensor) -> Tensor:
         """Logits [B, N, V] from h's puzzle positions."""

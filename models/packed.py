@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gram.kernels.dispatch import stochastic_transition, uses_triton
+from gram.kernels.dispatch import stochastic_transition
 from gram.kernels.noise import NoiseKey
 from gram.kernels.norm import EPS
 from gram.models.layers import Attention, Core, Module, PositionMixer, SwiGLU
@@ -20,10 +20,10 @@ from gram.models.network import GRAM, Guidance
 
 
 def can_pack(model: GRAM) -> bool:
-    """Whether the model is on a CPU for which PyTorch was built with oneDNN, and no other kernels are forced."""
+    """Whether the model is on a CPU for which PyTorch was built with oneDNN's products."""
     built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     products = built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return model.initial_h.device.type == "cpu" and products and not uses_triton(model.initial_h)
+    return model.initial_h.device.type == "cpu" and products
 
 
 def pack(model: GRAM, tile: int) -> None:

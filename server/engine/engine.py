@@ -11,7 +11,7 @@ import torch
 from gram.models.checkpoint import fingerprint, load_checkpoint
 from gram.models.config import CheckpointError, read_config
 from gram.models.network import GRAM
-from gram.models.packed import can_pack, pack
+from gram.models.serving import prepare
 from gram.models.tasks import TASKS, Task
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
@@ -147,8 +147,8 @@ class Engine:
     def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
         """Read a checkpoint: its task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
-        if can_pack(model):
-            pack(model, CPU_TILE)
+        kernels = prepare(model, CPU_TILE)
+        _log.info("%s: steps by %s", model_name(folder), kernels)
         # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
         return TASKS[read_config(folder).task], model, fingerprint(folder)
 
