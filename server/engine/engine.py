@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
-from gram.server.engine.runner import CPU_TILE, Runner
+from gram.server.engine.runner import CPU_TILE, Runner, Threads
 from gram.server.settings import DeviceError, EngineSettings
 
 _log = logging.getLogger("gram")
@@ -63,7 +62,7 @@ class Engine:
         if calibrated and place.device.type == "cpu" and models:
             _, first = next(iter(models.values()))
             place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
-        self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
+        self._threads = Threads(place.threads) if place.threads > 1 else None
         runners = {name: (task, self._runner(model)) for name, (task, model) in models.items()}
         self.lanes = _open_lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)

@@ -77,8 +77,8 @@ def test_a_step_is_that_of_the_plain_network_and_each_row_s_is_its_own(
     plain = model.supervision_step(model.perturb(state, key, sigmas), e_x, key)
     for z, z_plain, reference in zip(after, plain, expected, strict=True):
         # It rounds less often than the plain network, but some recursions amplify what little there is.
-        error, error_plain = ((x.double() - reference).abs().mean() / reference.abs().mean() for x in (z, z_plain))
-        assert error <= (1e-4 if dtype == torch.float32 else max(0.05, 4 * error_plain))
+        error, error_plain = (float((x.double() - reference).abs().mean() / reference.abs().mean()) for x in (z, z_plain))
+        assert error <= max(1e-4 if dtype == torch.float32 else 0.05, 10 * error_plain)
 
     some = torch.tensor([3, 1])
     alone = step(State(*(z[some] for z in state)), e_x[some], rows_of(key, some), sigmas[some])

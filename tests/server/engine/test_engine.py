@@ -313,7 +313,7 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
     assert len(messages) - last > 5
 
 
-@pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a tile", "a release"])
+@pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a part", "a release"])
 def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and_nothing_else(
     checkpoint: Path, alone: list[Trajectory], monkeypatch: pytest.MonkeyPatch, cut_off: str
 ) -> None:
@@ -325,7 +325,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
     engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=-1))  # no image of the puzzles that are in the pool
     engine.handle(submit(0, 12))
     uploads: list[object] = []
-    upload, step_tile, release = SlotPool._upload, Runner._step_tile, SlotPool.release
+    upload, advance, release = SlotPool._upload, Runner._advance, SlotPool.release
 
     def no_upload(pool: SlotPool, numbers: Sequence[object]) -> torch.Tensor:
         uploads.append(numbers)
@@ -333,18 +333,18 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return upload(pool, numbers)
 
-    def no_tile(runner: Runner, pool: SlotPool, start: int) -> None:
-        if start:
+    def no_part(runner: Runner, pool: SlotPool, rows: slice) -> None:
+        if rows.start:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes.")
-        step_tile(runner, pool, start)
+        advance(runner, pool, rows)
 
     def no_release(pool: SlotPool, slots: Collection[int]) -> None:
         release(pool, [*slots][:1])
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as short:
-        if cut_off == "a tile":
-            short.setattr(Runner, "_step_tile", no_tile)
+        if cut_off == "a part":
+            short.setattr(Runner, "_advance", no_part)
         elif cut_off == "a release":
             short.setattr(SlotPool, "release", no_release)
         else:
@@ -368,10 +368,10 @@ def test_an_engine_without_a_process_says_that_the_memory_does_not_hold_a_step(
 ) -> None:
     engine = make_engine(checkpoint, 8)
 
-    def no_tile(*_: object) -> None:
+    def no_part(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Runner, "_step_tile", no_tile)
+    monkeypatch.setattr(Runner, "_advance", no_part)
     engine.handle(submit(0, 12))
     with pytest.raises(DeviceError, match="out of device memory while running nqueens-8; use fewer --slots"):
         engine.step()
