@@ -84,12 +84,16 @@ class Attention(Module):
         turned = torch.cat([-second, first], dim=-1)
         return (x * self.cos.to(dtype) + turned * self.sin.to(dtype)).to(x.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Everything between the two products: queries, keys and values [B, L, 3 D] -> [B, L, D]."""
+        batch, length, width = qkv.shape
+        heads = qkv.view(batch, length, 3, self.num_heads, width // (3 * self.num_heads))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
         mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        return mixed.transpose(1, 2).reshape(batch, length, width // 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.attend(self.qkv(x)))
 
 
 class Core(Module):
@@ -101,13 +105,14 @@ class Core(Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         mixer = PositionMixer if config.mixing == "swiglu" else Attention
-        self.add_and_norm = add_rms_norm if config.mixer_norm == "channels" else add_rms_norm_over_positions
+        self.norms_positions = config.mixer_norm == "positions"
         self.mixers = nn.ModuleList(mixer(config) for _ in range(config.num_layers))
         self.mlps = nn.ModuleList(SwiGLU(config.dim, config.mlp_dim, config.dim) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
+        add_and_norm = add_rms_norm_over_positions if self.norms_positions else add_rms_norm
         for mix, mlp in zip(self.mixers, self.mlps, strict=True):
-            x = self.add_and_norm(x, mix(x))
+            x = add_and_norm(x, mix(x))
             x = add_rms_norm(x, mlp(x))
         return x

@@ -5,7 +5,7 @@ L = registers + N latent positions, D channels, V symbols, T transitions per sup
 """
 
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from gram.kernels.noise import HIGH_STREAM, LOW_STREAM, NoiseKey
 from gram.kernels.readout import Readout
 from gram.kernels.transition import gaussian
 from gram.models.config import ModelConfig
-from gram.models.layers import Core, Linear, SwiGLU
+from gram.models.layers import Core, Linear, Module, SwiGLU
 
 
 class Gaussian(NamedTuple):
@@ -42,6 +42,20 @@ class Heads(NamedTuple):
 
     halt: Tensor
     value: Tensor
+
+
+class Sampler(Protocol):
+    """Samples the end of a stochastic transition."""
+
+    def transition(self, u: Tensor, key: NoiseKey) -> Tensor:
+        """As Guidance.transition."""
+
+
+class Step(Protocol):
+    """Makes the step of `GRAM.advance`, each row by itself."""
+
+    def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """As GRAM.advance."""
 
 
 class Guidance(nn.Module):
@@ -105,15 +119,22 @@ class GRAM(nn.Module):
         self.register_embedding = nn.Parameter(torch.randn(config.num_registers, dim) * dim**-0.5)
         if config.learned_positions:
             self.position = nn.Parameter(torch.randn(config.length, dim))
-        self.f_low = Core(config)
-        self.f_high = self.f_low if config.shared_core else Core(config)
+        self.f_low: Module = Core(config)
+        self.f_high: Module = self.f_low if config.shared_core else Core(config)
         self.decoder = Linear(dim, config.vocab_size)
         self.heads = Linear(dim, 2, bias=True, zero=True)
+        self.packed_prior: Sampler | None = None
+        self.native: Step | None = None
         if config.guidance != "none":
             self.prior = Guidance(config, dim)
             if posterior:
                 self.target_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
                 self.posterior = Guidance(config, 2 * dim)
+
+    @property
+    def sampler(self) -> Sampler:
+        """What samples a stochastic transition: the prior."""
+        return self.packed_prior or self.prior
 
     @property
     def matrices(self) -> dict[str, Linear]:
@@ -179,7 +200,7 @@ class GRAM(nn.Module):
             if self.config.guidance == "none":
                 state = State(u, low)
                 continue
-            state = State(self.prior.transition(u, replace(key, transition=key.transition + t)), low)
+            state = State(self.sampler.transition(u, replace(key, transition=key.transition + t)), low)
         return state
 
     def perturb(self, state: State, key: NoiseKey, sigmas: Tensor) -> State:
@@ -192,6 +213,12 @@ class GRAM(nn.Module):
             # On a GPU the host does not wait to learn whether any row has noise: the kernel passes over those without.
             latents.append(perturb(z, key, sigma, stream=stream) if sigma.is_cuda or sigma.any() else z)
         return State(*latents)
+
+    def advance(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """`perturb`, then `supervision_step`: a step as it is served, by whatever `models.serving` has chosen."""
+        if self.native:
+            return self.native(state, e_x, key, sigmas)
+        return self.supervision_step(self.perturb(state, key, sigmas), e_x, key)
 
     def decode(self, h: Tensor) -> Tensor:
         """Logits [B, N, V] from h's puzzle positions."""

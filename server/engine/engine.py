@@ -11,6 +11,7 @@ import torch
 from gram.models.checkpoint import fingerprint, load_checkpoint
 from gram.models.config import CheckpointError, read_config
 from gram.models.network import GRAM
+from gram.models.serving import prepare
 from gram.models.tasks import Task, task_of
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
@@ -18,7 +19,7 @@ from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
-from gram.server.engine.runner import Runner
+from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.settings import DeviceError, EngineSettings
 
 _log = logging.getLogger("gram")
@@ -146,6 +147,8 @@ class Engine:
     def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
         """Read a checkpoint: its task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
+        kernels = prepare(model, CPU_TILE)
+        _log.info("%s: steps by %s", model_name(folder), kernels)
         # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
         return task_of(read_config(folder)), model, fingerprint(folder)
 

@@ -67,14 +67,16 @@ class Runner:
     def _step_tile(self, pool: SlotPool, start: int) -> None:
         """Step rows start .. start + tile - 1, in place, and write what they show to the pool's report."""
         rows = slice(start, start + self.tile)
-        h, low = pool.state.h[rows], pool.state.l[rows]
-        key = pool.noise_key(rows)
-        state = self.model.perturb(State(h, low), key, pool.sigmas[rows])
-        state = self.model.supervision_step(state, pool.e_x[pool.puzzle[rows]], key)
-        h.copy_(state.h)
-        low.copy_(state.l)
+        # Kernels that take each row by itself leave out the rows of the tile that are not live.
+        stepped = slice(start, min(rows.stop, pool.live)) if self.model.native else rows
+        key = pool.noise_key(stepped)
+        state = State(pool.state.h[stepped], pool.state.l[stepped])
+        after = self.model.advance(state, pool.e_x[pool.puzzle[stepped]], key, pool.sigmas[stepped])
+        state.h.copy_(after.h)
+        state.l.copy_(after.l)
         key.transition.add_(self.model.config.transitions)
-        shown = self.model.read(state, key.transition, pool.last[rows], pool.halt_threshold[rows])
+        state = State(pool.state.h[rows], pool.state.l[rows])
+        shown = self.model.read(state, pool.transition[rows], pool.last[rows], pool.halt_threshold[rows])
         report = pool.readout(pool.report[rows])
         report.numbers.copy_(shown.numbers)
         report.answers.copy_(shown.answers)

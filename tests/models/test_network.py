@@ -237,7 +237,7 @@ def test_casting_the_weights_once_changes_no_bit(tiny: ModelConfig, puzzle: Tens
     heads, logits = model.read_heads(state.h), model.decode(state.h)
     assert state.h.dtype == state.l.dtype == torch.bfloat16
     model.cast_weights()
-    assert model.f_low.mlps[0].get_submodule("down").weight.dtype == torch.bfloat16
+    assert model.matrices["f_low.mlps.0.down"].weight.dtype == torch.bfloat16
     again = advance(model, puzzle)
     assert same(state, again)
     assert same(heads, model.read_heads(again.h))
