@@ -26,7 +26,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: Size
+    vocab_size: Annotated[int, Field(gt=0, le=256, description="the symbols of a puzzle or an answer; one fits into a byte")]
     seq_len: Size = Field(description="puzzle tokens; the state has num_registers more positions")
     num_registers: Size = Field(4, description="register positions in front; the heads read position 0")
     dim: Size = 128
@@ -91,6 +91,9 @@ class CheckpointConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
+    checked: bool = Field(
+        True, description="the task is registered and has a checker; false: a task of any name without code, N symbols of V"
+    )
     generates: bool = Field(False, description="trained on the empty input, too, so POST /v1/generate may ask it")
     model: ModelConfig
 

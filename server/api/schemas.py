@@ -49,6 +49,7 @@ class TaskInfo(BaseModel):
     title: str = Field(description="a sentence that explains the task")
     formats: list[str] = Field(description="the accepted spellings of a puzzle, a sentence each")
     examples: list[JsonValue] = Field(description="one puzzle, in each of the formats")
+    checked: bool = Field(description="whether an exact checker tells which answers are valid")
     models: list[str] = Field(description="the loaded models of this task")
 
 

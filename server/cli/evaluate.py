@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from gram.models.config import ZOO, read_config
-from gram.models.tasks import TASKS, PuzzleError, Task, Tokens
+from gram.models.tasks import PuzzleError, Task, Tokens, task_of
 from gram.server.catalog import bundled_models, model_name
 from gram.server.cli.errors import CommandError
 from gram.server.cli.inputs import PuzzleFile
@@ -59,7 +59,7 @@ class Eval(EvaluationSettings):
         from gram.server.evaluation.evaluate import evaluate_checkpoint
 
         for folder in self.model or bundled_models():
-            task = TASKS[read_config(folder).task]
+            task = task_of(read_config(folder))
             test_sets = {self.data.name: _puzzles(self.data, task)} if self.data else None
             figures = evaluate_checkpoint(folder, self, test_sets)
             print(f"\n# {model_name(folder)}\n\n{tables(task, figures)}")

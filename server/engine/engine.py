@@ -11,7 +11,7 @@ from gram.models.checkpoint import fingerprint, load_checkpoint
 from gram.models.config import CheckpointError, read_config
 from gram.models.network import GRAM
 from gram.models.serving import prepare
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import Task, task_of
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
@@ -149,7 +149,7 @@ class Engine:
         kernels = prepare(model, CPU_TILE)
         _log.info("%s: steps by %s", model_name(folder), kernels)
         # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
-        return TASKS[read_config(folder).task], model, fingerprint(folder)
+        return task_of(read_config(folder)), model, fingerprint(folder)
 
     def _runner(self, model: GRAM) -> Runner:
         """The runner of a model on this device."""

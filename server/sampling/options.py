@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from gram.models.perturbation import Latent, Perturbation
-from gram.models.tasks import Tokens
+from gram.models.tasks import Task, Tokens
 from gram.models.temperature import MAX_SCHEDULE, schedule
 from gram.server.engine.messages import NEVER_HALT, Submit
 from gram.server.engine.pruning import Prune
@@ -113,7 +113,7 @@ class Options(BaseModel):
     select: Select = Field(
         "checked",
         description="rank what the exact checker finds valid first, and then by the reward model's score (checked); by that "
-        "score alone (lprm); or by votes (majority)",
+        "score alone (lprm), which is the same if the task has no checker; or by votes (majority)",
     )
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
@@ -145,6 +145,12 @@ class Options(BaseModel):
             case "never":
                 return NEVER_HALT
         return self.halt
+
+    def refusal(self, task: Task) -> str | None:
+        """Why these options can't be asked of a task; None if they can."""
+        if self.stop == "first_valid" and not task.checked:
+            return f"{task.name} has no checker that could stop at a valid answer; stop at a score, or leave it out"
+        return None
 
     def chosen_seed(self) -> int:
         """The seed, or a random one."""
