@@ -1,6 +1,7 @@
 """Reads a checkpoint of TRM's or HRM's public code: the tensors, and the files beside them. Only tensors are unpickled."""
 
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ ALL_CONFIG_FILE = "all_config.yaml"
 _WEIGHTS = re.compile(r"step_\d+|.+\.(pt|pth|safetensors)")
 _PREFIXES = re.compile(r"(_orig_mod\.|module\.|model\.|inner\.)+")
 """What torch.compile, the loss head and the carry put in front of a tensor's name."""
+_FORBIDDEN = re.compile(r"unsupported (?:global: )?(?:GLOBAL|class) ([\w.]+)", re.IGNORECASE)
+"""How torch says what it does not unpickle."""
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _AVERAGED = "ema"
 """Names under which people save a state_dict; the averaged weights, if a file has both, are those that are evaluated."""
@@ -120,7 +123,7 @@ def _load(path: Path) -> object:
             zipped = file.read(2) == b"PK"
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    cut = f"{path} can't be read: it is cut off, or no checkpoint; fetch it again"
+    cut = f"{path} can't be read: it is cut off, or torch.save did not write it; fetch it again"
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -129,9 +132,10 @@ def _load(path: Path) -> object:
     if zipped and not zipfile.is_zipfile(path):
         raise CheckpointError(cut)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # of many kinds: whatever a damaged file leads to
-        if forbidden := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+        if forbidden := _FORBIDDEN.search(str(error)):
             raise CheckpointError(
                 f"{path} holds more than tensors, {forbidden[1]}, which is never unpickled since it could run anything; "
                 "ask its author for torch.save(model.state_dict(), ...)"
