@@ -1,5 +1,6 @@
 """Data sets as TRM and HRM build them: puzzles and answers as symbols in NumPy's format, and a dataset.json beside them."""
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ class DataSet:
     """1 if 0 stands for padding."""
     ignored: int | None = None
     """The label of cells that are not scored."""
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.labels.shape != self.inputs.shape:
+            sizes = f"{_size(self.labels.shape)}, but {self.file.name} {_size(self.inputs.shape)}"
+            raise DataSetError(f"{labels_of(self.file)} has {sizes}; write an answer for each puzzle")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -119,39 +125,39 @@ def open_folder(path: Path, split: Literal["train", "test"]) -> DataSet:
 def open_described(inputs: Path) -> DataSet:
     """Open puzzles beside which dataset.json lies. Raises DataSetError."""
     about = _about(inputs.with_name(ABOUT_FILE))
-    data = DataSet(
-        inputs, read_array(inputs), read_labels(inputs), about.vocab_size - 1, padding=1, ignored=about.ignore_label_id
-    )
+    labels = labels_of(inputs)
+    answers = read_array(labels) if labels != inputs and labels.exists() else None
+    data = DataSet(inputs, read_array(inputs), answers, about.vocab_size - 1, padding=1, ignored=about.ignore_label_id)
     if data.seq_len != about.seq_len:
         raise DataSetError(f"{inputs}: its rows have {data.seq_len} cells, but {ABOUT_FILE} says {about.seq_len}; correct one")
     return data
 
 
-def read_labels(inputs: Path) -> NDArray[np.integer] | None:
-    """The answers [n, N] to these puzzles; None if there are none. Raises DataSetError if they don't belong together."""
-    file = labels_of(inputs)
-    if file == inputs or not file.exists():
-        return None
-    labels, shape = read_array(file), read_array(inputs).shape
-    if labels.shape != shape:
-        raise DataSetError(
-            f"{file} has {_size(labels.shape)}, but {inputs.name} {_size(shape)}; write an answer for each puzzle"
-        )
-    return labels
-
-
 def read_array(path: Path) -> NDArray[np.integer]:
-    """An array of whole numbers as [n, N], which stays on the disk. Raises DataSetError."""
+    """An array of whole numbers, a puzzle a row, as [n, N]. Raises DataSetError."""
+    array = numbers(path)
+    if array.ndim < 2:
+        raise DataSetError(f"{path} has {array.dtype} of shape {list(array.shape)}; puzzles are whole numbers of shape [n, N]")
+    return array.reshape(len(array), -1)
+
+
+def numbers(path: Path) -> NDArray[np.integer]:
+    """The whole numbers of a .npy, which stay on the disk, or of a .npz with one array. Raises DataSetError."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            (name,) = array.files
+            array = array[name]
     except FileNotFoundError as error:
         raise DataSetError(f"{path} is missing; a data set is {ABOUT_FILE}, {INPUTS_FILE} and {LABELS_FILE}") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataSetError(f"{path} can't be read: {error}; write it again with numpy.save") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.ndim < 2 or not array.size:
-        found = f"{array.dtype} of shape {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
-        raise DataSetError(f"{path} has {found}; puzzles are whole numbers of shape [n, N]")
-    return array.reshape(len(array), -1)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataSetError(f"{path} is no array, or was cut off; write it with numpy.save") from error
+    if array.dtype.kind == "f" and np.all(array == np.floor(array)) and np.all(np.isfinite(array)):
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu" or not array.size:
+        raise DataSetError(f"{path} has {array.dtype} of shape {list(array.shape)}; puzzles are whole numbers of shape [n, N]")
+    whole: NDArray[np.integer] = array
+    return whole
 
 
 def _about(path: Path) -> About:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
 from pydantic_core import from_json, to_json
 from tqdm import tqdm
 
@@ -216,9 +217,10 @@ def _right(task: Task, line: Line, response: SolveResponse) -> bool | None:
     if line.answer is None:
         return None
     try:
-        expected = task.grid(task.read(line.answer))
+        tokens = line.answer if isinstance(line.answer, np.ndarray) else task.read(line.answer)
     except PuzzleError:
         return None
+    expected = task.grid(task.canonical(tokens))
     return bool(response.candidates) and response.candidates[0].grid == expected
 
 

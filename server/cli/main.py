@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import CliApp, CliSubCommand
 
 from gram.models.config import CheckpointError, describe
+from gram.models.data_sets import DataSetError
 from gram.models.tasks import PuzzleError
 from gram.server.api.keys import KeysError
 from gram.server.cli.bench import Bench
@@ -42,7 +43,7 @@ def main() -> None:
     sys.argv[0] = "gram"  # however it was started, --help shows the name of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, CheckpointError, DeviceError, GramError, KeysError, PuzzleError) as error:
+    except (CommandError, CheckpointError, DataSetError, DeviceError, GramError, KeysError, PuzzleError) as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

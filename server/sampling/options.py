@@ -75,6 +75,8 @@ class LatentNoise(BaseModel):
 
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+Halt = Literal["auto", "never"] | Threshold
+Noise = Literal["learned", "none"] | LatentNoise
 
 
 class Options(BaseModel):
@@ -95,12 +97,12 @@ class Options(BaseModel):
         description="scales sigma; above 1, trajectories find more of the solutions but are less often valid. A list has a "
         "temperature for each supervision step, and its last one holds for later steps; no trajectory halts before its end",
     )
-    noise: Literal["learned", "none"] | LatentNoise = Field(
+    noise: Noise = Field(
         "learned",
         description="what makes trajectories differ: the model's own noise, if it has learned one (learned); nothing but "
         "symmetries (none); or noise on a latent before each step, which makes a sampler of any model",
     )
-    halt: Literal["auto", "never"] | Threshold = Field(
+    halt: Halt = Field(
         "auto",
         description="when a trajectory halts: when its halt probability exceeds the model's own threshold (auto), or this "
         "number; or never, so that it makes all max_steps",

@@ -75,8 +75,8 @@ def with_symbol(array: Tokens, symbol: int) -> Tokens:
         (lambda folder: (folder / "dataset.json").write_text("{"), "dataset.json: "),
         (lambda folder: (folder / "dataset.json").unlink(), "mine is no data set: neither it nor test/ in it has dataset.json"),
         (lambda folder: (folder / "all__inputs.npy").unlink(), "all__inputs.npy is missing; a data set is dataset.json, "),
-        (lambda folder: (folder / "all__inputs.npy").write_bytes(b"\x93NUMPY"), "all__inputs.npy can't be read"),
-        (lambda folder: (folder / "all__inputs.npy").write_bytes(b"no"), "all__inputs.npy can't be read"),
+        (lambda folder: (folder / "all__inputs.npy").write_bytes(b"\x93NUMPY"), "all__inputs.npy is no array, or was cut off"),
+        (lambda folder: (folder / "all__inputs.npy").write_bytes(b"no"), "all__inputs.npy is no array, or was cut off"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_is_told_with_its_place(
