@@ -24,8 +24,8 @@ class Imported:
     """What was imported."""
 
     config: CheckpointConfig
-    parameters: int
-    """The numbers in the source file's tensors."""
+    numbers: int
+    """All numbers of the file's tensors."""
     left_out: list[str]
     """What of the file is not used, a sentence each."""
 

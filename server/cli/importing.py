@@ -38,7 +38,7 @@ class Import(BaseModel):
         config = imported.config
         origin, sizes = config.origin, config.model
         assert origin is not None, "an imported checkpoint has one"
-        print(f"{origin.family}, {imported.parameters:,} parameters, from {origin.source} of SHA-256 {origin.sha256}")
+        print(f"{origin.family}, {imported.numbers:,} numbers from {origin.source} of SHA-256 {origin.sha256}")
         checked = "" if config.checked else ", which nothing checks"
         print(f"answers {config.task}{checked}: {sizes.seq_len} cells of {sizes.vocab_size} symbols")
         for left_out in imported.left_out:

@@ -10,9 +10,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from gram.kernels.noise import NoiseKey
 from gram.models.checkpoint import load_checkpoint
-from gram.models.network import GRAM, Heads
+from gram.models.network import Heads
+from gram.models.serving import prepare
+from gram.models.trace import ROWS, trace
 
 REFERENCE = Path(__file__).parent / "reference"
 PREFIX = "_orig_mod.model.inner."
@@ -98,13 +99,16 @@ def write_public(folder: Path, arch: dict[str, Any], tensors: dict[str, Tensor],
     return folder
 
 
-def steps(checkpoint: Path, symbols: Tensor, count: int, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Heads]]:
-    """Supervision steps of a checkpoint on our symbols [n, N]: the logits [n, N, V] and the heads [n] after each."""
-    model: GRAM = load_checkpoint(checkpoint, torch.device("cpu"), dtype)
-    zeros = torch.zeros(len(symbols), dtype=torch.int64)
-    key = NoiseKey(zeros, zeros, zeros, zeros.float())
-    with torch.inference_mode():
-        e_x, state = model.encode(symbols), model.initial_state(len(symbols))
-        for _ in range(count):
-            state = model.supervision_step(state, e_x, key)
-            yield model.decode(state.h).float(), model.read_heads(state.h)
+def steps(
+    checkpoint: Path, symbols: Tensor, count: int, dtype: torch.dtype = torch.float32, *, served: bool = True
+) -> Iterator[tuple[Tensor, Heads]]:
+    """Supervision steps of a checkpoint on our symbols [n, N]: the logits [n, N, V] and the heads [n] after each.
+
+    served: by the kernels that serve, else by PyTorch's own operations.
+    """
+    model = load_checkpoint(checkpoint, torch.device("cpu"), dtype)
+    if served:
+        prepare(model, ROWS)
+    traced = trace(model, symbols, count)
+    for logits, halt, value in zip(traced["logits"], traced["halt"], traced["value"], strict=True):
+        yield logits, Heads(halt, value)

@@ -53,9 +53,10 @@ def predictions() -> dict[str, Tensor]:
     return load_file(REFERENCE / "trm_mlp_sudoku6" / "predictions.safetensors")
 
 
-def test_an_hrm_in_float32_computes_what_its_own_code_did(hrm: Path) -> None:
+@pytest.mark.parametrize("served", [True, False])
+def test_an_hrm_in_float32_computes_what_its_own_code_did(hrm: Path, served: bool) -> None:
     vectors = load_file(REFERENCE / "hrm" / "vectors.safetensors")
-    made = steps(hrm, vectors["inputs"].long() - 1, len(HRM_NOISE))
+    made = steps(hrm, vectors["inputs"].long() - 1, len(HRM_NOISE), served=served)
     for step, ((logits, heads), noise) in enumerate(zip(made, HRM_NOISE, strict=True)):
         theirs = vectors["logits_float32"][step][..., 1:]  # without PAD
         q0, q1 = vectors["q_halt_logits_float32"][step], vectors["q_continue_logits_float32"][step]
@@ -155,14 +156,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("served", [True, False])
 @pytest.mark.parametrize("arch", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_kind_computes_what_the_public_code_would(arch: dict[str, Any], tmp_path: Path) -> None:
+def test_every_kind_computes_what_the_public_code_would(arch: dict[str, Any], served: bool, tmp_path: Path) -> None:
     tensors = random_tensors(arch)
     import_checkpoint(write_public(tmp_path / "theirs", arch, tensors, data_paths=["data/sudoku-4x4"]), tmp_path / "ours")
     inputs = torch.randint(1, 6, (5, 16), generator=torch.Generator().manual_seed(1))
     by_difference = "Hierarchical" in arch["name"] or not arch["no_ACT_continue"]
     for (logits, heads), (theirs, q) in zip(
-        steps(tmp_path / "ours", inputs - 1, 3), public_steps(tensors, arch, inputs, 3), strict=True
+        steps(tmp_path / "ours", inputs - 1, 3, served=served), public_steps(tensors, arch, inputs, 3), strict=True
     ):
         assert distance(logits, theirs[..., 1:]) < 2e-4
         assert distance(heads.halt, q[:, 0] - q[:, 1] if by_difference else q[:, 0]) < 2e-4
