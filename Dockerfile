@@ -16,6 +16,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # index of CPU wheels.
 ARG TORCH_INDEX=
 WORKDIR /src
+# For the kernels of processors with AVX-512. Debian's own version: an image of a dated tag does not keep older ones for long.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /venv
 # In layers of their own, so that a change of the code doesn't install them again.
 COPY pyproject.toml requirements.lock ./

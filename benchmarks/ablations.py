@@ -10,7 +10,7 @@ from gram.models.config import ZOO, read_config
 from gram.models.evaluation.records import Evaluation
 from gram.models.evaluation.scores import Conditions, evaluate, judge
 from gram.models.markdown import table
-from gram.models.tasks import TASKS
+from gram.models.tasks import task_of
 from gram.server.catalog import model_name
 from gram.server.engine.engine import Engine
 from gram.server.evaluation.evaluate import draw, draw_without_halting
@@ -22,7 +22,7 @@ _FIGURES = ("single", "lprm", "majority", "any", "coverage")
 
 def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluation]:
     """Evaluate each ablation on the task's first test set. Puzzle i is sampled with seed i."""
-    task = TASKS[read_config(folder).task]
+    task = task_of(read_config(folder))
     name, puzzles = next(iter(task.test_sets.items()))
     puzzles = puzzles[:limit]
     engine = Engine(EngineSettings(model=[folder]))

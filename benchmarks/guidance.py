@@ -17,7 +17,7 @@ import numpy as np
 
 from gram.models.config import read_config
 from gram.models.markdown import table
-from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.tasks import Task, Tokens, task_of
 from gram.models.temperature import temperature_text
 from gram.server.catalog import model_name
 from gram.server.engine.engine import Engine
@@ -46,7 +46,7 @@ class Point:
 
 def measure(folder: Path, puzzles: Tokens, options: Options) -> list[Point]:
     """Return the curves of all strategies on the puzzles [n, N]. Puzzle i is sampled with seed + i."""
-    task, engine = TASKS[read_config(folder).task], Engine(EngineSettings(model=[folder]))
+    task, engine = task_of(read_config(folder)), Engine(EngineSettings(model=[folder]))
     prunings = [pruning for pruning in _PRUNINGS if pruning.steps[-1] < options.max_steps]  # the others would never prune
     points = curves("none", task, puzzles, sample(engine, puzzles, options, "none"), _CHOICES)
     for pruning in prunings:
@@ -112,7 +112,7 @@ def _prefixes(
             # There may be no candidate, since all trajectories may have been dropped.
             yield ("LPRM", k), (every.steps_run, any(c.valid for c in every.ranked("lprm", top=1)))
             yield ("majority", k), (every.steps_run, any(c.valid for c in every.ranked("majority", top=1)))
-            yield ("first valid", k), (until_valid.steps_run, until_valid.distinct_valid > 0)
+            yield ("first valid", k), (until_valid.steps_run, bool(until_valid.distinct_valid))
 
 
 def main() -> None:
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first puzzle; default: %(default)s")
     parser.add_argument("--json", type=Path, help="also write the curves to this file")
     arguments = parser.parse_args()
-    test_sets = TASKS[read_config(arguments.checkpoint).task].test_sets
+    test_sets = task_of(read_config(arguments.checkpoint)).test_sets
     name = arguments.set or list(test_sets)[-1]
     if name not in test_sets:
         parser.error(f"--set: the test sets are {', '.join(map(repr, test_sets))}")

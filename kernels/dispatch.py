@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import gram.kernels.norm
+import gram.kernels.perturbation
 import gram.kernels.readout
 import gram.kernels.swiglu
 import gram.kernels.transition
@@ -107,5 +108,7 @@ def _dispatched(reference: Callable[_P, _R]) -> Callable[_P, _R]:
 stochastic_transition = _dispatched(gram.kernels.transition.stochastic_transition)
 guided_transition = _dispatched(gram.kernels.transition.guided_transition)
 add_rms_norm = _dispatched(gram.kernels.norm.add_rms_norm)
+add_rms_norm_over_positions = _dispatched(gram.kernels.norm.add_rms_norm_over_positions)
 swiglu = _dispatched(gram.kernels.swiglu.swiglu)
+perturb = _dispatched(gram.kernels.perturbation.perturb)
 readout = _dispatched(gram.kernels.readout.readout)

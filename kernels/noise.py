@@ -1,10 +1,10 @@
-"""Counter-based standard normals: a pure function of (seed, index, transition, position, channel).
+"""Counter-based standard normals: a pure function of (seed, index, transition, position, channel) and of what they are for.
 
 Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), then Box-Muller. The key is the
-request's seed; the counter is (position * D/4 + i, transition, index, 0), where index is the trajectory's number in its
-request. Each counter gives four words w0 .. w3, and so four normals, cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3),
-for channels i, i + D/4, i + D/2 and i + 3D/4 of the position. Nothing about the slot, the batch or the load enters, so an
-answer can be reproduced.
+request's seed; the counter is (position * D/4 + i, transition, index, stream), where index is the trajectory's number in its
+request, and each use of noise has a stream of its own. Each counter gives four words w0 .. w3, and so four normals,
+cos(w0, w1), cos(w2, w3), sin(w0, w1) and sin(w2, w3), for channels i, i + D/4, i + D/2 and i + 3D/4 of the position. Nothing
+about the slot, the batch or the load enters, so an answer can be reproduced.
 """
 
 import functools
@@ -18,6 +18,9 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+
+GUIDANCE_STREAM, HIGH_STREAM, LOW_STREAM = 0, 1, 2
+"""The noise of the stochastic transition, and what a step may begin with, of the high and of the low latent."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,15 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return torch.stack([factors[0], others[0] & _MASK, factors[1], others[1] & _MASK])
 
 
-def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+def standard_normal(
+    seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int, stream: int = GUIDANCE_STREAM
+) -> Tensor:
     """Standard normals [B, length, dim], float32, of seed, index and transition [B] (see NoiseKey). dim is a multiple of 4."""
     rows, quarter = len(seed), dim // 4
     block = torch.arange(length * quarter, device=seed.device).expand(rows, -1)
     transition, index = transition[:, None].expand_as(block), index[:, None].expand_as(block)
     key = seed[:, None] & _MASK, seed[:, None] >> 32 & _MASK
-    words = philox((block, transition, index, torch.zeros_like(block)), key)
+    words = philox((block, transition, index, torch.full_like(block, stream)), key)
     # 24 bits are exact in float32. The half step, which rounding loses in the upper half, keeps the uniform away from 0, where
     # the logarithm is infinite. At the other end the uniform may be 1, and the normal 0.
     uniform = (words >> 8).float().add_(0.5).mul_(2.0**-24)

@@ -37,6 +37,11 @@ class Readout(NamedTuple):
         """Whether the row ends with this step: it has halted, made its last step or lost its state; bool [B]."""
         return self.numbers[:, 3] > 0
 
+    @property
+    def halts(self) -> Tensor:
+        """Whether the row's halt probability exceeds its threshold, bool [B]."""
+        return self.numbers[:, 3] > 1
+
 
 def readout(
     h: Tensor,
@@ -46,9 +51,9 @@ def readout(
     decoder_weight: Tensor,
     steps: Tensor,
     max_steps: Tensor,
+    halt_threshold: Tensor,
     *,
     num_registers: int,
-    halt_threshold: float,
 ) -> Readout:
     """Read the halt head (App. A.1), the LPRM (App. A.2, Eq. 14) and the decoder off the state, and decide which rows end.
 
@@ -57,14 +62,16 @@ def readout(
     `max_steps`, or when a number of its state is not finite; then its score and answer mean nothing.
 
     h, low: [B, L, D], of one dtype. heads_weight: float32 [2, D], the halt head first; heads_bias: float32 [2].
-    decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: integers [B]. N = L - num_registers.
+    decoder_weight: [V, D], V <= 256. steps (made, this one included) and max_steps: integers [B]. halt_threshold: float32
+    [B]; no row exceeds 1. N = L - num_registers.
     """
     # Summed row by row: in so narrow a matrix product, some CPUs add a row up in another order elsewhere in the tile.
     logits = (h[:, :1].float() * heads_weight.float()).sum(-1) + heads_bias.float()
     probability = logits.sigmoid()
     # A sum is finite only if all its terms are.
     finite = (h.sum((1, 2), dtype=torch.float32) + low.sum((1, 2), dtype=torch.float32)).isfinite()
-    goes_on = finite & (probability[:, 0] <= halt_threshold) & (steps < max_steps)
-    numbers = torch.cat([probability, finite[:, None], ~goes_on[:, None]], dim=1)
+    halts = probability[:, 0] > halt_threshold
+    ends = halts | ~finite | (steps >= max_steps)
+    numbers = torch.cat([probability, finite[:, None], (ends.float() + halts)[:, None]], dim=1)
     symbols = F.linear(h[:, num_registers:], decoder_weight.to(h.dtype)).argmax(-1)
     return Readout(numbers, symbols.to(torch.uint8))

@@ -226,7 +226,7 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Ca
 
     # Typed loosely: mypy takes the values of a dictionary for any of the arguments.
     bounds: dict[str, Any] = {"log_sigma_min": -8.0, "log_sigma_max": -1.0}
-    registers: dict[str, Any] = {"num_registers": sizes.num_registers, "halt_threshold": 0.5}
+    registers: dict[str, Any] = {"num_registers": sizes.num_registers}
     yield Case(
         "guided_transition",
         partial(dispatch.guided_transition, **bounds),
@@ -260,7 +260,16 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Ca
         "readout",
         partial(dispatch.readout, **registers),
         partial(gram.kernels.readout.readout, **registers),
-        lambda: (state(), state(), heads(2, dim), heads(2), normal(sizes.vocab_size, dim), numbers(), numbers()),
+        lambda: (
+            state(),
+            state(),
+            heads(2, dim),
+            heads(2),
+            normal(sizes.vocab_size, dim),
+            numbers(),
+            numbers(),
+            torch.ones(rows, device=device),
+        ),
     )
 
 

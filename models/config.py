@@ -14,6 +14,9 @@ Size = Annotated[int, Field(gt=0)]
 Mixing = Literal["swiglu", "attention"]
 """How positions exchange information: a SwiGLU over the position axis, or self-attention with RoPE."""
 
+Axis = Literal["channels", "positions"]
+"""What the norm behind the mixing of positions averages over. TRM's, behind its SwiGLU over positions, is over positions."""
+
 GuidanceKind = Literal["full", "noise_only", "none"]
 """`full`: learned mean and sigma. `noise_only`: mu = 0. `none`: deterministic, which makes the model a TRM."""
 
@@ -23,14 +26,17 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: Size
+    vocab_size: Annotated[int, Field(gt=0, le=256, description="the symbols of a puzzle or an answer; one fits into a byte")]
     seq_len: Size = Field(description="puzzle tokens; the state has num_registers more positions")
     num_registers: Size = Field(4, description="register positions in front; the heads read position 0")
     dim: Size = 128
     num_layers: Size = 2
     mixing: Mixing = "swiglu"
     mixer_dim: Size = Field(256, description="hidden width of the SwiGLU over positions (mixing = swiglu)")
+    mixer_norm: Axis = Field("channels", description="what the norm behind the mixing averages over; as TRM's: positions")
     num_heads: Size = Field(4, description="attention heads (mixing = attention)")
+    float32_rope: bool = Field(False, description="rotate queries and keys in float32, as TRM and HRM do, in any dtype")
+    learned_positions: bool = Field(True, description="add a learned vector for each position; TRM and HRM have none")
     mlp_dim: Size = Field(384, description="hidden width of the SwiGLU over channels")
     guidance_dim: Size = Field(128, description="hidden width of the SwiGLU heads for mu and log sigma")
     shared_core: bool = Field(True, description="f_L and f_H are one network, as in TRM")
@@ -38,6 +44,9 @@ class ModelConfig(BaseModel):
     low_steps: Size = Field(2, description="K_low: low-level updates per transition")
     transitions: Size = Field(2, description="T: transitions per supervision step")
     supervision_steps: Size = Field(8, description="N_sup: supervision steps per trajectory in training")
+    halt_threshold: float = Field(
+        0.5, gt=0, lt=1, description="a trajectory halts when its halt probability exceeds this (App. A.1)"
+    )
     guidance: GuidanceKind = "full"
     log_sigma_init: float = -2.0
     log_sigma_min: float = -8.0
@@ -76,13 +85,31 @@ Ability = Literal["solve", "generate"]
 """`solve`: answer a puzzle. `generate`: make new boards from the task's empty input."""
 
 
+Family = Literal["TRM", "HRM"]
+"""Whose public code a checkpoint was made by."""
+
+
+class Origin(BaseModel):
+    """Where an imported checkpoint came from. Nothing is known of its figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: Family = Field(description="whose public code made it: TRM's or HRM's")
+    source: str = Field(description="the file's name, or its address on the hub")
+    sha256: str = Field(description="SHA-256 of that file, in hexadecimal")
+
+
 class CheckpointConfig(BaseModel):
     """The content of config.json: the task of the weights, and the shape of the network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
+    checked: bool = Field(
+        True, description="the task is registered and has a checker; false: a task of any name without code, N symbols of V"
+    )
     generates: bool = Field(False, description="trained on the empty input, too, so POST /v1/generate may ask it")
+    origin: Origin | None = Field(None, description="where an imported checkpoint came from")
     model: ModelConfig
 
     def can(self, ability: Ability) -> bool:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gram.kernels.dispatch import add_rms_norm, swiglu
+from gram.kernels.dispatch import add_rms_norm, add_rms_norm_over_positions, swiglu
 from gram.models.config import ModelConfig
 
 
@@ -69,6 +69,7 @@ class Attention(Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
+        self.float32_rope = config.float32_rope
         self.qkv = Linear(config.dim, 3 * config.dim)
         self.out = Linear(config.dim, config.dim)
         head_dim = config.dim // config.num_heads
@@ -78,16 +79,21 @@ class Attention(Module):
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def _rotate(self, x: Tensor) -> Tensor:
+        dtype = torch.float32 if self.float32_rope else x.dtype
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
-        return x * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+        return (x * self.cos.to(dtype) + turned * self.sin.to(dtype)).to(x.dtype)
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Everything between the two products: queries, keys and values [B, L, 3 D] -> [B, L, D]."""
+        batch, length, width = qkv.shape
+        heads = qkv.view(batch, length, 3, self.num_heads, width // (3 * self.num_heads))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
+        mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
+        return mixed.transpose(1, 2).reshape(batch, length, width // 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
-        mixed = F.scaled_dot_product_attention(self._rotate(query), self._rotate(key), value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        return self.out(self.attend(self.qkv(x)))
 
 
 class Core(Module):
@@ -99,12 +105,14 @@ class Core(Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         mixer = PositionMixer if config.mixing == "swiglu" else Attention
+        self.norms_positions = config.mixer_norm == "positions"
         self.mixers = nn.ModuleList(mixer(config) for _ in range(config.num_layers))
         self.mlps = nn.ModuleList(SwiGLU(config.dim, config.mlp_dim, config.dim) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
+        add_and_norm = add_rms_norm_over_positions if self.norms_positions else add_rms_norm
         for mix, mlp in zip(self.mixers, self.mlps, strict=True):
-            x = add_rms_norm(x, mix(x))
+            x = add_and_norm(x, mix(x))
             x = add_rms_norm(x, mlp(x))
         return x

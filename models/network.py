@@ -5,18 +5,18 @@ L = registers + N latent positions, D channels, V symbols, T transitions per sup
 """
 
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gram.kernels.dispatch import guided_transition, readout
-from gram.kernels.noise import NoiseKey
+from gram.kernels.dispatch import guided_transition, perturb, readout
+from gram.kernels.noise import HIGH_STREAM, LOW_STREAM, NoiseKey
 from gram.kernels.readout import Readout
 from gram.kernels.transition import gaussian
 from gram.models.config import ModelConfig
-from gram.models.layers import Core, Linear, SwiGLU
+from gram.models.layers import Core, Linear, Module, SwiGLU
 
 
 class Gaussian(NamedTuple):
@@ -42,6 +42,20 @@ class Heads(NamedTuple):
 
     halt: Tensor
     value: Tensor
+
+
+class Sampler(Protocol):
+    """Samples the end of a stochastic transition."""
+
+    def transition(self, u: Tensor, key: NoiseKey) -> Tensor:
+        """As Guidance.transition."""
+
+
+class Step(Protocol):
+    """Makes the step of `GRAM.advance`, each row by itself."""
+
+    def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """As GRAM.advance."""
 
 
 class Guidance(nn.Module):
@@ -103,16 +117,24 @@ class GRAM(nn.Module):
         self.register_buffer("initial_l", torch.randn(config.length, dim))
         self.token_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
         self.register_embedding = nn.Parameter(torch.randn(config.num_registers, dim) * dim**-0.5)
-        self.position = nn.Parameter(torch.randn(config.length, dim))
-        self.f_low = Core(config)
-        self.f_high = self.f_low if config.shared_core else Core(config)
+        if config.learned_positions:
+            self.position = nn.Parameter(torch.randn(config.length, dim))
+        self.f_low: Module = Core(config)
+        self.f_high: Module = self.f_low if config.shared_core else Core(config)
         self.decoder = Linear(dim, config.vocab_size)
         self.heads = Linear(dim, 2, bias=True, zero=True)
+        self.packed_prior: Sampler | None = None
+        self.native: Step | None = None
         if config.guidance != "none":
             self.prior = Guidance(config, dim)
             if posterior:
                 self.target_embedding = nn.Parameter(torch.randn(config.vocab_size, dim) * dim**-0.5)
                 self.posterior = Guidance(config, 2 * dim)
+
+    @property
+    def sampler(self) -> Sampler:
+        """What samples a stochastic transition: the prior."""
+        return self.packed_prior or self.prior
 
     @property
     def matrices(self) -> dict[str, Linear]:
@@ -131,8 +153,8 @@ class GRAM(nn.Module):
 
     def encode(self, puzzle: Tensor) -> Tensor:
         """e_x = encode(x): tokens [B, N] -> [B, L, D]. It depends on the puzzle alone, so trajectories share it."""
-        e_x = self._embed(puzzle, self.token_embedding) + self.position
-        return e_x.to(self.dtype)
+        e_x = self._embed(puzzle, self.token_embedding)
+        return (e_x + self.position if self.config.learned_positions else e_x).to(self.dtype)
 
     def _embed(self, tokens: Tensor, table: Tensor) -> Tensor:
         """Embeddings scaled by sqrt(D), those of the registers in front: [B, N] -> [B, L, D]."""
@@ -178,8 +200,25 @@ class GRAM(nn.Module):
             if self.config.guidance == "none":
                 state = State(u, low)
                 continue
-            state = State(self.prior.transition(u, replace(key, transition=key.transition + t)), low)
+            state = State(self.sampler.transition(u, replace(key, transition=key.transition + t)), low)
         return state
+
+    def perturb(self, state: State, key: NoiseKey, sigmas: Tensor) -> State:
+        """Add noise to the latents before a supervision step, as PTRM does (arXiv:2605.19943).
+
+        sigmas: float32 [B, 2], of h and of l; a latent of sigma 0 stays as it is. key: the NoiseKey [B] of the step.
+        """
+        latents = []
+        for z, sigma, stream in zip(state, sigmas.unbind(1), (HIGH_STREAM, LOW_STREAM), strict=True):
+            # On a GPU the host does not wait to learn whether any row has noise: the kernel passes over those without.
+            latents.append(perturb(z, key, sigma, stream=stream) if sigma.is_cuda or sigma.any() else z)
+        return State(*latents)
+
+    def advance(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
+        """`perturb`, then `supervision_step`: a step as it is served, by whatever `models.serving` has chosen."""
+        if self.native:
+            return self.native(state, e_x, key, sigmas)
+        return self.supervision_step(self.perturb(state, key, sigmas), e_x, key)
 
     def decode(self, h: Tensor) -> Tensor:
         """Logits [B, N, V] from h's puzzle positions."""
@@ -190,7 +229,7 @@ class GRAM(nn.Module):
         halt, value = self.heads(h[:, 0].float()).unbind(-1)
         return Heads(halt, value)
 
-    def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: float) -> Readout:
+    def read(self, state: State, steps: Tensor, max_steps: Tensor, halt_threshold: Tensor) -> Readout:
         """Read what a step shows of the rows, for inference; see kernels.readout."""
         assert self.heads.bias is not None
         return readout(
@@ -200,6 +239,6 @@ class GRAM(nn.Module):
             self.decoder.weight,
             steps,
             max_steps,
+            halt_threshold,
             num_registers=self.config.num_registers,
-            halt_threshold=halt_threshold,
         )

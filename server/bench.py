@@ -24,7 +24,7 @@ from gram.server.engine.device import Placement, resolve
 from gram.server.engine.engine import Engine
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane
-from gram.server.engine.runner import HALT_THRESHOLD, Runner
+from gram.server.engine.runner import Runner
 from gram.server.engine.slots import SlotPool, Start
 from gram.server.local import steps
 from gram.server.sampling.options import Options
@@ -228,7 +228,7 @@ def row_operations(config: ModelConfig) -> int:
         with counter, torch.no_grad():
             e_x = model.encode(key.expand(1, config.seq_len))
             state = model.supervision_step(model.initial_state(1), e_x, NoiseKey(key, key, key, torch.ones(1)))
-            model.read(state, key, key, HALT_THRESHOLD)
+            model.read(state, key, key, torch.ones(1))
     operations: int = counter.get_total_flops()
     return operations
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gram.models.config import CONFIG_FILE, EVALUATION_FILE, ZOO, CheckpointConfig, CheckpointError, read_config
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import TASKS, Task, task_of
 
 
 def bundled_models() -> list[Path]:
@@ -44,7 +44,7 @@ class LoadedModel:
 
     @property
     def task(self) -> Task:
-        return TASKS[self.config.task]
+        return task_of(self.config)
 
     def evaluation(self) -> object:
         """The figures that `gram eval` wrote beside the weights; None if it did not."""
@@ -64,9 +64,11 @@ def read_models(folders: list[Path]) -> dict[str, LoadedModel]:
     loaded: dict[str, LoadedModel] = {}
     for folder in folders:
         config = read_config(folder)
-        if config.task not in TASKS:
-            raise CheckpointError(f"{folder}: unknown task {config.task!r}; known tasks: {', '.join(TASKS)}")
-        if config.generates and TASKS[config.task].blank is None:
+        try:
+            task = task_of(config)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+        if config.generates and task.blank is None:
             raise CheckpointError(f"{folder}: {config.task} has no empty input to generate from; set generates to false")
         name = model_name(folder)
         if name in loaded:

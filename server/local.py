@@ -95,9 +95,7 @@ def solve(
             open_[number] = collector, seed, time.monotonic()
             yield options.submit(number, model, puzzle, seed, watch=watch)
 
-    # Requests take turns. If more were in the engine than fill the slots twice, the first answers would only come later.
-    in_flight = 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
-    for report in steps(engine, submits(), in_flight=in_flight):
+    for report in steps(engine, submits(), in_flight=_in_flight(engine, options)):
         for step in report.steps:
             if step.request in open_:
                 collector, _, _ = open_[step.request]
@@ -116,6 +114,27 @@ def solve(
                 del open_[number]
                 engine.handle(Cancel(number))
                 yield number, SolveResponse.of(model, collector, seed, options, 0.0, time.monotonic() - begun)
+
+
+def collect(engine: Engine, questions: Iterable[Question], options: Options) -> Iterator[tuple[int, Collector]]:
+    """Sample puzzles with the engine's only model. Yields a puzzle's number and its trajectories when all have ended."""
+    (model,) = engine.lanes
+    open_: dict[int, Collector] = {}
+
+    def submits() -> Iterator[Submit]:
+        for number, task, puzzle, solutions, seed in questions:
+            open_[number] = Collector(task, puzzle, options.num_trajectories, solutions=solutions)
+            yield options.submit(number, model, puzzle, seed)
+
+    for ended in run(engine, submits(), in_flight=_in_flight(engine, options)):
+        open_[ended.request].add(ended)
+        if open_[ended.request].done:
+            yield ended.request, open_.pop(ended.request)
+
+
+def _in_flight(engine: Engine, options: Options) -> int:
+    """The number of puzzles to sample at a time. They take turns, so more than fill the slots twice would only wait."""
+    return 1 + math.ceil(2 * engine.placement.slots / options.num_trajectories)
 
 
 def sample(engine: Engine, puzzles: Tokens, options: Options, title: str) -> list[list[Trajectory]]:

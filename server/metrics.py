@@ -19,6 +19,8 @@ _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_VALID = {True: "true", False: "false", None: "null"}
+"""The values of the label `valid`."""
 
 _TITLE = """# Metrics
 
@@ -92,7 +94,7 @@ class Metrics:
         self.row_steps = self._counter("gram_trajectory_steps", "Supervision steps, counted for each trajectory.", "model")
         self.trajectories = self._counter(
             "gram_trajectories",
-            "Trajectories that gave an answer, by whether the exact checker finds it valid.",
+            "Trajectories that gave an answer, by whether the exact checker finds it valid (null: the task has no checker).",
             "model",
             "task",
             "valid",
@@ -137,7 +139,7 @@ class Metrics:
         for metric, labels in self._metrics:
             if labels == ("model",):
                 metric.labels(model)
-        for valid in ("true", "false"):
+        for valid in _VALID.values():
             self.trajectories.labels(model, task, valid)
             self.score.labels(model, valid)
         self.model_ready.labels(model).set_function(partial(self._is_ready, model))
@@ -180,9 +182,9 @@ class Metrics:
         self.occupancy.labels(report.model).observe(report.rows / self._slots[number])
         self._on_stats(number, report.model, report.stats)
 
-    def on_trajectory(self, model: str, trajectory: Trajectory, *, valid: bool) -> None:
+    def on_trajectory(self, model: str, trajectory: Trajectory, *, valid: bool | None) -> None:
         """Count a trajectory that gave an answer."""
-        label = "true" if valid else "false"
+        label = _VALID[valid]
         self.trajectories.labels(model, self._tasks[model], label).inc()
         self.depth.labels(model).observe(trajectory.steps)
         self.score.labels(model, label).observe(trajectory.score)

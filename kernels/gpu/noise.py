@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gram.kernels.noise import GUIDANCE_STREAM
+
 
 @triton.jit
 def _circle(word):
@@ -33,23 +35,26 @@ def _box_muller(first, second):
 
 
 @triton.jit
-def four_normals(seed, index, transition, block):
-    """The four normals of each counter, in the order of the quarters of channels that they belong to.
+def four_normals(seed, index, transition, block, stream):
+    """The four normals of each counter of a stream, in the order of the quarters of channels that they belong to.
 
     seed, index, transition: int64 tensors; block: int32 tensor, position * D/4 + i. They broadcast together.
     """
-    nothing = tl.zeros_like(block).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32), transition.to(tl.uint32), index.to(tl.uint32), nothing)
+    last = (tl.zeros_like(block) + stream).to(tl.uint32)
+    w0, w1, w2, w3 = tl.philox(seed, block.to(tl.uint32), transition.to(tl.uint32), index.to(tl.uint32), last)
     cos01, sin01 = _box_muller(w0, w1)
     cos23, sin23 = _box_muller(w2, w3)
     return cos01, cos23, sin01, sin23
 
 
 @triton.jit
-def _kernel(out, seed, index, transition, counters: tl.constexpr, quarter: tl.constexpr, BLOCK: tl.constexpr):
+def _kernel(
+    out, seed, index, transition, stream: tl.constexpr, counters: tl.constexpr, quarter: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0)
     block = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    first, second, third, fourth = four_normals(tl.load(seed + row), tl.load(index + row), tl.load(transition + row), block)
+    keys = tl.load(seed + row), tl.load(index + row), tl.load(transition + row)
+    first, second, third, fourth = four_normals(keys[0], keys[1], keys[2], block, stream)
     place = out + row * counters * 4 + block // quarter * (4 * quarter) + block % quarter
     mask = block < counters
     tl.store(place, first, mask)
@@ -58,10 +63,12 @@ def _kernel(out, seed, index, transition, counters: tl.constexpr, quarter: tl.co
     tl.store(place + 3 * quarter, fourth, mask)
 
 
-def standard_normal(seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int) -> Tensor:
+def standard_normal(
+    seed: Tensor, index: Tensor, transition: Tensor, length: int, dim: int, stream: int = GUIDANCE_STREAM
+) -> Tensor:
     """As kernels.noise.standard_normal."""
     rows, counters = len(seed), length * dim // 4
     out = torch.empty(rows, length, dim, device=seed.device)
     seed, index, transition = seed.contiguous(), index.contiguous(), transition.contiguous()
-    _kernel[(rows, triton.cdiv(counters, 1024))](out, seed, index, transition, counters, dim // 4, BLOCK=1024)
+    _kernel[(rows, triton.cdiv(counters, 1024))](out, seed, index, transition, stream, counters, dim // 4, BLOCK=1024)
     return out

@@ -21,11 +21,12 @@ def _kernel(
     decoder_weight,
     steps,
     max_steps,
+    halt_threshold,
     numbers,
     answers,
     steps_stride,
     max_steps_stride,
-    halt_threshold,
+    halt_threshold_stride,
     L: tl.constexpr,
     D: tl.constexpr,
     V: tl.constexpr,
@@ -63,12 +64,12 @@ def _kernel(
     halt_probability = tl.sigmoid(tl.sum(halt, 0) + tl.load(heads_bias))
     score = tl.sigmoid(tl.sum(value, 0) + tl.load(heads_bias + 1))
     finite = tl.abs(tl.sum(tl.sum(total, 1), 0)) < float("inf")  # a sum is finite only if all its terms are
-    unfinished = tl.load(steps + row * steps_stride) < tl.load(max_steps + row * max_steps_stride)
-    goes_on = finite & (halt_probability <= halt_threshold) & unfinished
+    made_all = tl.load(steps + row * steps_stride) >= tl.load(max_steps + row * max_steps_stride)
+    halts = halt_probability > tl.load(halt_threshold + row * halt_threshold_stride)
     tl.store(numbers + row * 4, halt_probability)
     tl.store(numbers + row * 4 + 1, score)
     tl.store(numbers + row * 4 + 2, tl.where(finite, 1.0, 0.0))
-    tl.store(numbers + row * 4 + 3, tl.where(goes_on, 0.0, 1.0))
+    tl.store(numbers + row * 4 + 3, tl.where(halts, 2.0, tl.where(finite & ~made_all, 0.0, 1.0)))
 
 
 def readout(
@@ -79,9 +80,9 @@ def readout(
     decoder_weight: Tensor,
     steps: Tensor,
     max_steps: Tensor,
+    halt_threshold: Tensor,
     *,
     num_registers: int,
-    halt_threshold: float,
 ) -> Readout:
     """As kernels.readout.readout."""
     h, low = dot_operand(h), low.contiguous()
@@ -97,11 +98,12 @@ def readout(
         decoder_weight.to(h.dtype).contiguous(),
         steps,
         max_steps,
+        halt_threshold,
         numbers,
         answers,
         steps.stride(0),
         max_steps.stride(0),
-        halt_threshold,
+        halt_threshold.stride(0),
         length,
         dim,
         symbols,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gram.kernels.gpu.interpreter import dot_operand
 from gram.kernels.gpu.noise import four_normals
-from gram.kernels.noise import NoiseKey
+from gram.kernels.noise import GUIDANCE_STREAM, NoiseKey
 from gram.kernels.transition import Transition
 
 COUNTERS = 512
@@ -44,6 +44,7 @@ def _sample(
     positions,
     L: tl.constexpr,
     Q: tl.constexpr,
+    STREAM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):
@@ -62,6 +63,7 @@ def _sample(
         tl.load(index + row * index_stride, valid, 0),
         tl.load(transition + row * transition_stride, valid, 0),
         m % L * Q + i,
+        STREAM,
     )
     tl.store(h + place, (loc0 + scale0 * noise0).to(h.dtype.element_ty), mask)
     tl.store(h + place + Q, (loc1 + scale1 * noise1).to(h.dtype.element_ty), mask)
@@ -105,6 +107,7 @@ def _guide_and_sample(
     L: tl.constexpr,
     Q: tl.constexpr,
     H: tl.constexpr,
+    STREAM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -126,6 +129,7 @@ def _guide_and_sample(
         tl.load(index + row * index_stride, valid, 0)[:, None],
         tl.load(transition + row * transition_stride, valid, 0)[:, None],
         (m % L * Q)[:, None] + i[None, :],
+        STREAM,
     )
     noise = tl.join(tl.join(cos01, sin01), tl.join(cos23, sin23))  # [m, i, cos or sin, pair]
     noise = tl.reshape(tl.permute(noise, (0, 2, 3, 1)), (BLOCK_M, 4 * BLOCK_Q))
@@ -159,6 +163,7 @@ def stochastic_transition(u: Tensor, mean: Tensor, log_sigma: Tensor, key: Noise
         rows * length,
         length,
         quarter,
+        GUIDANCE_STREAM,
         BLOCK_M=block_m,
         BLOCK_Q=block_q,
     )
@@ -202,6 +207,7 @@ def guided_transition(
         length,
         dim // 4,
         hidden_log_sigma.shape[-1],
+        GUIDANCE_STREAM,
         BLOCK_M=BLOCK_M,
         BLOCK_Q=BLOCK_Q,
         BLOCK_H=BLOCK_H,

@@ -12,7 +12,7 @@ from gram.models.config import EVALUATION_FILE, read_config
 from gram.models.evaluation.plots import plot_by_depth, plot_by_samples
 from gram.models.evaluation.records import Curves, Evaluation, Figures, Generation, Stratum
 from gram.models.markdown import table
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import Task, task_of
 from gram.models.temperature import schedule, temperature_text
 
 CURVES_FILE = "curves.json"
@@ -172,7 +172,7 @@ def zoo_table(folders: Iterable[Path]) -> str:
     puzzles, boards = [], []
     for folder in folders:
         records = saved(folder).records
-        task = TASKS[read_config(folder).task]
+        task = task_of(read_config(folder))
         name = _card(folder, "../models/zoo")
         for record in records:
             if record.temperature != records[0].temperature:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from gram.models.config import CheckpointConfig, CheckpointError
 from gram.models.tasks.base import MOST_COUNTED, ContradictionError, Grid, PuzzleError, Task, Tokens, cell_entropy
 from gram.models.tasks.coloring import Coloring
 from gram.models.tasks.maze import Maze
 from gram.models.tasks.nqueens import NQueens
+from gram.models.tasks.plain import Plain
 from gram.models.tasks.sudoku import Sudoku
 
 TASKS: dict[str, Task] = {
@@ -22,6 +24,19 @@ TASKS: dict[str, Task] = {
         Maze(30, held_out_count=100),
     )
 }
+
+
+def task_of(config: CheckpointConfig) -> Task:
+    """The task of a checkpoint: a registered one, or one without code. Raises CheckpointError."""
+    if config.checked:
+        if config.task in TASKS:
+            return TASKS[config.task]
+        raise CheckpointError(
+            f"unknown task {config.task!r}; known tasks: {', '.join(TASKS)}; a task without code needs checked: false"
+        )
+    if config.task in TASKS:
+        raise CheckpointError(f"{config.task} has a checker; leave checked out, or give the task another name")
+    return Plain(config.task, config.model.seq_len, config.model.vocab_size)
 
 
 def readings(puzzle: object, tasks: Iterable[Task]) -> dict[str, str]:
@@ -65,4 +80,17 @@ def pose(puzzle: object, task: Task) -> tuple[Task, Tokens]:
         raise
 
 
-__all__ = ["MOST_COUNTED", "TASKS", "Grid", "PuzzleError", "Task", "Tokens", "cell_entropy", "only_one", "pose", "readings"]
+__all__ = [
+    "MOST_COUNTED",
+    "TASKS",
+    "Grid",
+    "Plain",
+    "PuzzleError",
+    "Task",
+    "Tokens",
+    "cell_entropy",
+    "only_one",
+    "pose",
+    "readings",
+    "task_of",
+]

@@ -64,6 +64,8 @@ class Task(ABC):
     """What `split` finds in a file beside a puzzle a line, a sentence each."""
     seq_len: int
     vocab_size: int
+    checked: bool = True
+    """Whether `check` tells right from wrong. If not, the server shows answers as neither, and `check` is never called."""
     lists_solutions: bool = True
     """Whether `solutions` gives all solutions of every puzzle, the empty input included. If not, they can be too many."""
     evaluation_depth: int = 32

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from gram.models.network import GRAM, State
-from gram.models.tasks import TASKS
 from gram.models.training.recipe import Stage, TrainingConfig
 
 
@@ -56,7 +55,7 @@ def replace_finished(carry: Carry, model: GRAM, config: TrainingConfig, stage: S
     pair = np.concatenate([np.arange(prior) // stage.group, np.arange(groups, len(puzzles))])
     puzzles, targets = puzzles[pair], targets[pair]
     carry.puzzle[done], carry.target[done] = torch.from_numpy(puzzles), torch.from_numpy(targets)
-    carry.ambiguous[done] = torch.from_numpy(TASKS[config.task].is_ambiguous(puzzles))
+    carry.ambiguous[done] = torch.from_numpy(config.source.is_ambiguous(puzzles))
     fresh = model.initial_state(len(done))
     carry.state.h[done], carry.state.l[done] = fresh.h, fresh.l
     carry.step[done] = 0

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gram.models.data_sets import UNSCORED
 from gram.models.network import GRAM, Gaussian, State
 from gram.models.precision import multiplies_bfloat16
 from gram.models.tasks import Task
@@ -56,7 +57,8 @@ def losses(model: GRAM, task: Task, carry: Carry, stage: Stage, config: Training
         choosing = carry.step[open_rows] < stage.balanced_steps
         seen = logits.detach().cpu()[open_rows]
         carry.target[open_rows] = solution_targets(task, carry.puzzle[open_rows], seen, choosing, rng)
-    cross_entropy = F.cross_entropy(logits.transpose(1, 2), carry.target.to(device, copy=True), reduction="none").mean(1)
+    target = carry.target.to(device, copy=True)
+    cross_entropy = F.cross_entropy(logits.transpose(1, 2), target, reduction="none", ignore_index=UNSCORED).mean(1)
     free = (torch.arange(rows) < prior_rows) & carry.ambiguous & (carry.step < stage.prior_free_steps)
     cross_entropy = cross_entropy * ~free.to(device)
     carry.step += 1

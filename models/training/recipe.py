@@ -1,15 +1,18 @@
 """Training recipes, read from TOML files. Unknown keys are refused, and all defaults stand here."""
 
 import tomllib
+from functools import cached_property
 from math import isqrt
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gram.models.config import CheckpointConfig, ModelConfig, describe
-from gram.models.tasks import TASKS, Tokens
+from gram.models.data_sets import DataSetError, open_folder
+from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.training.labelled import Labelled
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -70,9 +73,10 @@ class HeadsStage(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """The training of one checkpoint. `model` may leave out vocab_size and seq_len, which the task determines."""
+    """The training of one checkpoint. `model` may leave out vocab_size and seq_len, which the task or the data determine."""
 
-    task: str
+    task: str = Field(description="a registered task; with `data` it may be left out: then the task has no code")
+    data: Path | None = Field(None, description="folder of a data set, whose pairs take the place of the task's own")
     generates: bool = False
     one_solution: bool = Field(False, description="train on puzzles with one solution only, under prior and posterior")
     model: ModelConfig
@@ -109,21 +113,29 @@ class TrainingConfig(_Strict):
     def updates(self) -> int:
         return sum(stage.updates for stage in self.stages)
 
+    @cached_property
+    def source(self) -> Task:
+        """Where the pairs come from, and what checks answers: the task, or the data set. Raises DataSetError."""
+        return Labelled.open(self.data, self.task) if self.data else TASKS[self.task]
+
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Draw training pairs: puzzles and solutions, both [count, N]."""
-        return self._draw(rng, count, ambiguous=False) if self.one_solution else TASKS[self.task].sample(rng, count)
+        return self._draw(rng, count, ambiguous=False) if self.one_solution else self.source.sample(rng, count)
 
     def sample_posterior(self, rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
         """Draw training pairs for rows under the posterior, both [count, N].
 
         Their puzzles are ambiguous, unless the recipe has none: the posterior says which solution is meant. Of a puzzle with
-        one solution it would tell what the model is to find.
+        one solution it would tell what the model is to find. A data set is drawn from as it is if there is no posterior, or
+        no puzzle with several labels.
         """
+        if isinstance(self.source, Labelled) and (self.model.guidance == "none" or not self.source.has_ambiguous):
+            return self.sample(rng, count)
         return self._draw(rng, count, ambiguous=not self.one_solution)
 
     def _draw(self, rng: np.random.Generator, count: int, *, ambiguous: bool) -> tuple[Tokens, Tokens]:
         """Draw pairs until there are `count` whose puzzles are ambiguous, or are not."""
-        task = TASKS[self.task]
+        task = self.source
         puzzles, answers = task.sample(rng, count)
         while len(refused := np.flatnonzero(task.is_ambiguous(puzzles) != ambiguous)):
             puzzles[refused], answers[refused] = task.sample(rng, len(refused))
@@ -132,26 +144,50 @@ class TrainingConfig(_Strict):
     @property
     def checkpoint(self) -> CheckpointConfig:
         """The configuration of the finished checkpoint."""
-        return CheckpointConfig(task=self.task, generates=self.generates, model=self.model)
+        checked = self.task in TASKS
+        return CheckpointConfig(task=self.task, checked=checked, generates=self.generates, model=self.model)
 
 
-def load_training_config(path: Path) -> TrainingConfig:
-    """Read a recipe. Raises ConfigError naming the file and every bad key."""
+DATA_RECIPE = Path(__file__).with_name("data.toml")
+"""The recipe for a data set without another."""
+
+
+def load_training_config(path: Path, data: Path | None = None) -> TrainingConfig:
+    """Read a recipe; `data`: the folder of a data set to train on. Raises ConfigError naming the file and every bad key."""
     try:
-        with path.open("rb") as file:
-            raw = tomllib.load(file)
-        task = next((task for name, task in TASKS.items() if name == raw.get("task")), None)
-        if task is None:
-            raise ConfigError(f"{path}: unknown task {raw.get('task')!r}; known tasks: {', '.join(TASKS)}")
+        raw = tomllib.loads(path.read_text("utf-8"))
+        if data is not None:
+            raw["data"] = data.resolve()
+        name, vocab_size, seq_len = _sizes(raw, path)
         model = raw.setdefault("model", {})
         if isinstance(model, dict):
-            for key, size in (("vocab_size", task.vocab_size), ("seq_len", task.seq_len)):
+            for key, size in (("vocab_size", vocab_size), ("seq_len", seq_len)):
                 if model.setdefault(key, size) != size:
-                    raise ConfigError(f"{path}: model.{key}: {model[key]} is not {task.name}'s {size}; leave it out")
-        if raw.get("generates") and task.blank is None:
-            raise ConfigError(f"{path}: generates: {task.name} has no empty input to generate from; leave it out")
-        return TrainingConfig.model_validate(raw)
+                    raise ConfigError(f"{path}: model.{key}: {model[key]} is not {name}'s {size}; leave it out")
+        if raw.get("generates") and (raw.get("data") or TASKS[name].blank is None):
+            raise ConfigError(f"{path}: generates: {name} has no empty input to generate from; leave it out")
+        config = TrainingConfig.model_validate(raw)
+        if isinstance(config.source, Labelled):
+            config.source.raise_unless_trainable(with_posterior=config.model.guidance != "none")
+        return config
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error)}") from error
+    except DataSetError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _sizes(raw: dict[str, Any], path: Path) -> tuple[str, int, int]:
+    """The task that a recipe means, its vocab_size and its seq_len. A data set has the name of its folder."""
+    named, folder = raw.get("task"), raw.get("data")
+    if not (isinstance(named, str) and named in TASKS) and (named is not None or not folder):
+        raise ConfigError(f"{path}: unknown task {named!r}; known tasks: {', '.join(TASKS)}; only --data needs none")
+    if not folder:
+        task = TASKS[str(named)]
+        return task.name, task.vocab_size, task.seq_len
+    data = open_folder(Path(folder), "train")
+    name = raw["task"] = named or Path(folder).resolve().name
+    if registered := TASKS.get(name):
+        data.fit(name, registered.seq_len, registered.vocab_size)
+    return name, data.vocab_size, data.seq_len

@@ -20,7 +20,7 @@ from gram.models.checkpoint import load_checkpoint, save_checkpoint, served_weig
 from gram.models.config import CheckpointError
 from gram.models.layers import Core
 from gram.models.network import GRAM, Guidance, State
-from gram.models.tasks import TASKS, Task
+from gram.models.tasks import Task
 from gram.models.training.carry import Carry, start
 from gram.models.training.distributed import Peers
 from gram.models.training.grid import see_neighbours
@@ -62,7 +62,7 @@ def train(
     trainer.run(folder)
     if trainer.peers.first:
         model = trainer.averaged()
-        fit_heads(model, TASKS[config.task], config.sample, config.heads)
+        fit_heads(model, config.source, config.sample, config.heads)
         save_checkpoint(folder, config.checkpoint, model)
     return trainer.peers.first
 
@@ -135,7 +135,7 @@ class Trainer:
 
     def run(self, folder: Path) -> None:
         """Train to the end of the last stage, and save to the folder regularly and at the end."""
-        task = TASKS[self.config.task]
+        task = self.config.source
         prior_accuracy = 0.0
         log = SummaryWriter(folder / LOG_FOLDER, purge_step=self.update) if self.peers.first else None
         with tqdm(total=self.config.updates, initial=self.update, unit="update", smoothing=0.05, disable=not log) as bar:

@@ -53,6 +53,8 @@ class SamplingRun:
                 place = type(request).model_fields[name].alias or name
                 raise ProblemError(422, f"this server allows {limit} at most", place)
         model = _choose(service, request)
+        if refusal := request.refusal(model.task):
+            raise ProblemError(422, refusal, "stop")
         if reason := service.fleet.out_of_rotation.get(model.name):
             raise EngineUnavailableError(reason)
         log = logs.current()

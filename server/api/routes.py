@@ -163,7 +163,7 @@ async def models(request: Request) -> list[ModelInfo]:
 
 @v1.get("/tasks", summary="Kinds of puzzles, and how to write them")
 async def tasks(request: Request) -> list[TaskInfo]:
-    """List the tasks, with the accepted spellings of their puzzles and an example of each."""
+    """List the registered tasks and those of the loaded models, with the accepted spellings of a puzzle and an example each."""
     loaded = _service(request).models.values()
     return [
         TaskInfo(
@@ -171,9 +171,10 @@ async def tasks(request: Request) -> list[TaskInfo]:
             title=task.title,
             formats=task.formats,
             examples=task.examples,
-            models=[model.name for model in loaded if model.task is task],
+            checked=task.checked,
+            models=[model.name for model in loaded if model.task == task],
         )
-        for task in TASKS.values()
+        for task in dict.fromkeys([*TASKS.values(), *(model.task for model in loaded)])
     ]
 
 
@@ -192,7 +193,8 @@ def puzzle(
     """Draw one of the held-out puzzles that the models are measured on, from a random one of their sets."""
     # Not a coroutine, so that it runs in a thread: reading the held-out sets for the first time takes up to a second.
     if name not in TASKS:
-        raise ProblemError(404, f"there is no task {name!r}; tasks: {', '.join(TASKS)}", "name")
+        detail = f"there are no held-out puzzles of {name!r}; tasks that have them: {', '.join(TASKS)}"
+        raise ProblemError(404, detail, "name")
     task, seed = TASKS[name], chosen(seed)
     return DrawnPuzzle(task=name, seed=seed, puzzle=Board.of(task, task.held_out_puzzle(np.random.default_rng(seed))))
 

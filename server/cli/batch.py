@@ -18,10 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
 from pydantic_core import from_json, to_json
 from tqdm import tqdm
 
-from gram.models.tasks import TASKS, PuzzleError, Task, pose
+from gram.models.tasks import PuzzleError, Task, pose
 from gram.server.cli.errors import CommandError
 from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.client.errors import GramError
@@ -133,13 +134,13 @@ WRITERS: dict[Format, Writer] = {"ndjson": Ndjson(), "csv": Csv()}
 class Output:
     """Takes answers in any order, writes them in the order of their lines, and shows a progress bar."""
 
-    def __init__(self, lines: PuzzleFile | list[Line], path: Path | None, format: Format | None) -> None:
+    def __init__(self, lines: PuzzleFile | list[Line], task: Task, path: Path | None, format: Format | None) -> None:
         """Write to standard output, or append to a file of an earlier run. Raises CommandError if it is another file."""
         format = format or ("ndjson" if path is None else ENDINGS.get(path.suffix))
         if format is None:
             raise CommandError(f"{path}: unknown format; end its name in {', '.join(ENDINGS)}, or use --format")
         self._writer = WRITERS[format]
-        self._lines = iter(lines)
+        self._lines, self._task = iter(lines), task
         self.failed = self.right = self.compared = 0
         self._waiting: deque[Line] = deque()
         self._ready: dict[int, Answer] = {}
@@ -178,7 +179,7 @@ class Output:
         self._ready[number] = answer
         while self._waiting and (ready := self._ready.pop(self._waiting[0].number, None)) is not None:
             line = self._waiting.popleft()
-            right = None if isinstance(ready, str) else _right(line, ready)
+            right = None if isinstance(ready, str) else _right(self._task, line, ready)
             self._file.write(self._writer.row(line, ready, right))
             self._file.flush()
             self._count(isinstance(ready, str), right)
@@ -211,15 +212,15 @@ class Output:
         return done, end
 
 
-def _right(line: Line, response: SolveResponse) -> bool | None:
+def _right(task: Task, line: Line, response: SolveResponse) -> bool | None:
     """Whether the first candidate is the answer that the input has; None if it has none that can be read."""
     if line.answer is None:
         return None
-    task = TASKS[response.task]
     try:
-        expected = task.grid(task.read(line.answer))
+        tokens = line.answer if isinstance(line.answer, np.ndarray) else task.read(line.answer)
     except PuzzleError:
         return None
+    expected = task.grid(task.canonical(tokens))
     return bool(response.candidates) and response.candidates[0].grid == expected
 
 

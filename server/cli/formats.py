@@ -5,7 +5,7 @@ import json
 import textwrap
 
 from gram.models.tasks import TASKS, Task
-from gram.server.cli.inputs import ANSWERS, PUZZLES
+from gram.server.cli.inputs import ANSWERS, PUZZLES, RATINGS
 
 _WIDTH = 120
 _HEAD = """# What is read
@@ -15,31 +15,37 @@ parser, that of its task. What it took the puzzle for stands in the answer, as `
 refused, with a sentence that says what to write. Where no task is named, POST /v1/solve finds it by the puzzle if only one
 can be meant, and `gram solve` takes the first task that reads it.
 
-Arrays and tensors are read as lists, also as Python, NumPy and PyTorch print them, and so is JSON in a text. So is a board
-as the server shows it, `{{"text": ..., "grid": ...}}`.
+Arrays, tensors and tuples are read as lists, also as Python and its libraries print them, and so is JSON in a text. So is
+a board as the server shows it, `{{"text": ..., "grid": ...}}`.
+
+Of a [task without code](own-data.md), a puzzle is its symbols as numbers: a list, lists of such, a text with spaces or
+commas between, or a text of digits if there are at most 10 symbols.
 
 ## Files
 
 `gram solve --input FILE` and `gram eval --data FILE` read
 
+- a data set folder as TRM and HRM build it, or one with `test/` in it: dataset.json, all__inputs.npy and, if the answers are
+  known, all__labels.npy, with 1 added to each symbol since 0 is padding ([Your own data](own-data.md));
 - text, a puzzle a line, in any spelling below that fits on a line, and what is listed below for files of the task;
-- NDJSON: a puzzle, or an object with a puzzle and perhaps its answer;
+- NDJSON: a puzzle, or an object with a puzzle and perhaps its answer; also as one JSON list;
 - CSV (also with ';' or tabs) with a first line of names. The puzzles are in the column with one of the names
   {puzzles},
   else in the first one that a task can read; the answers are in one with one of the names
-  {answers};
-- NumPy's .npy with tokens, a puzzle a row, and the answers in the file that has "labels" for "inputs" in its name. 1 is
-  subtracted if the `vocab_size` in dataset.json beside it, or else the largest number, says that 0 is padding.
+  {answers},
+  and how hard a puzzle is in one with one of the names {ratings};
+- NumPy's .npy, or .npz with one array: tokens, a puzzle a row, and the answers in the file that has "labels" for "inputs" in
+  its name. 1 is subtracted if dataset.json lies beside it, or else if the largest number says that 0 is padding.
 
 Files may be compressed with gzip or zstd (`pip install -e '.[zstd]'`), in UTF-8 with or without a byte order mark, or in
 UTF-16 with one. They are read line by line, so that they may be of any length. Answers are compared with the first
-candidate.
+candidate by `gram solve`, and counted as [`gram eval` reports](own-data.md#3-measure).
 """
 
 
 def document() -> str:
     """The content of docs/formats.md."""
-    head = _HEAD.format(puzzles=_names(PUZZLES), answers=_names(ANSWERS))
+    head = _HEAD.format(puzzles=_names(PUZZLES), answers=_names(ANSWERS), ratings=_names(RATINGS))
     parts = ["<!-- Written by `python -m gram.server.cli.formats`; don't edit it. -->", head.strip()]
     for _, tasks in itertools.groupby(TASKS.values(), type):
         parts += _section([*tasks])

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
+from gram.models.data_sets import UNSCORED, DataSet, DataSetError
 from gram.models.tasks import Task, readings
+from gram.server.cli.arrays import is_array, open_arrays
 from gram.server.cli.errors import CommandError
 from gram.server.cli.opening import text_lines, unpack
 from gram.server.sampling.options import Options
 
 PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input", "inputs")
 ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "output")
-"""Names that data sets give to puzzles and to their answers."""
-_NUMPY = b"\x93NUMPY"
+RATINGS = ("rating", "ratings", "difficulty")
+"""Names that data sets give to puzzles, to their answers and to how hard they are."""
+_MOST_LIST = 1 << 26
+"""The most bytes of a JSON list of puzzles."""
 _HEAD_LINES, _SAMPLES = 200, 10
 """The first lines, in which columns are found, and the first puzzles, one of which must be of the task."""
 _BLANKS = {*".0_-*"}
@@ -38,7 +40,9 @@ class Line:
     number: int
     text: str
     beside: object = None
-    """The answer that the file has beside this text."""
+    """The answer that the file has beside this text: tokens [N], if it has arrays."""
+    rating: float | None = None
+    """How hard the file says it is."""
 
     @property
     def puzzle(self) -> object:
@@ -73,20 +77,24 @@ class PuzzleFile:
     """The puzzles of a file, all of one task. Each iteration reads them from the start of the file."""
 
     def __init__(self, path: Path, tasks: list[Task]) -> None:
-        """Find out what is in the file, "-" for standard input, and which of the tasks it is of. Raises CommandError."""
-        self._copy = unpack(path)
+        """Find out what is in the file, "-" for standard input, or folder, and which of the tasks it is of.
+
+        Raises CommandError, or DataSetError.
+        """
+        self._copy = None if path.is_dir() else unpack(path)
         if self._copy:
             path = Path(self._copy.name)
         self._read: Callable[[Task], Iterator[Line]]
-        with path.open("rb") as file:
-            is_array = file.read(len(_NUMPY)) == _NUMPY
-        if is_array:
-            self._read = _Arrays(path).lines
+        if arrays := is_array(path):
+            self._read = lambda task: _rows(open_arrays(path, task), task)
         else:
             head = [*itertools.islice(text_lines(path), _HEAD_LINES)]
-            self._read = table.lines if (table := _Table.of(path, head, tasks)) else _Text(path).lines
+            found = _List.of(path, head, tasks) or _Table.of(path, head, tasks) or _Text(path)
+            self._read = found.lines
         self.task = tasks[0] if len(tasks) == 1 else self._task(tasks)
-        self._count = sum(1 for _ in self)
+        self.data = open_arrays(path, self.task) if arrays else None
+        """The arrays, if they are that: much quicker to read than lines."""
+        self._count = len(self.data) if self.data else sum(1 for _ in self)
 
     def __len__(self) -> int:
         return self._count
@@ -98,7 +106,7 @@ class PuzzleFile:
         """The task that can read most of the first puzzles that it finds; of several, the first."""
         best, most = tasks[0], 0
         for task in tasks:
-            with suppress(CommandError):
+            with suppress(CommandError, DataSetError):
                 read = sum(bool(readings(line.puzzle, [task])) for line in itertools.islice(self._read(task), _SAMPLES))
                 best, most = (task, read) if read > most else (best, most)
         if not most:
@@ -118,6 +126,31 @@ class _Text:
 
 
 @dataclass
+class _List:
+    """A JSON list of puzzles. It is read as a whole; a longer file has a puzzle a line."""
+
+    values: list[object]
+
+    @classmethod
+    def of(cls, path: Path, head: list[str], tasks: list[Task]) -> "_List | None":
+        """The list that begins with these lines, if it is one of puzzles and no puzzle by itself."""
+        if not "".join(head).lstrip().startswith("[") or path.stat().st_size > _MOST_LIST:
+            return None
+        try:
+            values = from_json("".join(text_lines(path)), allow_inf_nan=False)
+        except ValueError:  # it is a list a line, say
+            return None
+        lines = [*cls(values).lines(tasks[0])]
+        if readings(values, tasks) or not any(readings(line.puzzle, tasks) for line in lines[:_SAMPLES]):
+            return None
+        return cls(values)
+
+    def lines(self, task: Task) -> Iterator[Line]:  # noqa: ARG002
+        for number, value in enumerate(self.values, start=1):
+            yield Line(number, value if isinstance(value, str) else to_json(value).decode())
+
+
+@dataclass
 class _Table:
     """A CSV file with a column of puzzles and perhaps one of answers, told by their names or by what is in them."""
 
@@ -125,6 +158,7 @@ class _Table:
     delimiter: str
     puzzles: int
     answers: int | None
+    ratings: int | None
 
     @classmethod
     def of(cls, path: Path, head: list[str], tasks: list[Task]) -> "_Table | None":
@@ -138,7 +172,7 @@ class _Table:
         names = [name.strip() for name in rows[0]] if rows else []
         lower = [name.lower() for name in names]
         puzzles = next((lower.index(name) for name in PUZZLES if name in lower), None)
-        answers = next((lower.index(name) for name in ANSWERS if name in lower), None)
+        answers, ratings = (next((lower.index(name) for name in names if name in lower), None) for names in (ANSWERS, RATINGS))
         if puzzles is None and len(rows) == 2 and len(rows[1]) == len(names) > 1:
             boards = [len(cell) >= _LEAST_CELL and bool(readings(cell, tasks)) for cell in rows[1]]
             if any(boards) and not any(readings(name, tasks) for name in names):
@@ -148,7 +182,7 @@ class _Table:
         if len(names) > 1:
             and_answers = "" if answers is None else f" and the answers {names[answers]!r}"
             print(f"gram: reading the column {names[puzzles]!r}{and_answers} of {', '.join(names)}", file=sys.stderr)
-        return cls(path, delimiter, puzzles, answers)
+        return cls(path, delimiter, puzzles, answers, ratings)
 
     def lines(self, task: Task) -> Iterator[Line]:  # noqa: ARG002
         rows = csv.reader(text_lines(self.path), delimiter=self.delimiter)
@@ -156,55 +190,23 @@ class _Table:
             next(rows)
             for row in rows:
                 if len(row) > self.puzzles and row[self.puzzles]:
-                    answer = row[self.answers] if self.answers is not None and len(row) > self.answers else None
-                    yield Line(rows.line_num, row[self.puzzles], answer or None)
+                    answer, rating = (
+                        row[column] if column is not None and len(row) > column else ""
+                        for column in (self.answers, self.ratings)
+                    )
+                    yield Line(rows.line_num, row[self.puzzles], answer or None, _number(rating))
         except csv.Error as error:
             raise CommandError(f"{self.path}, line {rows.line_num}: {error}; is a quotation mark not closed?") from error
 
 
-@dataclass
-class _Arrays:
-    """Tokens [n, N] in NumPy's format, a puzzle a row, as HRM and TRM have them: with 1 added where 0 is padding.
-
-    Whether it is tells dataset.json beside the file, else the values. The answers are in the file of the same name with
-    "labels" for "inputs".
-    """
-
-    path: Path
-
-    def lines(self, task: Task) -> Iterator[Line]:
-        puzzles = _array(self.path)
-        added = self._added(puzzles, task)
-        labels = self.path.with_name(self.path.name.replace("inputs", "labels"))
-        answers = _array(labels) if labels != self.path and labels.exists() else itertools.repeat(None)
-        for number, (puzzle, answer) in enumerate(zip(puzzles, answers, strict=False), start=1):
-            yield Line(
-                number,
-                json.dumps((puzzle.astype(int) - added).tolist()),
-                None if answer is None else (answer.astype(int) - added).tolist(),
-            )
-
-    def _added(self, puzzles: NDArray[np.int64], task: Task) -> int:
-        beside = self.path.with_name("dataset.json")
-        if beside.exists():
-            match from_json(beside.read_bytes()):
-                case {"vocab_size": int(size)} if size in (task.vocab_size, task.vocab_size + 1):
-                    return size - task.vocab_size
-        least, most = int(puzzles.min()), int(puzzles.max())
-        if least >= 1 and most == task.vocab_size:
-            return 1
-        if least >= 1 and most > 1:
-            raise CommandError(f"{self.path}: is 1 a blank here? Put dataset.json with its vocab_size beside the file")
-        return 0
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        if math.isfinite(number := float(text)):
+            return number
+    return None
 
 
-def _array(path: Path) -> NDArray[np.int64]:
-    """An array of whole numbers [n, N], which stays on the disk."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{path}: {error}") from error
-    if array.dtype.kind not in "iu" or array.ndim < 2 or not array.size:
-        raise CommandError(f"{path} has {array.dtype} of shape {list(array.shape)}; puzzles are whole numbers of shape [n, N]")
-    numbers: NDArray[np.int64] = array.reshape(len(array), -1)
-    return numbers
+def _rows(data: DataSet, task: Task) -> Iterator[Line]:
+    """The rows of arrays, as the task writes them. An answer that is not scored as a whole is left out."""
+    for number, (puzzle, answer) in enumerate(data.rows(), start=1):
+        yield Line(number, task.text(puzzle), None if answer is None or UNSCORED in answer else answer)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from gram.models.tasks import TASKS, Task, readings
+from gram.models.config import ModelConfig
+from gram.models.tasks import TASKS, Plain, Task, readings
 from gram.server.catalog import LoadedModel, choose, read_models
 from gram.server.cli.batch import ENDINGS, Format, Output, solve_here, solve_there
 from gram.server.cli.drawing import draw
@@ -83,6 +84,7 @@ class Sampling(Options, EngineSettings):
         task_name = self.task or self._default_task([model.task for model in able])
         request = self.request_type.model_validate(self._request(task_name))
         model = self._model(able, request.meant([model.task for model in able]))
+        self._refuse(model.task)
         task, puzzle = request.input(model.task)
         solutions = task.solvable(puzzle)
         seed = self.chosen_seed()
@@ -113,6 +115,11 @@ class Sampling(Options, EngineSettings):
         ability = self.request_type.ability
         names = ", ".join(model.name for model in able)
         raise CommandError(f"no model can {ability} {task}; models that can {ability}: {names}")
+
+    def _refuse(self, task: Task) -> None:
+        """Raise CommandError if the options can't be asked of this task."""
+        if refusal := self.refusal(task):
+            raise CommandError(refusal)
 
     def _engine(self, model: LoadedModel) -> "Engine":
         from gram.server.engine.engine import Engine
@@ -158,26 +165,39 @@ class Solve(Sampling):
             self._solve_all(self.input)
 
     def _solve_all(self, path: Path) -> None:
-        able = [] if self.url or self.task else self._able()
-        if self.task:
-            tasks = [task for task in TASKS.values() if task.name == self.task]
-            if not tasks:
-                raise CommandError(f"unknown task {self.task!r}; known tasks: {', '.join(TASKS)}")
-        else:
-            tasks = [*dict.fromkeys(model.task for model in able)] or [*TASKS.values()]
-        puzzles = PuzzleFile(path, tasks)
-        with Output(puzzles, self.output, self.format) as output:
+        puzzles = PuzzleFile(path, self._tasks())
+        with Output(puzzles, puzzles.task, self.output, self.format) as output:
             if output.complete:
                 pass
             elif self.url:
                 asyncio.run(solve_there(output, self.url, self.api_key, puzzles.task.name, self))
             else:
-                model = self._model(able or self._able(), puzzles.task.name)
+                model = self._model(self._able(), puzzles.task.name)
+                self._refuse(model.task)
                 solve_here(output, self._engine(model), model.task, self)
         if output.compared:
             print(f"gram: {output.right} of {output.compared} first candidates are the answer in {path}", file=sys.stderr)
         if output.failed:
             raise CommandError(f"{output.failed} of {len(puzzles)} puzzles have no answer; their lines in the output say why")
+
+    def _tasks(self) -> list[Task]:
+        """The tasks of which a file of puzzles may be. Raises CommandError."""
+        if self.task in TASKS:
+            return [TASKS[self.task]]
+        if self.task is None:
+            return [*TASKS.values()] if self.url else [*dict.fromkeys(model.task for model in self._able())]
+        known = self._plain_there(self.url) if self.url else {model.task.name: model.task for model in self._able()}
+        if self.task in known:
+            return [known[self.task]]
+        raise CommandError(f"unknown task {self.task!r}; known tasks: {', '.join({**TASKS, **known})}")
+
+    def _plain_there(self, url: str) -> dict[str, Task]:
+        """The tasks without code of the models on a server."""
+        from gram.server.client.client import Client
+
+        with Client(url, api_key=self.api_key) as client:
+            models = [(model.task, ModelConfig.model_validate(model.config)) for model in client.models()]
+        return {task: Plain(task, config.seq_len, config.vocab_size) for task, config in models if task not in TASKS}
 
     def _default_task(self, tasks: list[Task]) -> str | None:
         return next(iter(readings(self._given()["puzzle"], tasks)), None)

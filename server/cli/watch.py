@@ -21,8 +21,9 @@ _GAP = 3
 _MOST_BOARDS = 200
 """More boards fit on no terminal."""
 
-State = Literal["running", "valid", "WRONG", "pruned"]
-_STYLES: dict[State, str] = {"running": "yellow", "valid": "green", "WRONG": "red", "pruned": "dim"}
+State = Literal["running", "valid", "WRONG", "answered", "pruned"]
+_STYLES: dict[State, str] = {"running": "yellow", "valid": "green", "WRONG": "red", "answered": "cyan", "pruned": "dim"}
+_ENDED: dict[bool | None, State] = {True: "valid", False: "WRONG", None: "answered"}
 
 
 @dataclass
@@ -54,15 +55,17 @@ class View:
             case StepEvent(trajectory=index):
                 self.rows[index] = Row(index, "running", event.steps, event.score, event.text)
             case TrajectoryEvent(trajectory=index):
-                self.rows[index] = Row(index, "valid" if event.valid else "WRONG", event.steps, event.score, event.text)
+                self.rows[index] = Row(index, _ENDED[event.valid], event.steps, event.score, event.text)
             case PrunedEvent(trajectory=index):
                 row = self.rows.setdefault(index, Row(index, "pruned", event.steps))
                 row.state, row.steps = "pruned", event.steps
 
     @property
-    def distinct_valid(self) -> int:
-        """The number of distinct valid answers so far."""
-        return len({row.text for row in self.rows.values() if row.state == "valid"})
+    def found(self) -> str:
+        """The number of distinct valid answers so far; of a task without a checker, of distinct answers."""
+        unchecked = any(row.state == "answered" for row in self.rows.values())
+        state, kind = ("answered", "distinct") if unchecked else ("valid", "distinct valid")
+        return f"{len({row.text for row in self.rows.values() if row.state == state})} {kind} answers"
 
     @property
     def title(self) -> Text:
@@ -73,7 +76,7 @@ class View:
         title = Text(known, no_wrap=True, overflow="ellipsis")
         for text, style in counts:
             title.append(f"{text}, ", style)
-        return title.append(f"{self.distinct_valid} distinct valid answers", "bold")
+        return title.append(self.found, "bold")
 
     def picture(self, width: int, height: int) -> RenderableType:
         """The title, the puzzle, and as many of the best trajectories as there is room for."""

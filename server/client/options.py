@@ -6,8 +6,9 @@ Defaults are the server's: an option that is left out is not sent. docs/api.md s
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from gram.models.perturbation import Latent
 from gram.server.sampling.collector import Select
-from gram.server.sampling.options import Guidance
+from gram.server.sampling.options import Guidance, LatentNoise
 
 
 class PruningOptions(TypedDict, total=False):
@@ -23,12 +24,21 @@ class GuidanceOptions(TypedDict):
     prune: PruningOptions
 
 
+class LatentNoiseOptions(TypedDict, total=False):
+    """Noise on a latent before each step: its standard deviation, and the latent."""
+
+    sigma: float
+    latent: Latent
+
+
 class SamplingOptions(TypedDict, total=False):
     """The options that solving and generating share."""
 
     max_steps: int
     seed: int | None
     temperature: float | Sequence[float]
+    noise: Literal["learned", "none"] | LatentNoise | LatentNoiseOptions
+    halt: Literal["auto", "never"] | float
     symmetries: bool
     select: Select
     stop: Literal["all", "first_valid"] | float

@@ -6,7 +6,6 @@ The rule in device.py can't know whether two CPUs share their arithmetic units, 
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from gram.models.network import GRAM
 from gram.server.engine.device import Placement
-from gram.server.engine.runner import Runner
+from gram.server.engine.runner import Runner, Threads
 from gram.server.engine.slots import SlotPool, Start
 
 _SECONDS = 1.0
@@ -36,7 +35,7 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
     with ExitStack() as stack:
         steps = []
         for candidate in candidates:
-            workers = stack.enter_context(ThreadPoolExecutor(candidate.threads)) if candidate.threads > 1 else None
+            workers = stack.enter_context(Threads(candidate.threads)) if candidate.threads > 1 else None
             runner = Runner(model, candidate.device, workers)
             # If a flag asks for many slots, some of them are enough to compare the threads.
             rows = min(candidate.slots, Runner.tile * max(_TILES_PER_THREAD) * candidate.threads)

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -11,14 +10,15 @@ import torch
 from gram.models.checkpoint import fingerprint, load_checkpoint
 from gram.models.config import CheckpointError, read_config
 from gram.models.network import GRAM
-from gram.models.tasks import TASKS, Task
+from gram.models.serving import prepare
+from gram.models.tasks import Task, task_of
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
-from gram.server.engine.runner import Runner
+from gram.server.engine.runner import CPU_TILE, Runner, Threads
 from gram.server.settings import DeviceError, EngineSettings
 
 _log = logging.getLogger("gram")
@@ -62,7 +62,7 @@ class Engine:
         if calibrated and place.device.type == "cpu" and models:
             _, first = next(iter(models.values()))
             place = calibrate(first, place, threads=settings.threads is None, slots=settings.slots is None)
-        self._threads = ThreadPoolExecutor(place.threads, thread_name_prefix="tile") if place.threads > 1 else None
+        self._threads = Threads(place.threads) if place.threads > 1 else None
         runners = {name: (task, self._runner(model)) for name, (task, model) in models.items()}
         self.lanes = _open_lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
@@ -146,8 +146,10 @@ class Engine:
     def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
         """Read a checkpoint: its task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
+        kernels = prepare(model, CPU_TILE)
+        _log.info("%s: steps by %s", model_name(folder), kernels)
         # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
-        return TASKS[read_config(folder).task], model, fingerprint(folder)
+        return task_of(read_config(folder)), model, fingerprint(folder)
 
     def _runner(self, model: GRAM) -> Runner:
         """The runner of a model on this device."""

@@ -81,3 +81,7 @@ class GraphRunner(Runner):
                 self._step_tile(pool, start)
             graphs.append(graph)
         return graphs
+
+    def _step_tile(self, pool: SlotPool, start: int) -> None:
+        self._advance(pool, self._tile(start))
+        self._show(pool, start)

@@ -83,6 +83,7 @@ class Lane:
 
     def admit(self) -> Set[int]:
         """Give the free slots to waiting trajectories, and return the requests that take part in the next step."""
+        own_threshold = self.runner.model.config.halt_threshold
         for running in self.scheduler.admit():
             message, submitted_at = self.submitted[running.request]
             if running.index == message.first_index:
@@ -96,6 +97,8 @@ class Lane:
                     message.temperature,
                     message.max_steps,
                     message.symmetries,
+                    own_threshold if message.halt_threshold is None else message.halt_threshold,
+                    message.perturbation,
                 )
             )
         return self.scheduler.running_requests

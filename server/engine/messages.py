@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from gram.models.perturbation import Perturbation
 from gram.models.temperature import Temperature
 from gram.server.engine.pruning import Prune
 
@@ -26,11 +27,16 @@ class Ending(StrEnum):
     """A number of its state became infinite or NaN. It has no answer."""
 
 
+NEVER_HALT = 1.0
+"""A threshold that no halt probability exceeds."""
+
+
 class Submit(msgspec.Struct, tag=True, frozen=True):
     """Run the trajectories with index first_index .. num_trajectories - 1 of a request.
 
     `puzzle`: its symbols, one byte each. `symmetries`: each trajectory sees an image of the puzzle, and the engine reports the
-    answer to the puzzle as it was sent. `suspect`: an engine may have died of this request; while an engine has such a request,
+    answer to the puzzle as it was sent. `halt_threshold`: a trajectory ends when its halt probability exceeds this; None stands
+    for the model's own. `suspect`: an engine may have died of this request; while an engine has such a request,
     it announces each step (see Stepping). `watch`: report this many trajectories, the first ones, after each of their steps.
     """
 
@@ -44,6 +50,8 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     symmetries: bool = False
     first_index: int = 0
     prune: Prune | None = None
+    halt_threshold: float | None = None
+    perturbation: Perturbation | None = None
     suspect: bool = False
     watch: int = 0
 

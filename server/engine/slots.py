@@ -11,14 +11,20 @@ from torch import Tensor
 from gram.kernels.noise import NoiseKey
 from gram.kernels.readout import Readout
 from gram.models.network import GRAM, State
+from gram.models.perturbation import Perturbation
 from gram.models.temperature import MAX_SCHEDULE, Temperature, padded_schedule
+from gram.server.engine.messages import NEVER_HALT
 
 _FOREVER = 2**31
 """More steps than any trajectory makes."""
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A trajectory to start in a slot. `puzzle`: its symbols, one byte each. `symmetries`: it sees an image of the puzzle."""
+    """A trajectory to start in a slot.
+
+    `puzzle`: its symbols, one byte each. `symmetries`: it sees an image of the puzzle. `halt_threshold`: it ends when its halt
+    probability exceeds this.
+    """
 
     slot: int
     puzzle: bytes
@@ -27,6 +33,8 @@ class Start(msgspec.Struct, frozen=True):
     temperature: Temperature
     max_steps: int = _FOREVER
     symmetries: bool = False
+    halt_threshold: float = NEVER_HALT
+    perturbation: Perturbation | None = None
 
 
 @dataclass
@@ -45,7 +53,7 @@ class SlotPool:
 
     - state h and l, and e_x: [S, L, D];
     - columns: int64 [S, 5]: puzzle (the row's place in e_x), seed, index, transition and last;
-    - temperatures: float32 [S, MAX_SCHEDULE], those of the first steps;
+    - sampling: float32 [S, 3 + MAX_SCHEDULE]: halt_threshold, the sigmas of h and l, and the temperatures of the first steps;
     - report: uint8 [S, ...], the readout of the last step.
 
     A step runs over all rows of the last tile. Rows that are not live hold finite values, and nobody reads their results.
@@ -59,7 +67,7 @@ class SlotPool:
         self._initial = model.initial_state(1)
         self.e_x = torch.zeros_like(self.state.h)
         self.columns = torch.zeros(rows, 5, dtype=torch.int64, device=device)
-        self.temperatures = torch.ones(rows, MAX_SCHEDULE, device=device)
+        self.sampling = torch.zeros(rows, 3 + MAX_SCHEDULE, device=device)
         # A row's four numbers and its answer, padded to a multiple of 4 bytes: one tensor, so that one copy brings all of it.
         self.report = torch.zeros(rows, 16 + -(-model.config.seq_len // 4) * 4, dtype=torch.uint8, device=device)
         self._row_of: dict[int, int] = {}
@@ -99,6 +107,21 @@ class SlotPool:
         """The transitions after which each row's trajectory ends at the latest [S]."""
         return self.columns[:, 4]
 
+    @property
+    def halt_threshold(self) -> Tensor:
+        """The halt probability above which each row's trajectory ends [S]."""
+        return self.sampling[:, 0]
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The standard deviations of what each row's h and l get before every step [S, 2]."""
+        return self.sampling[:, 1:3]
+
+    @property
+    def temperatures(self) -> Tensor:
+        """The temperatures of each row's first steps [S, MAX_SCHEDULE]."""
+        return self.sampling[:, 3:]
+
     def noise_key(self, rows: slice) -> NoiseKey:
         """The noise key of the step which these rows make next. All but the temperature are views of the pool's tensors."""
         transition = self.transition[rows]
@@ -137,7 +160,7 @@ class SlotPool:
         self.live = rows.stop
         self.state.h[rows], self.state.l[rows] = self._initial
         self.columns[rows] = self._upload(columns)
-        self.temperatures[rows] = self._upload([padded_schedule(start.temperature) for start in starts])
+        self.sampling[rows] = self._upload([_sampling(start) for start in starts])
 
     def release(self, slots: Collection[int]) -> None:
         """End the trajectories in these slots; the last live rows move into their places."""
@@ -159,7 +182,7 @@ class SlotPool:
             self._slot_of[hole] = slot
             self._row_of[slot] = hole
         del self._slot_of[self.live :]
-        tensors = (*self.state, self.columns, self.temperatures)
+        tensors = (*self.state, self.columns, self.sampling)
         if holes:
             to, source = self._upload([holes, moved])
             for tensor in tensors:
@@ -181,3 +204,9 @@ class SlotPool:
         """Copy numbers to the device. For a GPU they are in pinned memory, so that the host does not wait for the copy."""
         device = self.columns.device
         return torch.tensor(numbers, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+
+
+def _sampling(start: Start) -> list[float]:
+    """A row of `SlotPool.sampling`."""
+    high, low = start.perturbation.sigmas if start.perturbation else (0.0, 0.0)
+    return [start.halt_threshold, high, low, *padded_schedule(start.temperature)]

@@ -24,16 +24,12 @@ TestSets = dict[str, Tokens]
 """Puzzles [n, N] by the names of their sets."""
 
 
-def evaluate_checkpoint(folder: Path, options: EvaluationSettings, test_sets: TestSets | None = None) -> Figures:
-    """Measure how a checkpoint solves and, if it generates, how it generates. Raises CheckpointError.
-
-    With `test_sets`, measure how it solves these.
-    """
+def evaluate_checkpoint(folder: Path, options: EvaluationSettings) -> Figures:
+    """Measure how a checkpoint solves and, if it generates, how it generates. Raises CheckpointError."""
     (model,) = read_models([folder]).values()
     engine = Engine(options.for_checkpoint(folder))
-    evaluations, curves = evaluate_puzzles(engine, model.task, options, test_sets or model.task.test_sets)
-    generates = model.config.generates and test_sets is None
-    generations = evaluate_generation(engine, model.task, options) if generates else []
+    evaluations, curves = evaluate_puzzles(engine, model.task, options, model.task.test_sets)
+    generations = evaluate_generation(engine, model.task, options) if model.config.generates else []
     return Figures(evaluations, curves, generations)
 
 

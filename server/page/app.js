@@ -56,6 +56,9 @@ function showMode() {
 function showTask(before) {
   const task = chosen();
   if (!task) return;
+  $("random").disabled = !task.checked; // the data set of a task without code is not here
+  field.stop.querySelector("[value=first_valid]").disabled = !task.checked;
+  if (!task.checked && field.stop.value === "first_valid") field.stop.value = "all";
   $("title").textContent = task.title.slice(task.title.indexOf(":") + 1).trim().replace(/^./, (letter) => letter.toUpperCase());
   $("examples").replaceChildren(...task.examples.map((example, i) => {
     const button = document.createElement("button");
@@ -164,10 +167,11 @@ async function run() {
       trajectories.take(event, data);
       if (event === "start" && NARROW.matches) $("run").scrollIntoView();
     }
-    const { valid, wrong } = trajectories.counts;
+    const { valid, wrong, answered } = trajectories.counts;
     const { solutions } = trajectories.result;
     const all = solutions === null ? "" : ` of ${solutions}${solutions === MOST_COUNTED ? " or more" : ""}`;
-    say(`Ended: ${valid} of ${valid + wrong} answers valid, ${trajectories.distinct}${all} distinct.`);
+    const found = answered ? `${answered} answers` : `${valid} of ${valid + wrong} answers valid`;
+    say(`Ended: ${found}, ${trajectories.distinct}${all} distinct.`);
     if (!trajectories.result.complete) refuse("The deadline came before all trajectories had ended. Run fewer, or set a smaller depth.");
   } catch (error) {
     trajectories.close("stopped");

@@ -122,7 +122,9 @@ function graph(context, size, colors, puzzle, answer, before) {
 
 /** Draws the numbers of any other kind of task. */
 function numbers(context, size, colors, puzzle, answer, before) {
-  const rows = (board) => (Array.isArray(board[0]) ? board : [board]);
+  const width = Math.ceil(Math.sqrt(answer.length)); // of a list without rows
+  const wrapped = (list) => Array.from({ length: Math.ceil(list.length / width) }, (_, i) => list.slice(i * width, (i + 1) * width));
+  const rows = (board) => (Array.isArray(board[0]) ? board : wrapped(board));
   const [board, given, then] = [rows(answer), rows(puzzle), rows(before)];
   const cell = size / Math.max(board.length, board[0].length);
   for (const [row, column] of squares(board)) {

@@ -7,6 +7,7 @@ const MOST_MOVING = 64; // with at most this many cards, they glide to their pla
 const PAINT_MS = 8; // time per frame for painting cards; the rest are painted in the next frame
 const LINE_HEIGHT = 28; // height of the score line's drawing, as in index.html
 
+const ANSWERED = ["valid", "wrong", "answered"]; // the last one if the task has no checker
 const OTHER_LABELS = { spare: "not needed" }; // the label of every other state is its name
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -37,9 +38,9 @@ class Card {
     this.line.push([steps, score]);
   }
 
-  /** The rank: valid cards by score, then wrong ones by score, then running ones, then those that gave no answer. */
+  /** The rank: valid (or unchecked) cards by score, then wrong ones by score, then running ones, then those without an answer. */
   get rank() {
-    const group = { valid: 0, wrong: 1, running: 2 }[this.state] ?? 3;
+    const group = { valid: 0, answered: 0, wrong: 1, running: 2 }[this.state] ?? 3;
     return [group, group < 2 ? -this.score : 0, this.index];
   }
 
@@ -67,7 +68,7 @@ class Card {
   }
 
   progress(depth) {
-    if (this.state !== "valid" && this.state !== "wrong") return this.steps ? `step ${this.steps}` : "";
+    if (!ANSWERED.includes(this.state)) return this.steps ? `step ${this.steps}` : "";
     return this.steps < depth ? `halted at ${this.steps}` : `all ${this.steps} steps`;
   }
 }
@@ -90,7 +91,7 @@ export class Trajectories {
     this.steps = new Map(); // steps of each trajectory
     this.total = 0; // steps of all trajectories
     this.seen = new Map(); // the first trajectory that gave an answer, by the answer's text
-    this.counts = { valid: 0, wrong: 0, pruned: 0 };
+    this.counts = { valid: 0, wrong: 0, answered: 0, pruned: 0 };
     this.distinct = 0;
     this.begin = performance.now();
     this.end = null;
@@ -147,11 +148,11 @@ export class Trajectories {
 
   finish(data) {
     this.countSteps(data);
-    const state = data.valid ? "valid" : "wrong";
+    const state = data.valid === null ? "answered" : data.valid ? "valid" : "wrong";
     this.counts[state]++;
     const first = this.seen.get(data.text);
     if (first === undefined) this.seen.set(data.text, data.trajectory);
-    if (data.valid && first === undefined) this.distinct++;
+    if (state !== "wrong" && first === undefined) this.distinct++;
     const card = this.cards[data.trajectory];
     if (!card) return;
     card.see(data);
@@ -230,17 +231,18 @@ export class Trajectories {
   }
 
   summarise() {
-    const { valid, wrong, pruned } = this.counts;
-    const ended = valid + wrong + pruned;
+    const { valid, wrong, answered, pruned } = this.counts;
+    const ended = valid + wrong + answered + pruned;
     const rest = this.count - ended;
+    write("distinct-label", answered ? "distinct" : "distinct valid");
     write("distinct", this.distinct);
     write("finished", ended);
     write("of", ` of ${this.count}`);
     write("steps", this.result?.steps_run ?? this.total);
     write("seconds", (((this.end ?? performance.now()) - this.begin) / 1000).toFixed(1));
-    const shares = { valid, wrong, pruned, running: rest };
+    const shares = { valid, wrong, answered, pruned, running: rest };
     for (const part of $("bar").children) part.style.flexGrow = shares[part.dataset.state];
-    const words = [`${valid} valid`, `${wrong} wrong`];
+    const words = answered ? [`${answered} answered`] : [`${valid} valid`, `${wrong} wrong`];
     if (pruned) words.push(`${pruned} pruned`);
     if (rest) words.push(this.end ? `${rest} not finished` : `${rest} running`);
     write("counts", words.join(", "));

@@ -79,7 +79,9 @@ class TrajectoryEvent(Board):
     trajectory: Index
     steps: Steps
     score: Score
-    valid: bool = Field(description="whether the task's exact checker finds the answer valid")
+    valid: bool | None = Field(
+        description="whether the task's exact checker finds the answer valid; null if the task has no checker"
+    )
 
     @classmethod
     def of_trajectory(cls, task: Task, trajectory: Trajectory, candidate: Candidate) -> "TrajectoryEvent":
@@ -121,10 +123,13 @@ class SolveResponse(BaseModel):
     )
     dropped: list[int] = Field(description="the trajectories whose state became infinite or NaN; they give no candidate")
     pruned: int = Field(description="the number of trajectories that `guidance` ended; they give no candidate")
-    distinct_valid: int = Field(description="the number of distinct answers that the checker finds valid")
+    distinct_valid: int | None = Field(
+        description="the number of distinct answers that the checker finds valid; null if the task has no checker"
+    )
     solutions: int | None = Field(
         None,
-        description=f"how many solutions the puzzle has; {MOST_COUNTED} means as many or more; null if counting took too long",
+        description=f"how many solutions the puzzle has; {MOST_COUNTED} means as many or more; null if counting "
+        "took too long, or nothing counts them",
     )
     steps_run: int = Field(description="the supervision steps of the trajectories that count")
     queue_ms: float = Field(description="milliseconds until the first trajectory got a slot")

@@ -9,7 +9,7 @@ from gram.models.tasks import Task, Tokens
 from gram.server.engine.messages import Ending, Trajectory
 
 Select = Literal["checked", "lprm", "majority"]
-"""Rank valid answers before all others, and either by the LPRM's score; or all by the score alone, or by votes."""
+"""Rank valid answers before wrong ones, and either by the LPRM's score; or all by the score alone, or by votes."""
 
 Stop = Literal["all", "first_valid"] | float
 """Run all trajectories, or stop at the first one that is valid, or whose score reaches a number."""
@@ -25,13 +25,15 @@ def answer_of(task: Task, puzzle: Tokens, answer: bytes) -> Tokens:
 
 @dataclass
 class Candidate:
-    """A distinct answer [N], whether the checker finds it valid, the best trajectory that gave it, and how many gave it.
+    """A distinct answer [N], the checker's verdict, the best trajectory that gave it, and how many gave it.
+
+    `valid` is None if the task has no checker.
 
     The best trajectory has the highest score and, among equal scores, the lowest index.
     """
 
     answer: Tokens
-    valid: bool
+    valid: bool | None
     best: Trajectory
     votes: int = 1
 
@@ -88,16 +90,16 @@ class Collector:
         """The best `top` candidates (None: all). Of score and votes the other, then the index, breaks ties."""
 
         def rank(c: Candidate) -> tuple[bool, float, float, int]:
-            last = select == "checked" and not c.valid
+            last = select == "checked" and c.valid is False
             figures = (-c.votes, -c.best.score) if select == "majority" else (-c.best.score, -c.votes)
             return last, *figures, c.best.index
 
         return sorted(self._candidates.values(), key=rank)[:top]
 
     @property
-    def distinct_valid(self) -> int:
-        """The number of distinct valid answers."""
-        return sum(candidate.valid for candidate in self._candidates.values())
+    def distinct_valid(self) -> int | None:
+        """The number of distinct valid answers; None if the task has no checker."""
+        return sum(bool(candidate.valid) for candidate in self._candidates.values()) if self.task.checked else None
 
     def _count_all(self, ready: list[Trajectory]) -> list[tuple[Trajectory, Candidate]]:
         answered = []
@@ -125,11 +127,12 @@ class Collector:
         if candidate := self._candidates.get(answer.tobytes()):
             candidate.add(trajectory)
         else:
-            candidate = Candidate(answer, self.task.check(self.puzzle, answer), trajectory)
+            valid = self.task.check(self.puzzle, answer) if self.task.checked else None
+            candidate = Candidate(answer, valid, trajectory)
             self._candidates[answer.tobytes()] = candidate
         return candidate
 
     def _is_enough(self, trajectory: Trajectory, candidate: Candidate) -> bool:
         if self.stop == "first_valid":
-            return candidate.valid
+            return bool(candidate.valid)
         return isinstance(self.stop, float) and trajectory.score >= self.stop

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from gram.models.tasks import Tokens
+from gram.models.perturbation import Latent, Perturbation
+from gram.models.tasks import Task, Tokens
 from gram.models.temperature import MAX_SCHEDULE, schedule
-from gram.server.engine.messages import Submit
+from gram.server.engine.messages import NEVER_HALT, Submit
 from gram.server.engine.pruning import Prune
 from gram.server.sampling.collector import Select
 
@@ -64,6 +65,20 @@ class Guidance(BaseModel):
     prune: Pruning = Field(description="when to end trajectories, and how many go on")
 
 
+class LatentNoise(BaseModel):
+    """Normals that are added to a latent at every position before each supervision step, as PTRM does (arXiv:2605.19943)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sigma: float = Field(0.3, gt=0, le=10, description="their standard deviation")
+    latent: Latent = Field("low", description="the latent that gets them: low, the fast one (z_L), or high, the slow one (z_H)")
+
+
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+Halt = Literal["auto", "never"] | Threshold
+Noise = Literal["learned", "none"] | LatentNoise
+
+
 class Options(BaseModel):
     """How to sample trajectories, and how to rank their answers."""
 
@@ -82,6 +97,16 @@ class Options(BaseModel):
         description="scales sigma; above 1, trajectories find more of the solutions but are less often valid. A list has a "
         "temperature for each supervision step, and its last one holds for later steps; no trajectory halts before its end",
     )
+    noise: Noise = Field(
+        "learned",
+        description="what makes trajectories differ: the model's own noise, if it has learned one (learned); nothing but "
+        "symmetries (none); or noise on a latent before each step, which makes a sampler of any model",
+    )
+    halt: Halt = Field(
+        "auto",
+        description="when a trajectory halts: when its halt probability exceeds the model's own threshold (auto), or this "
+        "number; or never, so that it makes all max_steps",
+    )
     symmetries: bool = Field(
         True,
         description="show each trajectory another image of the puzzle under the task's symmetries, and turn its answer back: "
@@ -90,7 +115,7 @@ class Options(BaseModel):
     select: Select = Field(
         "checked",
         description="rank what the exact checker finds valid first, and then by the reward model's score (checked); by that "
-        "score alone (lprm); or by votes (majority)",
+        "score alone (lprm), which is the same if the task has no checker; or by votes (majority)",
     )
     stop: Literal["all", "first_valid"] | Score = Field(
         "all",
@@ -103,10 +128,31 @@ class Options(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _temperature_scales_something(self) -> Self:
+        if self.noise != "learned" and self.temperature != 1:
+            raise ValueError("temperature scales the learned noise; leave it out, or leave out noise")
+        return self
+
+    @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         if (steps := len(schedule(self.temperature))) > self.max_steps:
             raise ValueError(f"temperature lists {steps} steps, above max_steps {self.max_steps}; raise it or list fewer")
         return self
+
+    @property
+    def _halt_threshold(self) -> float | None:
+        match self.halt:
+            case "auto":
+                return None
+            case "never":
+                return NEVER_HALT
+        return self.halt
+
+    def refusal(self, task: Task) -> str | None:
+        """Why these options can't be asked of a task; None if they can."""
+        if self.stop == "first_valid" and not task.checked:
+            return f"{task.name} has no checker that could stop at a valid answer; stop at a score, or leave it out"
+        return None
 
     def chosen_seed(self) -> int:
         """The seed, or a random one."""
@@ -121,9 +167,11 @@ class Options(BaseModel):
             num_trajectories=self.num_trajectories,
             max_steps=self.max_steps,
             seed=seed,
-            temperature=self.temperature,
+            temperature=self.temperature if self.noise == "learned" else 0.0,
             symmetries=self.symmetries,
             prune=None if self.guidance == "none" else Prune(self.guidance.prune.keep, self.guidance.prune.steps),
+            halt_threshold=self._halt_threshold,
+            perturbation=Perturbation(**dict(self.noise)) if isinstance(self.noise, LatentNoise) else None,
             watch=WATCHED if watch else 0,
         )
 

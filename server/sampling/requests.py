@@ -25,7 +25,7 @@ class SamplingRequest(Options, ABC):
         None,
         description="a name from GET /v1/tasks; a loaded model of this task answers. POST /v1/solve finds it by the "
         "puzzle where only one can be meant",
-        json_schema_extra={"enum": [*TASKS, None]},
+        json_schema_extra={"anyOf": [{"enum": [*TASKS]}, {"type": "string"}, {"type": "null"}]},
     )
     timeout_seconds: float | None = Field(
         None,
@@ -43,7 +43,9 @@ class SamplingRequest(Options, ABC):
         "needs stream",
     )
 
-    @field_validator("num_trajectories", "max_steps", "seed", "temperature", "stop", "top", "timeout_seconds", mode="before")
+    @field_validator(
+        "num_trajectories", "max_steps", "seed", "temperature", "halt", "stop", "top", "timeout_seconds", mode="before"
+    )
     @classmethod
     def _numbers_are_numbers(cls, value: object) -> object:
         """Refuse true for 1 and "5" for 5: pydantic takes them, which a command line needs, but in JSON they are mistakes."""
@@ -86,7 +88,9 @@ class SolveRequest(SamplingRequest):
 
     def meant(self, tasks: list[Task]) -> str | None:
         named = self.task or (tasks[0].name if len(set(tasks)) == 1 else None)
-        return named or only_one(readings(self.puzzle, tasks))
+        # A task without code reads any numbers, so it is meant only if no other task reads them.
+        checked, others = ([task for task in tasks if task.checked is checked] for checked in (True, False))
+        return named or only_one(readings(self.puzzle, checked) or readings(self.puzzle, others))
 
 
 class GenerateRequest(GenerateOptions, SamplingRequest):

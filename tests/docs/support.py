@@ -2,12 +2,15 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import PATIENCE
+from benchmarks.servers import PATIENCE, RunningServer, wait_for
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
@@ -52,6 +55,13 @@ def inline_code(page: Path) -> list[str]:
     return _INLINE.findall(_FENCE.sub("", page.read_text()))
 
 
+def named(block: Block) -> str:
+    """Return the file that the sentence before a block names at its end."""
+    match = re.search(r"`([\w./-]+)`:$", block.before)
+    assert match, f"{block}: the paragraph before it names no file"
+    return match[1]
+
+
 class Workplace:
     """A folder with a `.venv/bin`, in which commands of the documents run."""
 
@@ -83,3 +93,15 @@ class Workplace:
         )
         assert told.returncode == 0, f"{command}\n{told.stdout}\n{told.stderr}"
         return told.stdout
+
+
+@contextmanager
+def background(command: str, place: Workplace, url: str) -> Iterator[None]:
+    """Start a server with the page's command, and wait until it is ready."""
+    process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
+    try:
+        wait_for(RunningServer(url, process).ready, "the server is ready")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)

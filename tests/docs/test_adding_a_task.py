@@ -3,27 +3,17 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from benchmarks.servers import PATIENCE, RunningServer, free_port, wait_for
-from tests.docs.support import ROOT, Block, Workplace, blocks
+from benchmarks.servers import free_port
+from tests.docs.support import ROOT, Block, Workplace, background, blocks, named
 
 PAGE = ROOT / "docs" / "adding-a-task.md"
 GIVEN = {(0, 0): 1, (3, 3): 2}
-
-
-def named(block: Block) -> str:
-    """Return the file that the sentence before a block names at its end."""
-    match = re.search(r"`([\w./-]+)`:$", block.before)
-    assert match, f"{block}: the paragraph before it names no file"
-    return match[1]
 
 
 def apply(change: str, text: str) -> str:
@@ -34,18 +24,6 @@ def apply(change: str, text: str) -> str:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
-
-
-@contextmanager
-def background(command: str, place: Workplace, url: str) -> Iterator[None]:
-    """Start a server with the page's command, and wait until it is ready."""
-    process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place.folder, env=place.environment)
-    try:
-        wait_for(RunningServer(url, process).ready, "the server is ready")
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
 
 
 def is_right(square: list[list[int]]) -> bool:

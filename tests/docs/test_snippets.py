@@ -26,7 +26,10 @@ PAGES = [
     *sorted(ROOT.glob("models/zoo/*/*.md")),
     *sorted(ROOT.glob("deploy/*.md")),
 ]
-FOLLOWED = {"adding-a-task.md": "test_adding_a_task.py does what the page says, in its order"}
+FOLLOWED = {
+    "adding-a-task.md": "test_adding_a_task.py does what the page says, in its order",
+    "own-data.md": "test_own_data.py does what the page says, in its order",
+}
 NOT_RUN = {
     r"^python3 -m venv": "CI begins with it: test_readme.py holds the two to the same words",
     r"^\.venv/bin/pip install": "it installs; the environment of the tests was made by it",

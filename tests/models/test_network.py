@@ -196,7 +196,7 @@ def test_the_engine_reads_what_the_heads_and_the_decoder_say(
     model = random_model(tiny, dtype).cast_weights()
     state = advance(model, puzzle)
     made = torch.arange(ROWS)
-    numbers, answers = model.read(state, made, torch.full_like(made, ROWS - 1), halt_threshold=1.0)
+    numbers, answers = model.read(state, made, torch.full_like(made, ROWS - 1), torch.ones(ROWS))
     heads = model.read_heads(state.h)
     torch.testing.assert_close(numbers[:, :2], torch.stack(heads, dim=1).sigmoid(), rtol=1e-6, atol=0)
     assert numbers[:, 2].tolist() == [1] * ROWS
@@ -237,7 +237,7 @@ def test_casting_the_weights_once_changes_no_bit(tiny: ModelConfig, puzzle: Tens
     heads, logits = model.read_heads(state.h), model.decode(state.h)
     assert state.h.dtype == state.l.dtype == torch.bfloat16
     model.cast_weights()
-    assert model.f_low.mlps[0].get_submodule("down").weight.dtype == torch.bfloat16
+    assert model.matrices["f_low.mlps.0.down"].weight.dtype == torch.bfloat16
     again = advance(model, puzzle)
     assert same(state, again)
     assert same(heads, model.read_heads(again.h))
@@ -276,7 +276,7 @@ def test_with_the_triton_kernels_a_step_shows_what_it_shows_without(
         assert uses_triton(model.initial_h) is (which == "triton")
         states.append(advance(model, puzzle.to(device)))
         made = torch.arange(ROWS, device=device)
-        shown.append(model.read(states[-1], made, torch.full_like(made, 3), halt_threshold=0.5))
+        shown.append(model.read(states[-1], made, torch.full_like(made, 3), torch.full((ROWS,), 0.5, device=device)))
     for reference, fused in zip(*states, strict=True):
         torch.testing.assert_close(fused, reference, rtol=1e-4, atol=1e-4)
     (numbers, answers), (fused_numbers, fused_answers) = shown

@@ -18,7 +18,7 @@ from benchmarks.browser import CHROMIUM, PHONE, chromium, opened, wait_until_end
 from benchmarks.servers import PATIENCE, RunningServer, serving
 from gram.server.api.keys import Key, digest
 from gram.server.catalog import bundled_models
-from tests.support import FIXED_SIZE
+from tests.support import FIXED_SIZE, unchecked_checkpoint
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -337,3 +337,13 @@ def test_text_has_the_contrast_of_wcag_aa(browser: Browser, server: RunningServe
             assert page.evaluate(PALETTE_CONTRAST, ["on-vertex", vertex]) >= 4.5
         for ground in ("surface", "ground"):  # borders of fields
             assert page.evaluate(PALETTE_CONTRAST, ["edge", ground]) >= 3
+
+
+def test_answers_that_nothing_checks_are_shown_as_neither_valid_nor_wrong(browser: Browser, tmp_path: Path) -> None:
+    flags = ("--model", str(unchecked_checkpoint(tmp_path / "mine")), *FIXED_SIZE)
+    with serving(*flags) as server, opened(browser, server.url) as page:
+        run(page, task="nine", k=4, depth=2, seed=1)
+        assert [state for state, _ in ranking(page)] == ["answered"] * 4
+        expect(page.locator("#distinct-label")).to_have_text("distinct")
+        expect(page.locator("#counts")).to_have_text("4 answered")
+        expect(page.locator("#random")).to_be_disabled()

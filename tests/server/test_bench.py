@@ -65,7 +65,7 @@ def test_the_kernels_are_measured_at_the_sizes_at_which_a_step_calls_them(size: 
     row = torch.zeros(2, dtype=torch.int64)
     e_x = model.encode(row[:, None].expand(2, config.seq_len))
     state = model.supervision_step(model.initial_state(2), e_x, NoiseKey(row, row, row, torch.ones(2)))
-    model.read(state, row, row, 0.5)
+    model.read(state, row, row, torch.ones(2))
     cases = {case.name: shapes(case.draw()) for case in timing.cases(sizes_of(config, 2), cpu, torch.float32)}
     assert cases.pop("stochastic_transition")[0] == (2, config.length, config.dim)  # the guided one takes its place in a step
     # The guidance heads call swiglu, too, before the step ends; the last call over channels is theirs.

@@ -38,6 +38,7 @@ class Codec:
         self.box_rows, self.box_columns = box_rows, size // box_rows
         self.seq_len = size * size
         self._alphabet = {*_BLANK_SYMBOLS, *map(str, range(1, size + 1))}
+        self._line = re.compile(rf"[.0-{size}]{{{self.seq_len}}}")
         cells = np.arange(self.seq_len).reshape(size, size)
         boxes = cells.reshape(size // self.box_rows, self.box_rows, size // self.box_columns, self.box_columns)
         self.units: NDArray[np.int64] = np.concatenate([cells, cells.T, boxes.swapaxes(1, 2).reshape(size, size)])
@@ -81,6 +82,19 @@ class Codec:
 
     def parse(self, puzzle: object) -> Tokens:
         """Read a board in any spelling -> [N]. Raises PuzzleError."""
+        tokens = self._quickly(puzzle)
+        if tokens is None:
+            tokens = self._symbol_by_symbol(puzzle)
+        self._refuse_repeats(tokens)
+        return self._turn(tokens)
+
+    def _quickly(self, puzzle: object) -> Tokens | None:
+        """The digits of a text of n x n digits and dots, as files of very many puzzles have them; None for any other."""
+        if not (isinstance(puzzle, str) and self._line.fullmatch(puzzle)):
+            return None
+        return np.frombuffer(puzzle.replace(".", "0").encode(), np.uint8).astype(np.int64) - ord("0")
+
+    def _symbol_by_symbol(self, puzzle: object) -> Tokens:
         match puzzle:
             case str():
                 rows = self._text_rows(puzzle)
@@ -100,9 +114,7 @@ class Codec:
             raise PuzzleError(f"the puzzle has {len(rows)} rows; write {self.size}")
         self._refuse_two_blanks(rows)
         digits = [self._digit(symbol, r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row)]
-        tokens = np.array(digits, dtype=np.int64)
-        self._refuse_repeats(tokens)
-        return self._turn(tokens)
+        return np.array(digits, dtype=np.int64)
 
     def text(self, tokens: Tokens) -> str:
         """The board [N] as rows of symbols."""
@@ -258,12 +270,14 @@ class Codec:
         raise PuzzleError(f"{_shown(symbol)} is neither a digit from 1 to {self.size} nor a blank ('.')", place)
 
     def _refuse_repeats(self, tokens: Tokens) -> None:
-        for unit, digits in enumerate(tokens[self.units]):
-            counts = np.bincount(digits, minlength=self.size + 1)
-            counts[BLANK] = 0
-            if counts.max() > 1:
-                amount = "two" if counts.max() == 2 else "several"
-                raise ContradictionError(f"has {amount} {counts.argmax()}s; change or clear one", self._unit_name(unit))
+        """Raise ContradictionError if a digit stands more than once in a row, a column or a box."""
+        digits = np.arange(1, self.size + 1)
+        counts = np.sum(tokens[self.units][:, :, None] == digits, axis=1)  # [units, digits]
+        for unit in np.flatnonzero(counts.max(axis=1) > 1)[:1]:
+            amount = "two" if counts[unit].max() == 2 else "several"
+            raise ContradictionError(
+                f"has {amount} {digits[counts[unit].argmax()]}s; change or clear one", self._unit_name(unit)
+            )
 
     def _unit_name(self, unit: int) -> str:
         kind, index = divmod(unit, self.size)

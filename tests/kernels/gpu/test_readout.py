@@ -22,9 +22,11 @@ class Inputs(NamedTuple):
     decoder_weight: Tensor
     steps: Tensor
     max_steps: Tensor
+    halt_threshold: Tensor
 
     def rows(self, chosen: slice) -> "Inputs":
-        return self._replace(h=self.h[chosen], low=self.low[chosen], steps=self.steps[chosen], max_steps=self.max_steps[chosen])
+        fields = ("h", "low", "steps", "max_steps", "halt_threshold")
+        return self._replace(**{name: getattr(self, name)[chosen] for name in fields})
 
 
 def inputs(
@@ -34,11 +36,13 @@ def inputs(
     heads_weight, heads_bias = randn(generator, 2, dim) * dim**-0.5, randn(generator, 2)
     decoder_weight = (randn(generator, symbols, dim) * dim**-0.5).to(device, dtype)
     steps = torch.arange(1, rows + 1, dtype=torch.int32, device=device)
-    return Inputs(h, low, heads_weight.to(device), heads_bias.to(device), decoder_weight, steps, torch.full_like(steps, 3))
+    threshold = torch.linspace(0.2, 0.8, rows, device=device)
+    heads = heads_weight.to(device), heads_bias.to(device)
+    return Inputs(h, low, *heads, decoder_weight, steps, torch.full_like(steps, 3), threshold)
 
 
 def read(x: Inputs, num_registers: int = 2) -> Readout:
-    return readout(*x, num_registers=num_registers, halt_threshold=0.5)
+    return readout(*x, num_registers=num_registers)
 
 
 def check(shown: Readout, x: Inputs, num_registers: int) -> None:
@@ -47,9 +51,10 @@ def check(shown: Readout, x: Inputs, num_registers: int) -> None:
     probability = logits.sigmoid()
     numbers = shown.numbers.double()
     torch.testing.assert_close(numbers[:, :2], probability, rtol=1e-5, atol=1e-6)
-    retired = (numbers[:, 0] > 0.5) | (x.steps >= x.max_steps)
+    halted = shown.halt > x.halt_threshold
+    ended = halted | (x.steps >= x.max_steps)
     assert numbers[:, 2].tolist() == [1] * len(x.h)
-    assert numbers[:, 3].bool().tolist() == retired.tolist()
+    assert (shown.retires.tolist(), shown.halts.tolist()) == (ended.tolist(), halted.tolist())
     symbols = x.h[:, num_registers:].double() @ x.decoder_weight.double().T
     chosen = symbols.gather(-1, shown.answers.long()[..., None])[..., 0]
     assert ((symbols.amax(-1) - chosen) <= 1e-5).all()
@@ -67,12 +72,12 @@ def test_it_shows_what_float64_shows(
     assert shown.answers.shape == (rows, tokens)
     check(shown, x, num_registers)
     if dtype == torch.float32:
-        check(gram.kernels.readout.readout(*x, num_registers=num_registers, halt_threshold=0.5), x, num_registers)
+        check(gram.kernels.readout.readout(*x, num_registers=num_registers), x, num_registers)
 
 
 def test_a_row_retires_when_it_halts_or_has_made_its_steps_or_is_broken(device: torch.device) -> None:
     x = inputs(torch.Generator().manual_seed(0), 6, 9, 64, 3, torch.float32, device)
-    wanted = torch.tensor([0.0, 1e-3, -1e-3, -1.0, -1.0, 2.0], device=device)  # the halt logit of each row
+    wanted = torch.tensor([0.0, 1e-3, -1e-3, -1.0, -1.0, 90.0], device=device)  # the halt logit of each row
     h = x.h.clone()
     h[:, 0] = 0.0
     h[:, 0, 0] = wanted
@@ -81,11 +86,14 @@ def test_a_row_retires_when_it_halts_or_has_made_its_steps_or_is_broken(device: 
     weight = torch.zeros_like(x.heads_weight)
     weight[0, 0] = 1.0
     steps = torch.tensor([1, 1, 1, 1, 3, 1], dtype=torch.int32, device=device)
+    never, half = 1.0, 0.5
+    x = x._replace(halt_threshold=torch.tensor([half] * 5 + [never], device=device))
     x = x._replace(h=h, low=low, heads_weight=weight, heads_bias=torch.zeros(2, device=device), steps=steps)
-    for shown in (read(x), gram.kernels.readout.readout(*x, num_registers=2, halt_threshold=0.5)):
+    for shown in (read(x), gram.kernels.readout.readout(*x, num_registers=2)):
         assert shown.numbers[:, 2].tolist() == [1, 1, 1, 0, 1, 1]
-        # A row whose probability is exactly one half goes on.
-        assert shown.numbers[:, 3].tolist() == [0, 1, 0, 1, 1, 1]
+        # A row whose probability is exactly its threshold goes on.
+        assert shown.retires.tolist() == [False, True, False, True, True, False]
+        assert shown.halts.tolist() == [False, True, False, False, False, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

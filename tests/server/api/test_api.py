@@ -116,6 +116,17 @@ def test_trajectories_that_see_other_images_come_to_other_solutions(client: http
     assert sum(all(board[i] == "Q" for i in given) for board in boards) > len(boards) / 2, "shown as the puzzle is written"
 
 
+def test_without_learned_noise_or_with_noise_before_each_step(client: httpx.Client) -> None:
+    still = solve(client, noise="none", seed=3)
+    assert still["candidates"] == solve(client, temperature=0, seed=3)["candidates"]
+    noisy: dict[str, Any] = {"symmetries": False, "halt": "never", "max_steps": 4, "noise": {"sigma": 1.5}}
+    answer = solve(client, **noisy)
+    assert answer["steps_run"] == 4 * answer["trajectories"]
+    low, high = ({"sigma": 1.5, "latent": latent} for latent in ("low", "high"))
+    assert answer["candidates"] == solve(client, **noisy | {"noise": low})["candidates"]
+    assert answer["candidates"] != solve(client, **noisy | {"noise": high})["candidates"]
+
+
 def test_first_valid_stops_early_and_always_at_the_same_trajectory(client: httpx.Client) -> None:
     answer = solve(client, num_trajectories=500, stop="first_valid")
     assert answer["distinct_valid"] == 1
@@ -435,6 +446,13 @@ def test_a_stream_sends_each_trajectory_and_then_the_ranked_result(client: httpx
         ({"guidance": {"prune": {"steps": [0]}}}, 422, "guidance", "greater than or equal to 1"),
         ({"guidance": {"prune": {"steps": list(range(1, 10))}}}, 422, "guidance", "at most 8"),
         ({"guidance": {"prune": {"half": True}}}, 422, "guidance", "not an option"),
+        ({"noise": "some"}, 422, "noise", "'learned' or 'none'"),
+        ({"noise": {"sigma": -1}}, 422, "noise", "greater than 0"),
+        ({"noise": {"latent": "z_L"}}, 422, "noise", "'low' or 'high'"),
+        ({"noise": "none", "temperature": 2}, 422, "body", "temperature scales the learned noise"),
+        ({"halt": 1}, 422, "halt", "less than 1"),
+        ({"halt": "0.5"}, 422, "halt", "write a number, without quotes"),
+        ({"halt": "always"}, 422, "halt", "'auto' or 'never'"),
         ({"model": "gpt"}, 404, "model", "loaded models: nqueens-8"),
         ({"task": "sudoku"}, 404, "task", "nqueens-8"),
         ({"task": "sudoku", "model": "nqueens-8"}, 422, "task", "name only one of the two"),

@@ -56,7 +56,7 @@ def puzzles(tmp_path: Path) -> Path:
 
 
 def run(engine: Engine, puzzles: Path, output: Path) -> bytes:
-    with Output(PuzzleFile(puzzles, [TASK]), output, None) as out:
+    with Output(PuzzleFile(puzzles, [TASK]), TASK, output, None) as out:
         solve_here(out, engine, TASK, OPTIONS)
     return output.read_bytes()
 
@@ -76,7 +76,7 @@ def test_every_line_is_answered_in_its_order_with_its_seed(engine: Engine, puzzl
 
 
 def test_an_early_stop_frees_the_slots_for_the_next_puzzle(engine: Engine, puzzles: Path, tmp_path: Path) -> None:
-    with Output(PuzzleFile(puzzles, [TASK]), tmp_path / "all.ndjson", None) as output:
+    with Output(PuzzleFile(puzzles, [TASK]), TASK, tmp_path / "all.ndjson", None) as output:
         solve_here(output, engine, TASK, Options(num_trajectories=100_000, stop="first_valid", seed=1))
     assert engine.idle
     rows = [json.loads(row) for row in (tmp_path / "all.ndjson").read_text().splitlines()]
@@ -105,7 +105,7 @@ def test_the_answers_of_a_data_set_are_compared(engine: Engine, tmp_path: Path) 
     for ending in ("ndjson", "csv"):
         output = tmp_path / f"answers.{ending}"
         for _ in range(2):  # the second time from the file
-            with Output(PuzzleFile(data, [TASK]), output, None) as out:
+            with Output(PuzzleFile(data, [TASK]), TASK, output, None) as out:
                 solve_here(out, engine, TASK, Options(num_trajectories=1, seed=1))
             assert (out.right, out.compared, out.failed) == (1, 2, 0)
             assert out.complete == bool(_)
@@ -117,7 +117,7 @@ def test_what_has_an_answer_is_not_solved_again(engine: Engine, puzzles: Path, t
     whole = run(engine, puzzles, tmp_path / "whole.ndjson")
     kept = b"".join(whole.splitlines(keepends=True)[:5])
     (tmp_path / "some.ndjson").write_bytes(kept + b'{"line":')
-    with Output(PuzzleFile(puzzles, [TASK]), tmp_path / "some.ndjson", None) as output:
+    with Output(PuzzleFile(puzzles, [TASK]), TASK, tmp_path / "some.ndjson", None) as output:
         assert [line.number for line in output.lines()] == [7, 8, 9, 10, 11, 12]
         assert output.failed == 1, "of the lines there"
     assert (tmp_path / "some.ndjson").read_bytes() == kept
@@ -131,7 +131,7 @@ def test_a_file_of_something_else_is_left_alone(puzzles: Path, tmp_path: Path, c
     output = tmp_path / f"letters.{ending}"
     output.write_bytes(content.encode("latin-1") + b"half a li")
     with pytest.raises(CommandError, match="name another file with --output"):
-        Output(PuzzleFile(puzzles, [TASK]), output, None)
+        Output(PuzzleFile(puzzles, [TASK]), TASK, output, None)
     assert output.read_bytes() == content.encode("latin-1") + b"half a li"
 
 
@@ -139,7 +139,7 @@ def test_a_server_gives_the_same_bytes(server: RunningServer, puzzles: Path, eng
     for ending in ("csv", "ndjson"):
         here = run(engine, puzzles, tmp_path / f"here.{ending}")
         there = tmp_path / f"there.{ending}"
-        with Output(PuzzleFile(puzzles, [TASK]), there, None) as output:
+        with Output(PuzzleFile(puzzles, [TASK]), TASK, there, None) as output:
             asyncio.run(solve_there(output, server.url, None, TASK.name, OPTIONS))
         assert there.read_bytes() == here
         assert output.failed == 1
@@ -153,7 +153,7 @@ def test_a_server_that_goes_away_ends_the_run_which_goes_on_with_another(
     whole, some = tmp_path / "whole.ndjson", tmp_path / "some.ndjson"
 
     def solve(url: str, path: Path) -> None:
-        with Output(lines, path, None) as output:
+        with Output(lines, TASK, path, None) as output:
             asyncio.run(solve_there(output, url, None, TASK.name, OPTIONS))
 
     solve(server.url, whole)
@@ -179,7 +179,7 @@ def test_what_is_wrong_with_all_puzzles_is_no_line(server: RunningServer, tmp_pa
     for task, options in (("chess", OPTIONS), (TASK.name, Options(num_trajectories=200_000))):
         with (
             pytest.raises(GramError, match="answered 4"),
-            Output(lines, tmp_path / "none.ndjson", None) as output,
+            Output(lines, TASK, tmp_path / "none.ndjson", None) as output,
         ):
             asyncio.run(solve_there(output, server.url, None, task, options))
     assert (tmp_path / "none.ndjson").read_bytes() == b""

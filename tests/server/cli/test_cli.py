@@ -29,7 +29,7 @@ def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("command", ["serve", "solve", "generate", "train", "eval"])
+@pytest.mark.parametrize("command", ["serve", "solve", "generate", "train", "eval", "trace", "import"])
 def test_help_describes_every_option(command: str) -> None:
     assert command in gram("--help").stdout
     result = gram(command, "--help")
@@ -124,21 +124,6 @@ def test_eval_prints_the_figures_beside_the_papers(checkpoint: Path) -> None:
     assert "4 held-out" in result.stdout
     assert "## From the empty input" in result.stdout
     assert "paper" in result.stdout
-    assert (checkpoint / "evaluation.json").read_bytes() == before
-
-
-def test_eval_measures_on_a_file_of_puzzles(checkpoint: Path, tmp_path: Path) -> None:
-    before = (checkpoint / "evaluation.json").read_bytes()
-    data = tmp_path / "mine.csv"
-    data.write_text("puzzle,answer\ng7 a4,\nhello,\nb8,a1\n")
-    result = gram(
-        "eval", str(checkpoint), "--data", str(data), "--samples", "2", "--grid-puzzles", "0", "--symmetries", "[true]"
-    )
-    assert result.returncode == 0, result.stderr
-    assert "mine.csv" in result.stdout
-    assert "From the empty input" not in result.stdout
-    assert "1 left out, the first: line 3: " in result.stderr
-    assert "1 with an answer that does not solve the puzzle, the first: 4" in result.stderr
     assert (checkpoint / "evaluation.json").read_bytes() == before
 
 

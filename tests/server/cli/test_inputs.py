@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from numpy.typing import DTypeLike
 
-from gram.models.tasks import TASKS
+from gram.models.data_sets import DataSetError
+from gram.models.tasks import TASKS, Tokens
 from gram.server.cli.errors import CommandError
 from gram.server.cli.inputs import PuzzleFile, spelled
+from tests.support import write_data_set
 
 QUEENS, SUDOKU = TASKS["nqueens-8"], TASKS["sudoku-9x9"]
 DATA_SET = 'source,Question,answer,rating\nmine,g7 a4,,1\n\nyours,"h1",a1,2\nnobody\'s,,,\n'
@@ -58,7 +61,7 @@ def test_puzzles_are_found_in_whatever_they_are_packed_in(data: bytes, numbers: 
     ids=["cut off", "not gzip", "not zstd", "not an array", "not closed"],
 )
 def test_files_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="puzzles"):
+    with pytest.raises((CommandError, DataSetError), match="puzzles"):
         PuzzleFile(wrote(tmp_path, data), [QUEENS])
 
 
@@ -140,10 +143,64 @@ def test_where_an_array_can_mean_two_things_dataset_json_tells(tmp_path: Path) -
     path = tmp_path / "all__inputs.npy"
     tokens = np.where(SUDOKU.held_out[:3] == 9, 0, SUDOKU.held_out[:3])
     np.save(path, tokens + 1)
-    with pytest.raises(CommandError, match=r"dataset\.json"):
+    with pytest.raises(DataSetError, match=r"dataset\.json"):
         PuzzleFile(path, [SUDOKU])
     (tmp_path / "dataset.json").write_text(json.dumps({"vocab_size": 11, "seq_len": 81}))
     assert np.array_equal([SUDOKU.read(line.puzzle) for line in PuzzleFile(path, [SUDOKU])], tokens)
+
+
+def boards(count: int = 3) -> tuple[Tokens, Tokens]:
+    puzzles = SUDOKU.held_out[:count]
+    return puzzles, np.stack([SUDOKU.solutions(puzzle)[0] for puzzle in puzzles])
+
+
+@pytest.mark.parametrize("place", [".", "test", "all__inputs.npy", "test/all__inputs.npy"])
+def test_a_data_set_is_named_by_its_folder_or_by_its_inputs(place: str, tmp_path: Path) -> None:
+    puzzles, answers = boards()
+    write_data_set(tmp_path / "mine" / Path(place).parent / ("test" if place == "test" else ""), puzzles, answers, 10)
+    file = PuzzleFile(tmp_path / "mine" / (place if "npy" in place else ""), [*TASKS.values()])
+    assert file.task is SUDOKU
+    assert np.array_equal([SUDOKU.read(line.puzzle) for line in file], puzzles)
+    assert np.array_equal([SUDOKU.read(line.answer) for line in file], answers)
+    assert len(file) == 3
+
+
+@pytest.mark.parametrize("name", ["mine.npy", "mine.npz"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_one_puzzle_alone_and_whole_numbers_kept_as_floats_are_read(
+    name: str, count: int, dtype: DTypeLike, tmp_path: Path
+) -> None:
+    array = boards(count)[0].reshape(-1, 9, 9).astype(dtype)
+    save = np.save if name.endswith("npy") else np.savez
+    save(tmp_path / name, array[0] if count == 1 else array)
+    assert np.array_equal([SUDOKU.read(line.puzzle) for line in PuzzleFile(tmp_path / name, [SUDOKU])], boards(count)[0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[D, S], [SUDOKU.grid(SUDOKU.read(D)), S], [{"puzzle": D, "solution": S}, S], [[int(symbol) for symbol in S], D], [D]],
+    ids=["texts", "lists", "objects", "numbers", "one"],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_list_of_puzzles_is_a_file_of_them(values: list[object], indent: int | None, tmp_path: Path) -> None:
+    puzzles = PuzzleFile(wrote(tmp_path, json.dumps(values, indent=indent)), [*TASKS.values()])
+    assert puzzles.task is SUDOKU
+    assert [line.number for line in puzzles] == [*range(1, len(values) + 1)]
+    expected = [SUDOKU.read(value["puzzle"] if isinstance(value, dict) else value) for value in values]
+    assert np.array_equal([SUDOKU.read(line.puzzle) for line in puzzles], expected)
+    assert [line.answer for line in puzzles][:1] == [S if isinstance(values[0], dict) else None]
+
+
+@pytest.mark.parametrize("puzzle", [SUDOKU.grid(SUDOKU.read(D)), ROWS], ids=["numbers", "texts"])
+def test_a_json_list_that_is_a_puzzle_is_one(puzzle: object, tmp_path: Path) -> None:
+    (line,) = PuzzleFile(wrote(tmp_path, json.dumps(puzzle, indent=2)), [SUDOKU])
+    assert np.array_equal(SUDOKU.read(line.puzzle), SUDOKU.read(D))
+
+
+def test_a_table_may_say_how_hard_its_puzzles_are(tmp_path: Path) -> None:
+    table = f"question,answer,rating\n{D},{S},3\n{D},{S},\n{D},{S},hard\n{D},{S},7.5\n"
+    assert [line.rating for line in PuzzleFile(wrote(tmp_path, table), [SUDOKU])] == [3, None, None, 7.5]
 
 
 def test_a_long_table_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.baselines import BASELINES
 from benchmarks.servers import PATIENCE
 from gram.models.config import CheckpointError
+from gram.models.perturbation import Latent, Perturbation
 from gram.models.tasks import TASKS
 from gram.models.tasks.symmetry import draws
 from gram.models.temperature import Temperature
 from gram.server.engine import process
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import (
+    NEVER_HALT,
     Cancel,
     Ending,
     FromEngine,
@@ -57,10 +60,24 @@ def submit(
     prune: Prune | None = None,
     watch: int = 0,
     symmetries: bool = True,
+    halt_threshold: float | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Submit:
     tokens = TASK.held_out[puzzle].astype(np.uint8).tobytes()
-    sampling = seed, temperature, symmetries
-    return Submit(request, "nqueens-8", tokens, trajectories, max_steps, *sampling, prune=prune, watch=watch)
+    return Submit(
+        request,
+        "nqueens-8",
+        tokens,
+        trajectories,
+        max_steps,
+        seed,
+        temperature,
+        symmetries,
+        prune=prune,
+        halt_threshold=halt_threshold,
+        perturbation=perturbation,
+        watch=watch,
+    )
 
 
 def step(engine: Engine) -> list[Trajectory]:
@@ -296,7 +313,7 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
     assert len(messages) - last > 5
 
 
-@pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a tile", "a release"])
+@pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a part", "a release"])
 def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and_nothing_else(
     checkpoint: Path, alone: list[Trajectory], monkeypatch: pytest.MonkeyPatch, cut_off: str
 ) -> None:
@@ -308,7 +325,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
     engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=-1))  # no image of the puzzles that are in the pool
     engine.handle(submit(0, 12))
     uploads: list[object] = []
-    upload, step_tile, release = SlotPool._upload, Runner._step_tile, SlotPool.release
+    upload, advance, release = SlotPool._upload, Runner._advance, SlotPool.release
 
     def no_upload(pool: SlotPool, numbers: Sequence[object]) -> torch.Tensor:
         uploads.append(numbers)
@@ -316,18 +333,18 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return upload(pool, numbers)
 
-    def no_tile(runner: Runner, pool: SlotPool, start: int) -> None:
-        if start:
+    def no_part(runner: Runner, pool: SlotPool, rows: slice) -> None:
+        if rows.start:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes.")
-        step_tile(runner, pool, start)
+        advance(runner, pool, rows)
 
     def no_release(pool: SlotPool, slots: Collection[int]) -> None:
         release(pool, [*slots][:1])
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as short:
-        if cut_off == "a tile":
-            short.setattr(Runner, "_step_tile", no_tile)
+        if cut_off == "a part":
+            short.setattr(Runner, "_advance", no_part)
         elif cut_off == "a release":
             short.setattr(SlotPool, "release", no_release)
         else:
@@ -351,10 +368,10 @@ def test_an_engine_without_a_process_says_that_the_memory_does_not_hold_a_step(
 ) -> None:
     engine = make_engine(checkpoint, 8)
 
-    def no_tile(*_: object) -> None:
+    def no_part(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Runner, "_step_tile", no_tile)
+    monkeypatch.setattr(Runner, "_advance", no_part)
     engine.handle(submit(0, 12))
     with pytest.raises(DeviceError, match="out of device memory while running nqueens-8; use fewer --slots"):
         engine.step()
@@ -433,6 +450,45 @@ def test_no_trajectory_halts_before_the_end_of_its_schedule(checkpoint: Path) ->
     late = [t for t in free if t.steps >= 6]
     assert late == [msgspec.structs.replace(held[t.index], request=0) for t in late]
     assert late
+
+
+def test_a_request_has_its_own_threshold_for_halting(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 24)
+    thresholds = [None, 0.5, NEVER_HALT, 0.01]
+    for request, threshold in enumerate(thresholds):
+        engine.handle(submit(request, 8, max_steps=9, halt_threshold=threshold))
+    finished = drain(engine)
+    own, half, never, early = (of_request(finished, request) for request in range(len(thresholds)))
+    assert [msgspec.structs.replace(t, request=1) for t in own] == half, "the threshold of this checkpoint is a half"
+    assert {(t.steps, t.ending) for t in never} == {(9, Ending.DEPTH)}
+    for earlier, later in ((early, half), (half, never)):
+        assert all(a.steps <= b.steps for a, b in zip(earlier, later, strict=True))
+        assert sum(t.steps for t in earlier) < sum(t.steps for t in later)
+
+
+@pytest.mark.parametrize("latent", ["low", "high"])
+def test_noise_before_each_step_makes_a_sampler_of_a_deterministic_model(latent: Latent) -> None:
+    """And it is that of the seed, the index and the step alone: bit for bit, whatever else runs."""
+    trm = BASELINES / "nqueens-8-trm"
+    plain = msgspec.structs.replace(submit(0, 8, symmetries=False), model=trm.name)
+    noisy = msgspec.structs.replace(plain, perturbation=Perturbation(2.0, latent))
+    engine = make_engine(trm, 16)
+    engine.handle(noisy)
+    alone = of_request(drain(engine), 0)
+    assert len({t.score for t in alone}) == 8
+
+    engine = make_engine(trm, 5)
+    finished = []
+    for request in range(1, 12):
+        other = submit(request, 3, seed=request, puzzle=request, symmetries=request % 2 == 0)
+        engine.handle(msgspec.structs.replace(other, model=trm.name))
+        if request == 6:
+            engine.handle(noisy)
+        finished += step(engine)
+    assert of_request(finished + drain(engine), 0) == alone
+
+    engine.handle(plain)
+    assert len({t.score for t in drain(engine)}) == 1
 
 
 def test_a_small_request_does_not_wait_for_a_large_one(checkpoint: Path) -> None:

@@ -1,0 +1,43 @@
+"""The compiled kernels of this folder: whether there are any, whether this processor can run them, and their arguments."""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+
+_FILE = "_step.*.so"
+"""The extension's file, which pip builds if there is a C++ compiler for x86-64."""
+
+
+class ModelArguments(ctypes.Structure):
+    """step.hpp's Model."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("length", "dim", "mixer_dim", "mlp_dim", "guidance_dim", "layers")),
+        *((name, ctypes.c_int32) for name in ("low_steps", "transitions", "flat", "norm_over_positions", "guidance")),
+        ("learned_mean", ctypes.c_int32),
+        ("log_sigma_min", ctypes.c_float),
+        ("log_sigma_max", ctypes.c_float),
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("low", "high", "prior")),
+    ]
+
+
+class KeyArguments(ctypes.Structure):
+    """step.hpp's Keys."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("seed", "index", "transition", "temperature", "sigmas")]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None if they were not built. While one runs, other Python threads do, too."""
+    found = next(Path(__file__).parent.glob(_FILE), None)
+    return ctypes.CDLL(str(found)) if found else None
+
+
+def computes(dtype: torch.dtype) -> bool:
+    """Whether the kernels are built, and this processor has what they need for a dtype."""
+    has_bfloat16 = dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
+    able = torch.cpu._is_avx512_supported() and (dtype == torch.float32 or has_bfloat16)
+    return able and library() is not None

@@ -1,0 +1,125 @@
+"""The kernels for AVX-512 make the steps of the plain network, to the precision of their dtype, and each row's by itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gram.kernels.cpu.library import computes
+from gram.kernels.noise import NoiseKey, standard_normal
+from gram.models.config import ModelConfig
+from gram.models.native import NativeStep, native_step
+from gram.models.network import GRAM, State
+
+Build = Callable[..., GRAM]
+
+ROWS = 5
+
+pytestmark = pytest.mark.skipif(not computes(torch.float32), reason="no kernels for this processor, or no compiler for them")
+
+dtypes = st.sampled_from([torch.float32, *([torch.bfloat16] if computes(torch.bfloat16) else [])])
+sizes = st.fixed_dictionaries(
+    {
+        "seq_len": st.integers(1, 40),
+        "num_registers": st.integers(1, 5),
+        "dim": st.sampled_from([64, 128, 192]),
+        "mixer_dim": st.integers(1, 20).map(lambda half: 2 * half),
+        "mlp_dim": st.sampled_from([32, 96, 128]),
+        "guidance_dim": st.sampled_from([32, 64]),
+        "num_layers": st.integers(1, 2),
+        "low_steps": st.integers(1, 3),
+        "transitions": st.integers(1, 2),
+        "guidance": st.sampled_from(["full", "noise_only", "none"]),
+        "mixer_norm": st.sampled_from(["channels", "positions"]),
+    }
+)
+networks = st.sampled_from([{}, {"shared_core": False}, {"flat": True}])
+
+
+def key_of(rows: int, temperature: Tensor) -> NoiseKey:
+    index = torch.arange(rows)
+    return NoiseKey(2**40 * index + 7, index + 1, 3 * index, temperature)
+
+
+def rows_of(key: NoiseKey, rows: Tensor) -> NoiseKey:
+    return NoiseKey(*(part[rows] for part in key.parts))
+
+
+def built(random_model: Build, config: ModelConfig, dtype: torch.dtype) -> tuple[GRAM, NativeStep]:
+    model = random_model(config, dtype).cast_weights()
+    step = native_step(model)
+    assert step
+    return model, step
+
+
+@given(sizes, networks, dtypes, st.integers(0, 2**32 - 1))
+@torch.inference_mode()
+def test_a_step_is_that_of_the_plain_network_and_each_row_s_is_its_own(
+    random_model: Build, changes: dict[str, Any], network: dict[str, Any], dtype: torch.dtype, seed: int
+) -> None:
+    config = ModelConfig(vocab_size=5, **changes, **network)
+    model, step = built(random_model, config, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    puzzle = torch.randint(5, (ROWS, config.seq_len), generator=generator)
+    temperature, sigmas = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0]), torch.zeros(ROWS, 2)
+    sigmas[2, 0], sigmas[3, 1] = 0.5, 0.25
+    key, state, e_x = key_of(ROWS, temperature), model.initial_state(ROWS), model.encode(puzzle)
+
+    after = step(state, e_x, key, sigmas)
+    exact = random_model(config, torch.float64).double()
+    exact.load_state_dict(model.state_dict())
+    wide = State(*(z.double() for z in state))
+    expected = exact.supervision_step(exact.perturb(wide, key, sigmas.double()), e_x.double(), key)
+    plain = model.supervision_step(model.perturb(state, key, sigmas), e_x, key)
+    for z, z_plain, reference in zip(after, plain, expected, strict=True):
+        # It rounds less often than the plain network, but some recursions amplify what little there is.
+        error, error_plain = (float((x.double() - reference).abs().mean() / reference.abs().mean()) for x in (z, z_plain))
+        assert error <= max(1e-4 if dtype == torch.float32 else 0.05, 10 * error_plain)
+
+    some = torch.tensor([3, 1])
+    alone = step(State(*(z[some] for z in state)), e_x[some], rows_of(key, some), sigmas[some])
+    assert all(torch.equal(z[some], z_alone) for z, z_alone in zip(after, alone, strict=True))
+
+
+@torch.inference_mode()
+def test_its_noise_is_the_reference_s(tiny: ModelConfig) -> None:
+    """Of an untrained network, whose heads give mu = 0 and one sigma for all channels."""
+    config = tiny.model_copy(update={"dim": 64, "mlp_dim": 32, "guidance_dim": 32, "transitions": 1})
+    model, rows = GRAM(config).requires_grad_(False), 50
+    step = native_step(model)
+    assert step
+    state, e_x = model.initial_state(rows), model.encode(torch.zeros(rows, config.seq_len, dtype=torch.int64))
+    key, still = (key_of(rows, torch.full((rows,), heat)) for heat in (1.0, 0.0))
+    noisy, quiet = (step(state, e_x, each, torch.zeros(rows, 2)).h for each in (key, still))
+    noise = standard_normal(key.seed, key.index, key.transition, config.length, config.dim)
+    torch.testing.assert_close((noisy - quiet) / torch.tensor(config.log_sigma_init).exp(), noise, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("latent", [0, 1])
+@torch.inference_mode()
+def test_a_broken_row_stays_broken_and_touches_no_other(
+    random_model: Build, tiny: ModelConfig, poison: float, latent: int
+) -> None:
+    config = tiny.model_copy(update={"dim": 64, "mlp_dim": 32, "guidance_dim": 32})
+    model, step = built(random_model, config, torch.float32)
+    key, e_x = key_of(3, torch.ones(3)), model.encode(torch.zeros(3, config.seq_len, dtype=torch.int64))
+    whole = step(model.initial_state(3), e_x, key, torch.zeros(3, 2))
+    state = model.initial_state(3)
+    state[latent][1, -1, -1] = poison
+    after = step(state, e_x, key, torch.zeros(3, 2))
+    assert not after.h[1].isfinite().all()
+    for row in (0, 2):
+        assert torch.equal(after.h[row], whole.h[row])
+        assert torch.equal(after.l[row], whole.l[row])
+
+
+@pytest.mark.parametrize("change", [{"dim": 96}, {"mlp_dim": 40}, {"mixer_dim": 7}, {"mixing": "attention"}])
+def test_other_sizes_and_kinds_are_left_to_pytorch(random_model: Build, tiny: ModelConfig, change: dict[str, Any]) -> None:
+    config = tiny.model_copy(update={"dim": 64, "mlp_dim": 32, "guidance_dim": 32})
+    assert native_step(random_model(config))
+    assert not native_step(random_model(config.model_copy(update=change)))
