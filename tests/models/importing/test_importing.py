@@ -116,6 +116,8 @@ def test_flags_precede_the_configuration(tmp_path: Path) -> None:
         (10, None, "sudoku-extreme-1k-aug-1000", "sudoku-9x9"),
         (7, 36, "sudoku6", "sudoku-6x6"),
         (5, 16, None, "sudoku-4x4"),
+        (6, 900, None, "maze-30x30"),
+        (6, None, "maze-30x30-hard-1k", "maze-30x30"),
         (11, 900, "arc", "arc"),
         (3, 64, "queens", "queens"),  # of N-Queens the symbols may be others than ours
     ],
@@ -125,4 +127,4 @@ def test_the_task_is_known_by_its_sizes_or_named_as_its_data(
 ) -> None:
     registered, name = find_task(None, vocab_size, seq_len, data_name)
     assert name == task
-    assert (registered is not None) == task.startswith("sudoku")
+    assert (registered is not None) == task.startswith(("sudoku", "maze"))
