@@ -1,4 +1,4 @@
-"""What users send, as plain values: arrays, tensors, printed arrays and JSON in a text become lists and numbers."""
+"""What users send, as plain values: arrays, tensors, and JSON or printed values in a text become lists and numbers."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,11 +6,14 @@ from contextlib import suppress
 
 from pydantic_core import from_json
 
-_STARTS = ("[", "{", "array(", "tensor(")
+_STARTS = ("[", "{", "array(", "tensor(", "EdgeView(")
 _MOST_PRINTED = 1 << 16
-"""The longest text that may be a printed array."""
-_WRAPPED = re.compile(r"(?:array|tensor)\((.*?)(?:,\s*(?:dtype|device)=[\w.:'<>]*)?\)", re.DOTALL)
-_PRINTED = re.compile(r"[\[\]\s,.0-9+\-eE'\"A-Za-z_?*]*")
+"""The longest text that may be a printed value."""
+_WRAPPED = re.compile(r"(?:array|tensor|EdgeView)\((.*?)(?:,\s*(?:dtype|device)=[\w.:'<>]*)?\)", re.DOTALL)
+_PRINTED = re.compile(r"[\[\](){}:\s,.0-9+\-eE'\"A-Za-z_?*]*")
+_TUPLES = str.maketrans("()", "[]")
+_NUMBER_AS_NAME = re.compile(r"(?<=[{,])(\s*)(-?[0-9]+)(?=\s*:)")
+"""A number before a colon, which JSON wants in quotation marks."""
 _WORDS = {"True": "true", "False": "false", "None": "null", "nan": "null"}
 _WORD = re.compile(r"'([^'\"]*)'|\b(True|False|None|nan)\b|(\d\.)(?!\d)")
 _GAP = re.compile(r"(?<=[\w\]\".])\s+(?=[\w\[\"\-.])")
@@ -63,16 +66,17 @@ def bracketed(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _said(text: str) -> object:
-    """The lists, or the object, that a text says, in JSON or as Python, NumPy or PyTorch print them; else the text itself."""
+    """The lists, or the object, that a text says, in JSON or as Python and its libraries print them; else the text itself."""
     with suppress(ValueError):
         return from_json(text, allow_inf_nan=False)
     if len(text) > _MOST_PRINTED:
         return text
     if wrapped := _WRAPPED.fullmatch(text):
         text = wrapped[1].strip()
-    if text.startswith("[") and _PRINTED.fullmatch(text):
+    if text.startswith(("[", "{")) and _PRINTED.fullmatch(text):
+        text_as_json = _NUMBER_AS_NAME.sub(r'\1"\2"', _WORD.sub(_as_json, text.translate(_TUPLES)))
         with suppress(ValueError):
-            return from_json(_GAP.sub(",", _WORD.sub(_as_json, text)), allow_inf_nan=False)
+            return from_json(_GAP.sub(",", text_as_json), allow_inf_nan=False)
     return text
 
 

@@ -15,8 +15,8 @@ parser, that of its task. What it took the puzzle for stands in the answer, as `
 refused, with a sentence that says what to write. Where no task is named, POST /v1/solve finds it by the puzzle if only one
 can be meant, and `gram solve` takes the first task that reads it.
 
-Arrays and tensors are read as lists, also as Python, NumPy and PyTorch print them, and so is JSON in a text. So is a board
-as the server shows it, `{{"text": ..., "grid": ...}}`.
+Arrays, tensors and tuples are read as lists, also as Python and its libraries print them, and so is JSON in a text. So is
+a board as the server shows it, `{{"text": ..., "grid": ...}}`.
 
 Of a [task without code](own-data.md), a puzzle is its symbols as numbers: a list, lists of such, a text with spaces or
 commas between, or a text of digits if there are at most 10 symbols.
@@ -28,7 +28,7 @@ commas between, or a text of digits if there are at most 10 symbols.
 - a data set folder as TRM and HRM build it, or one with `test/` in it: dataset.json, all__inputs.npy and, if the answers are
   known, all__labels.npy, with 1 added to each symbol since 0 is padding ([Your own data](own-data.md));
 - text, a puzzle a line, in any spelling below that fits on a line, and what is listed below for files of the task;
-- NDJSON: a puzzle, or an object with a puzzle and perhaps its answer;
+- NDJSON: a puzzle, or an object with a puzzle and perhaps its answer; also as one JSON list;
 - CSV (also with ';' or tabs) with a first line of names. The puzzles are in the column with one of the names
   {puzzles},
   else in the first one that a task can read; the answers are in one with one of the names

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from gram.models.data_sets import UNSCORED, DataSet, DataSetError
 from gram.models.tasks import Task, readings
@@ -23,6 +23,8 @@ PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input",
 ANSWERS = ("answer", "answers", "solution", "solutions", "label", "labels", "output")
 RATINGS = ("rating", "ratings", "difficulty")
 """Names that data sets give to puzzles, to their answers and to how hard they are."""
+_MOST_LIST = 1 << 26
+"""The most bytes of a JSON list of puzzles."""
 _HEAD_LINES, _SAMPLES = 200, 10
 """The first lines, in which columns are found, and the first puzzles, one of which must be of the task."""
 _BLANKS = {*".0_-*"}
@@ -87,7 +89,8 @@ class PuzzleFile:
             self._read = lambda task: _rows(open_arrays(path, task), task)
         else:
             head = [*itertools.islice(text_lines(path), _HEAD_LINES)]
-            self._read = table.lines if (table := _Table.of(path, head, tasks)) else _Text(path).lines
+            found = _List.of(path, head, tasks) or _Table.of(path, head, tasks) or _Text(path)
+            self._read = found.lines
         self.task = tasks[0] if len(tasks) == 1 else self._task(tasks)
         self.data = open_arrays(path, self.task) if arrays else None
         """The arrays, if they are that: much quicker to read than lines."""
@@ -120,6 +123,31 @@ class _Text:
     def lines(self, task: Task) -> Iterator[Line]:
         for number, text in task.split(text_lines(self.path)):
             yield Line(number, text)
+
+
+@dataclass
+class _List:
+    """A JSON list of puzzles. It is read as a whole; a longer file has a puzzle a line."""
+
+    values: list[object]
+
+    @classmethod
+    def of(cls, path: Path, head: list[str], tasks: list[Task]) -> "_List | None":
+        """The list that begins with these lines, if it is one of puzzles and no puzzle by itself."""
+        if not "".join(head).lstrip().startswith("[") or path.stat().st_size > _MOST_LIST:
+            return None
+        try:
+            values = from_json("".join(text_lines(path)), allow_inf_nan=False)
+        except ValueError:  # it is a list a line, say
+            return None
+        lines = [*cls(values).lines(tasks[0])]
+        if readings(values, tasks) or not any(readings(line.puzzle, tasks) for line in lines[:_SAMPLES]):
+            return None
+        return cls(values)
+
+    def lines(self, task: Task) -> Iterator[Line]:  # noqa: ARG002
+        for number, value in enumerate(self.values, start=1):
+            yield Line(number, value if isinstance(value, str) else to_json(value).decode())
 
 
 @dataclass

@@ -9,31 +9,37 @@ _BANDS = 6
 
 
 def summary(measured: list[Measured]) -> str:
-    """All tables: one of the whole set, and one by rating for each way to halt, if the puzzles have ratings."""
+    """All tables: one of the whole set, and one by rating for each way to sample, if the puzzles have ratings."""
     kinds = [kind for kind in ("exact", "valid") if getattr(measured[0], kind).puzzles]
+    widest = max(m.options.num_trajectories for m in measured)
     header = ["halting", "symmetries", "temperature", "trajectories"]
-    header += [f"{kind}, {figure}" for kind in kinds for figure in ("single", "LPRM's choice", "any of K")]
+    header += [column for kind in kinds for column in _columns(kind, widest)]
     header += ["steps", "saved", "puzzles/s"]
-    parts = [table(header, [_row(m, kinds) for m in measured])]
+    parts = [table(header, [_row(m, kinds, widest) for m in measured])]
     for m in measured:
         if m.by_rating:
-            bands = [[band, f"{shares.puzzles:,}", *_percents(shares)] for band, shares in _by_band(m.by_rating)]
+            bands = [[band, f"{shares.puzzles:,}", *_percents(shares, widest)] for band, shares in _by_band(m.by_rating)]
             title = f"## By rating: halting {m.options.halt}, {'with' if m.options.symmetries else 'without'} symmetries"
             if m.options.temperature != 1:
                 title += f", temperature {temperature_text(m.options.temperature)}"
-            columns = ["rating", "puzzles", *(f"{kinds[0]}, {figure}" for figure in ("single", "LPRM's choice", "any of K"))]
-            parts += [title, table(columns, bands)]
+            parts += [title, table(["rating", "puzzles", *_columns(kinds[0], widest)], bands)]
     return "\n\n".join(parts)
 
 
-def _row(m: Measured, kinds: list[str]) -> list[str]:
+def _columns(kind: str, trajectories: int) -> list[str]:
+    """The columns of a kind of figure. A single trajectory is all there is to choose from."""
+    return [kind] if trajectories == 1 else [f"{kind}, single", f"{kind}, LPRM's choice", f"{kind}, any"]
+
+
+def _percents(shares: Shares, trajectories: int) -> list[str]:
+    figures = [shares.single] if trajectories == 1 else [shares.single, shares.chosen, shares.any]
+    return [f"{figure / shares.puzzles:.2%}" for figure in figures]
+
+
+def _row(m: Measured, kinds: list[str], widest: int) -> list[str]:
     how = [str(m.options.halt), "yes" if m.options.symmetries else "no", temperature_text(m.options.temperature)]
-    shares = [cell for kind in kinds for cell in _percents(getattr(m, kind))]
+    shares = [cell for kind in kinds for cell in _percents(getattr(m, kind), widest)]
     return [*how, str(m.options.num_trajectories), *shares, f"{m.mean_steps:.2f}", f"{m.saved:.1%}", f"{m.rate:.1f}"]
-
-
-def _percents(shares: Shares) -> list[str]:
-    return [f"{figure / shares.puzzles:.2%}" for figure in (shares.single, shares.chosen, shares.any)]
 
 
 def _by_band(by_rating: dict[float, Shares]) -> list[tuple[str, Shares]]:

@@ -26,6 +26,10 @@ _TITLE = re.compile(
 _GAME = re.compile(r"<game\b[^>]*?\bdata=[\"']([^\"'<]*)")
 
 
+_MOST_TAG = 1 << 16
+"""The longest tag that is read."""
+
+
 class Found(NamedTuple):
     """A puzzle in a text."""
 
@@ -50,7 +54,7 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
             yield Found(start, boxes + "\n".join(rows), whole=len(rows) == codec.size)
             rows.clear()
 
-    for number, line in bracketed(lines):
+    for number, line in _whole_tags(bracketed(lines)):
         text = line.strip()
         blank = rows and "-" in rows[-1] and text == "-" * codec.size  # where '-' is a blank, it is no drawn line
         if (blank or codec.is_row(line)) and not of_other_section:
@@ -76,6 +80,22 @@ def find_puzzles(codec: Codec, lines: Iterable[str]) -> Iterator[Found]:
             elif not _TITLE.fullmatch(text):
                 yield Found(number, boxes + text, whole=False)
     yield from board()
+
+
+def _whole_tags(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers; those of an XML tag stand together, as one."""
+    first, tag = 0, ""
+    for number, line in lines:
+        if tag or line.lstrip().startswith("<"):
+            first = first if tag else number
+            tag = f"{tag}\n{line}" if tag else line
+            if tag.count("<") <= tag.count(">") or len(tag) > _MOST_TAG:
+                yield first, tag
+                tag = ""
+        else:
+            yield number, line
+    if tag:
+        yield first, tag
 
 
 def only_puzzle(codec: Codec, text: str) -> str:

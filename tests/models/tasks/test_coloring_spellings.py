@@ -69,6 +69,8 @@ WRITERS: dict[str, Callable[[nx.Graph], object]] = {
 WITH_EDGES: dict[str, Callable[[nx.Graph], object]] = {
     "dictionary of lists": lambda graph: as_json(nx.to_dict_of_lists(graph)),
     "dictionary of dictionaries": lambda graph: as_json(nx.to_dict_of_dicts(graph)),
+    "printed dictionary of lists": lambda graph: str(nx.to_dict_of_lists(graph)),
+    "printed neighbours": lambda graph: str(graph.adj),
     "adjacency lists": lambda graph: [sorted(graph[vertex]) for vertex in graph],
     "adjacency list": lambda graph: "\n".join(nx.generate_adjlist(graph)),
     "METIS": lambda graph: "\n".join(
@@ -82,6 +84,9 @@ OF_EDGES: dict[str, Callable[[nx.Graph], object]] = {
     "weighted edge list": lambda graph: "\n".join(f"{i} {j} 0.5" for i, j in graph.edges),
     "table": lambda graph: "Source,Target,Weight\n" + "\n".join(f"{i},{j},3" for i, j in graph.edges),
     "list of edges": lambda graph: as_json([*nx.to_edgelist(graph)]),
+    "printed edges": lambda graph: str(graph.edges),
+    "printed edges with data": lambda graph: str(graph.edges(data=True)),
+    "edges as they show themselves": lambda graph: repr(graph.edges),
 }
 
 

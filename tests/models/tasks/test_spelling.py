@@ -37,6 +37,9 @@ def test_arrays_and_what_they_print_are_lists(value: object) -> None:
         (str(ARRAY == 1), (ARRAY == 1).tolist()),
         ("[[None, 3]]", [[None, 3]]),
         ('{"queens": [[1.0, 6]]}', {"queens": [[1, 6]]}),
+        ("{'queens': [(1, 6), (4, 0)]}", {"queens": [[1, 6], [4, 0]]}),
+        ("{0: [1, 4], -1: {2: None}}", {"0": [1, 4], "-1": {"2": None}}),
+        ("{1, 2}", "{1, 2}"),
         ("[Puzzle]", "[Puzzle]"),
         ("[1 2 ... 3]", "[1 2 ... 3]"),
         ("g7 a4", "g7 a4"),
@@ -60,7 +63,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.sampled_from(["text", "grid", "board", "box_rows"]), inner),
     max_leaves=100,
 )
-SYMBOLS = st.text(st.sampled_from("0123456789.xX?*_-+|#%:,;/ \n[]{}\"'QabeT"), max_size=200)
+SYMBOLS = st.text(st.sampled_from("0123456789.xX?*_-+|#%:,;/ \n[]{}()\"'QabeT"), max_size=200)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -27,7 +27,8 @@ PRINTED += BAND + "".join(
 OPEN_SUDOKU = f"""<?xml version="1.0" encoding="UTF-8"?>
 <opensudoku version="2">
   <name>mine</name>
-  <game created="0" state="0" data="{D.replace(".", "0")}" />
+  <game created="0" state="0"
+    data="{D.replace(".", "0")}" />
   <game data="{E.replace(".", "0")}"/>
 </opensudoku>
 """
@@ -71,7 +72,7 @@ def test_a_puzzle_is_found_in_what_stands_around_it(text: str) -> None:
         (f"Grid 01\n{BOARD}\nGrid 02\n{TASK.text(OTHER)}\n", [2, 12]),
         (f"{BOXED}\n\n{TASK.text(OTHER)}", [1, 13]),
         (f"{TASK.grid(PUZZLE)}\n{np.array(TASK.grid(OTHER))!s}\n", [1, 2]),
-        (OPEN_SUDOKU, [4, 5]),
+        (OPEN_SUDOKU, [4, 6]),
     ],
     ids=["lines", "comments", "titles", "boards", "arrays", "OpenSudoku"],
 )

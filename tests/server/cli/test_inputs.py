@@ -177,6 +177,27 @@ def test_one_puzzle_alone_and_whole_numbers_kept_as_floats_are_read(
     assert np.array_equal([SUDOKU.read(line.puzzle) for line in PuzzleFile(tmp_path / name, [SUDOKU])], boards(count)[0])
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[D, S], [SUDOKU.grid(SUDOKU.read(D)), S], [{"puzzle": D, "solution": S}, S], [[int(symbol) for symbol in S], D], [D]],
+    ids=["texts", "lists", "objects", "numbers", "one"],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_list_of_puzzles_is_a_file_of_them(values: list[object], indent: int | None, tmp_path: Path) -> None:
+    puzzles = PuzzleFile(wrote(tmp_path, json.dumps(values, indent=indent)), [*TASKS.values()])
+    assert puzzles.task is SUDOKU
+    assert [line.number for line in puzzles] == [*range(1, len(values) + 1)]
+    expected = [SUDOKU.read(value["puzzle"] if isinstance(value, dict) else value) for value in values]
+    assert np.array_equal([SUDOKU.read(line.puzzle) for line in puzzles], expected)
+    assert [line.answer for line in puzzles][:1] == [S if isinstance(values[0], dict) else None]
+
+
+@pytest.mark.parametrize("puzzle", [SUDOKU.grid(SUDOKU.read(D)), ROWS], ids=["numbers", "texts"])
+def test_a_json_list_that_is_a_puzzle_is_one(puzzle: object, tmp_path: Path) -> None:
+    (line,) = PuzzleFile(wrote(tmp_path, json.dumps(puzzle, indent=2)), [SUDOKU])
+    assert np.array_equal(SUDOKU.read(line.puzzle), SUDOKU.read(D))
+
+
 def test_a_table_may_say_how_hard_its_puzzles_are(tmp_path: Path) -> None:
     table = f"question,answer,rating\n{D},{S},3\n{D},{S},\n{D},{S},hard\n{D},{S},7.5\n"
     assert [line.rating for line in PuzzleFile(wrote(tmp_path, table), [SUDOKU])] == [3, None, None, 7.5]
