@@ -29,6 +29,17 @@ class Imported:
     left_out: list[str]
     """What of the file is not used, a sentence each."""
 
+    def report(self) -> list[str]:
+        """What people are told, in lines."""
+        config, origin, sizes = self.config, self.config.origin, self.config.model
+        assert origin is not None, "an imported checkpoint has one"
+        checked = "" if config.checked else ", which nothing checks"
+        return [
+            f"{origin.family}, {self.numbers:,} numbers from {origin.source} of SHA-256 {origin.sha256}",
+            f"answers {config.task}{checked}: {sizes.seq_len} cells of {sizes.vocab_size} symbols",
+            *(f"left out: {what}" for what in self.left_out),
+        ]
+
 
 def import_checkpoint(
     path: Path, out: Path, *, task: str | None = None, given: Arch | None = None, source_name: str | None = None
