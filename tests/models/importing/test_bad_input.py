@@ -28,7 +28,8 @@ def write(folder: Path, tensors: Tensors | None = None, **all_config: Any) -> Pa
     """A small TRM for 4x4 Sudoku, with these changes of its arch."""
     data = all_config.pop("data", None)
     arch = small_arch(**all_config)
-    return write_public(folder, arch, random_tensors(arch) if tensors is None else tensors, data=data)
+    tensors = random_tensors(arch) if tensors is None else tensors
+    return write_public(folder, arch, tensors, data=data, data_paths=["data/sudoku-4x4"])
 
 
 def refusal(source: Path, task: str | None = None, **given: int) -> str:
