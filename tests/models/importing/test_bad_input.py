@@ -214,6 +214,12 @@ def test_sizes_of_no_task_need_one_to_be_named(folder: Path) -> None:
     assert "no task has 29 symbols; name it: --task" in refusal(folder)
 
 
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    write(folder)
+    with pytest.raises(CheckpointError, match=f"^{folder / 'step_7'}.*: (File exists|Not a directory)"):
+        import_checkpoint(folder, folder / "step_7" / "ours")
+
+
 @pytest.mark.parametrize("is_file", [True, False])
 def test_what_exists_is_not_overwritten(tmp_path: Path, folder: Path, is_file: bool) -> None:
     out = tmp_path / "ours"
