@@ -240,7 +240,8 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
     _fill(pool, lane.runner.model.config, lane.num_slots)
     engine.warm_up()
     (model,) = read_models([folder]).values()
-    puzzles = next(iter(model.task.test_sets.values()))
+    held_out = next(iter(model.task.test_sets.values()))
+    puzzles = held_out if len(held_out) else model.task.read(model.task.examples[0])[None]  # a task without code has none
     options = Options(num_trajectories=_TRAJECTORIES)
     requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
     stepping = steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)

@@ -4,7 +4,7 @@ import re
 import warnings
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 import torch
@@ -87,7 +87,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a checkpoint: a file, or a folder with only one. Raises CheckpointError."""
+    """Read a checkpoint: a file, or a folder with only one. Raises CheckpointError or OSError."""
     file = _weights_in(path)
     tensors, left_out = _unwrapped(file, _load(file))
     beside = _read_all_config(file.with_name(ALL_CONFIG_FILE))
@@ -97,32 +97,27 @@ def read_source(path: Path) -> Source:
     return Source(file, tensors, arch, beside is not None, _read_about(file.with_name(ABOUT_FILE)), data_name, left_out)
 
 
-def is_weights(name: str) -> bool:
-    """Whether a file of this name may be a checkpoint: step_N, *.pt, *.pth or *.safetensors."""
-    return _WEIGHTS.fullmatch(name) is not None
+def checkpoint_files(names: list[str]) -> list[str]:
+    """The files that may be checkpoints: step_N, the public code's own name, or if there is none *.pt, *.pth, *.safetensors."""
+    found = sorted(name for name in names if _WEIGHTS.fullmatch(PurePath(name).name))
+    return [name for name in found if not PurePath(name).suffix] or found
 
 
 def _weights_in(path: Path) -> Path:
     if not path.is_dir():
         return path
-    files = sorted(file for file in path.iterdir() if is_weights(file.name) and file.is_file())
-    found = [file for file in files if not file.suffix] or files  # the public code's own name comes first: step_N
+    found = checkpoint_files([file.name for file in path.iterdir() if file.is_file()])
     if not found:
         raise CheckpointError(f"{path} has no checkpoint: no step_N, *.pt, *.pth or *.safetensors")
     if len(found) > 1:
-        raise CheckpointError(
-            f"{path} has {len(found)} checkpoints; name one of them: {', '.join(file.name for file in found)}"
-        )
-    return found[0]
+        raise CheckpointError(f"{path} has {len(found)} checkpoints; name one of them: {', '.join(found)}")
+    return path / found[0]
 
 
 def _load(path: Path) -> object:
     """The content of a file: tensors in dictionaries, and perhaps numbers and texts. Nothing else is ever unpickled."""
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
     cut = f"{path} can't be read: it is cut off, or torch.save did not write it; fetch it again"
     if path.suffix == ".safetensors":
         try:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
 from gram.models.config import Size
+from gram.server.cli.errors import CommandError
+from gram.server.cli.hub import Address, fetch
 
 
 class Import(BaseModel):
@@ -15,7 +17,9 @@ class Import(BaseModel):
     refused, and nothing is then written.
     """
 
-    source: CliPositionalArg[Path] = Field(description="step_N, *.pt, *.pth or *.safetensors, or a folder with one of them")
+    source: CliPositionalArg[Path] = Field(
+        description="step_N, *.pt, *.pth or *.safetensors, a folder with one of them, or hf:OWNER/NAME@REVISION"
+    )
     out: Path = Field(description="folder of the checkpoint to write; it must not exist")
     task: str | None = Field(
         None,
@@ -34,13 +38,12 @@ class Import(BaseModel):
         given = self.model_dump(include={"h_cycles", "l_cycles", "num_heads", "seq_len"}, exclude_none=True)
         if self.prefix is not None:
             given["puzzle_emb_len"] = self.prefix
-        imported = import_checkpoint(self.source, self.out, task=self.task, given=Arch.model_validate(given))
-        config = imported.config
-        origin, sizes = config.origin, config.model
-        assert origin is not None, "an imported checkpoint has one"
-        print(f"{origin.family}, {imported.numbers:,} numbers from {origin.source} of SHA-256 {origin.sha256}")
-        checked = "" if config.checked else ", which nothing checks"
-        print(f"answers {config.task}{checked}: {sizes.seq_len} cells of {sizes.vocab_size} symbols")
-        for left_out in imported.left_out:
-            print(f"left out: {left_out}")
+        path, source_name = self.source, None
+        if address := Address.read(path):
+            fetched = fetch(address)
+            if fetched.is_ours:
+                raise CommandError(f"{address} needs no import; serve it with: gram serve --model {address}")
+            path, source_name = fetched.weights, fetched.source
+        imported = import_checkpoint(path, self.out, task=self.task, given=Arch.model_validate(given), source_name=source_name)
+        print(*imported.report(), sep="\n")
         print(f"wrote {self.out}; serve it with: gram serve --model {self.out}")
