@@ -10,7 +10,7 @@ import torch
 from gram.models.checkpoint import fingerprint, load_checkpoint
 from gram.models.config import CheckpointError, read_config
 from gram.models.network import GRAM
-from gram.models.serving import Kernels, prepare
+from gram.models.serving import prepare
 from gram.models.tasks import Task, task_of
 from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
@@ -45,7 +45,7 @@ class Engine:
         torch.set_num_threads(1)  # each tile is computed by one thread; see runner.py
         place = self.placement = resolve(settings, number)
         self.fingerprints: dict[str, str] = {}
-        self.kernels: dict[str, Kernels] = {}
+        self.kernels: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         models: dict[str, tuple[Task, GRAM]] = {}
         for folder in settings.model:
