@@ -1,7 +1,8 @@
 """Checkpoints: a folder with config.json and model.safetensors, loaded strictly. Never pickle.
 
 The matrices are stored in bfloat16, the dtype in which they are served wherever the machine multiplies in it. All other tensors
-are stored in float32. So a model that is served in bfloat16 is, bit for bit, the model that was trained.
+are stored in float32. So a model that is served in bfloat16 is, bit for bit, the model that was trained. An imported checkpoint
+keeps its matrices in float32, so that it can be compared with the code that made it.
 """
 
 import hashlib
@@ -20,13 +21,15 @@ _TRAINING_ONLY = ("posterior.", "target_embedding")
 """What the names of tensors begin with that training alone needs."""
 
 
-def save_checkpoint(folder: Path, config: CheckpointConfig, model: GRAM) -> None:
-    """Write a checkpoint for serving: z_0 included, the posterior left out, the matrices in bfloat16."""
+def save_checkpoint(
+    folder: Path, config: CheckpointConfig, model: GRAM, *, matrices_dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a checkpoint for serving: z_0 included, the posterior left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(config.model_dump(exclude_none=True), indent=2) + "\n")
     matrices = _matrices(model)
     weights = {
-        name: tensor.to(torch.bfloat16 if name in matrices else torch.float32).contiguous()
+        name: tensor.to(matrices_dtype if name in matrices else torch.float32).contiguous()
         for name, tensor in served_weights(model).items()
     }
     (folder / WEIGHTS_FILE).write_bytes(save(weights))

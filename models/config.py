@@ -85,6 +85,20 @@ Ability = Literal["solve", "generate"]
 """`solve`: answer a puzzle. `generate`: make new boards from the task's empty input."""
 
 
+Family = Literal["TRM", "HRM"]
+"""Whose public code a checkpoint was made by."""
+
+
+class Origin(BaseModel):
+    """Where an imported checkpoint came from. Nothing is known of its figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: Family = Field(description="whose public code made it: TRM's or HRM's")
+    source: str = Field(description="the file's name, or its address on the hub")
+    sha256: str = Field(description="SHA-256 of that file, in hexadecimal")
+
+
 class CheckpointConfig(BaseModel):
     """The content of config.json: the task of the weights, and the shape of the network."""
 
@@ -95,6 +109,7 @@ class CheckpointConfig(BaseModel):
         True, description="the task is registered and has a checker; false: a task of any name without code, N symbols of V"
     )
     generates: bool = Field(False, description="trained on the empty input, too, so POST /v1/generate may ask it")
+    origin: Origin | None = Field(None, description="where an imported checkpoint came from")
     model: ModelConfig
 
     def can(self, ability: Ability) -> bool:

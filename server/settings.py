@@ -28,7 +28,8 @@ class EngineSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
 
     model: Annotated[list[Path], AfterValidator(_each)] = Field(
-        default_factory=bundled_models, description="checkpoint folders, or folders of them (default: all bundled ones)"
+        default_factory=bundled_models,
+        description="checkpoint folders, folders of them, or hf:OWNER/NAME@REVISION (default: all bundled ones)",
     )
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
     dtype: Dtype = Field("auto", description="auto takes bfloat16 if the machine multiplies in it natively, else float32")

@@ -27,6 +27,7 @@ SLOWEST = (
     "test_api.py",
     "test_fleet.py",
     "test_snippets.py",
+    "test_importing.py",
     "test_distributed.py",
     "test_observability.py",
     "test_bench.py",

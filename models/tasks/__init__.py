@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gram.models.config import CheckpointConfig, CheckpointError
 from gram.models.tasks.base import MOST_COUNTED, ContradictionError, Grid, PuzzleError, Task, Tokens, cell_entropy
 from gram.models.tasks.coloring import Coloring
+from gram.models.tasks.maze import Maze
 from gram.models.tasks.nqueens import NQueens
 from gram.models.tasks.plain import Plain
 from gram.models.tasks.sudoku import Sudoku
@@ -19,6 +20,8 @@ TASKS: dict[str, Task] = {
         Sudoku(4, paper={}),
         Sudoku(6, paper={}),
         Sudoku(9, paper={"lprm": 0.97, "valid": 0.9905, "distinct": 1.0}),
+        Maze(8),
+        Maze(30, held_out_count=100),
     )
 }
 

@@ -154,6 +154,10 @@ class Task(ABC):
     def solutions(self, puzzle: Tokens) -> Tokens:
         """All solutions [n, N] of the puzzle [N], each in its canonical form; n is 0 for a puzzle without a solution."""
 
+    def listed(self, puzzle: Tokens) -> Tokens | None:
+        """All solutions [n, N] of the puzzle [N], or None if they are too many for training to choose among them."""
+        return self.solutions(puzzle) if self.lists_solutions else None
+
     def count_solutions(self, puzzle: Tokens) -> int | None:
         """How many solutions the puzzle [N] has; MOST_COUNTED for as many or more, None if counting takes too long."""
         return min(len(self.solutions(puzzle)), MOST_COUNTED)

@@ -2,11 +2,12 @@
 
 import tomllib
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gram.models.config import CheckpointConfig, ModelConfig, describe
 from gram.models.data_sets import DataSetError, open_folder
@@ -79,6 +80,9 @@ class TrainingConfig(_Strict):
     generates: bool = False
     one_solution: bool = Field(False, description="train on puzzles with one solution only, under prior and posterior")
     model: ModelConfig
+    sees_neighbours: bool = Field(
+        False, description="on a square grid, the position mixers begin as filters over each cell and those beside it"
+    )
     stages: Annotated[list[Stage], Field(min_length=1)]
     heads: HeadsStage = HeadsStage()
     seed: int = 0
@@ -92,6 +96,18 @@ class TrainingConfig(_Strict):
         "auto",
         description="dtype of the activations: auto takes bfloat16 if the machine multiplies in it natively, else float32",
     )
+
+    @model_validator(mode="after")
+    def _grid_is_square(self) -> Self:
+        model = self.model
+        if self.sees_neighbours and (
+            model.mixing != "swiglu" or model.mixer_dim % model.seq_len or isqrt(model.seq_len) ** 2 != model.seq_len
+        ):
+            raise ValueError(
+                f"sees_neighbours needs mixing = swiglu, a square of cells ({model.seq_len} are given), "
+                f"and a mixer_dim ({model.mixer_dim}) that is a multiple of it"
+            )
+        return self
 
     @property
     def updates(self) -> int:

@@ -17,15 +17,18 @@ def solution_targets(task: Task, puzzles: Tensor, logits: Tensor, choosing: Tens
     let a favourite grow; the prior should learn an even spread, since pairs are uniform over solutions.
     """
     log_p = logits.log_softmax(-1)
-    if not task.lists_solutions:
-        nearest = [task.nearest_solution(p, row) for p, row in zip(puzzles.numpy(), log_p.double().numpy(), strict=True)]
-        return torch.from_numpy(np.stack(nearest))
     targets = torch.empty_like(puzzles)
     groups: dict[tuple[bytes, bool], list[int]] = {}
     for row, (puzzle, free) in enumerate(zip(puzzles.numpy(), choosing.tolist(), strict=True)):
         groups.setdefault((puzzle.tobytes(), free), []).append(row)
     for (_, free), rows in groups.items():
-        solutions = torch.from_numpy(task.solutions(puzzles[rows[0]].numpy()))
+        puzzle = puzzles[rows[0]].numpy()
+        listed = task.listed(puzzle)
+        if listed is None:
+            for row in rows:
+                targets[row] = torch.from_numpy(task.nearest_solution(puzzle, log_p[row].double().numpy()))
+            continue
+        solutions = torch.from_numpy(listed)
         # [rows, n]: the log-likelihood of each solution, a product of one-hot rows.
         likelihood = torch.einsum("rnv,snv->rs", log_p[rows], F.one_hot(solutions, logits.shape[-1]).float())
         if free:

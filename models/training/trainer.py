@@ -23,6 +23,7 @@ from gram.models.network import GRAM, Guidance, State
 from gram.models.tasks import Task
 from gram.models.training.carry import Carry, start
 from gram.models.training.distributed import Peers
+from gram.models.training.grid import see_neighbours
 from gram.models.training.heads import fit_heads
 from gram.models.training.objective import Losses, dtype_of, losses
 from gram.models.training.recipe import ConfigError, HeadsStage, Stage, TrainingConfig
@@ -90,6 +91,8 @@ class Trainer:
             raise ConfigError(f"batch_size {config.batch_size} can't be shared out among {peers.count} processes")
         torch.manual_seed(config.seed)
         model = GRAM(config.model, dtype_of(config, device)).to(device)
+        if config.sees_neighbours:
+            see_neighbours(model)
         rng = np.random.default_rng(config.seed)
         if not peers.first:  # the same weights, but other pairs and noise
             torch.manual_seed(hash((config.seed, peers.rank)))
@@ -107,13 +110,13 @@ class Trainer:
     def take_weights(self, folder: Path) -> None:
         """Begin with the weights of a checkpoint. Raises ConfigError if they don't fit.
 
-        A checkpoint has no posterior. It begins as the prior, blind to the target, so that the KL begins at 0. The numbers of
-        steps and transitions may differ: no weight depends on them.
+        A checkpoint has no posterior. It begins as the prior, blind to the target, so that the KL begins at 0; without guidance
+        there, both are as in a new model. The numbers of steps and transitions may differ: no weight depends on them.
         """
         try:
             weights = served_weights(load_checkpoint(folder, self.model.initial_h.device, torch.float32))
             self.started = {name: weights[name].clone() for name in self.average.keys() & weights.keys()}
-            if self.config.model.guidance != "none":
+            if self.config.model.guidance != "none" and "prior.log_sigma_bias" in weights:
                 for name, own in self.model.posterior.state_dict().items():
                     prior = weights[f"prior.{name}"]
                     weights[f"posterior.{name}"] = torch.zeros_like(own)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from gram.models.config import Origin
 from gram.server.causes import Cause
 from gram.server.logs import request_id
 from gram.server.sampling.answers import Board
@@ -26,6 +27,7 @@ class ModelInfo(BaseModel):
         description="out_of_rotation: engines died of it repeatedly, or its files have changed; its requests get 503"
     )
     generates: bool = Field(description="whether POST /v1/generate may name it")
+    origin: Origin | None = Field(description="where an imported checkpoint came from; null if it was not imported")
     config: dict[str, JsonValue] = Field(description="the configuration of the network")
     evaluation: JsonValue = Field(
         description="the figures that `gram eval` measured on held-out puzzles and from the empty input; null if there are none"

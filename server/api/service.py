@@ -33,6 +33,7 @@ class Service:
             task=model.task.name,
             status="out_of_rotation" if model.name in self.fleet.out_of_rotation else "serving",
             generates=model.config.generates,
+            origin=model.config.origin,
             config=model.config.model.model_dump(),
             evaluation=model.evaluation(),
         )

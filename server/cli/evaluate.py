@@ -14,6 +14,7 @@ from gram.models.tasks import task_of
 from gram.server.catalog import LoadedModel, bundled_models, model_name, read_models
 from gram.server.cli.cases import Cases
 from gram.server.cli.errors import CommandError
+from gram.server.cli.hub import local
 from gram.server.cli.inputs import PuzzleFile
 from gram.server.evaluation.settings import EvaluationSettings
 from gram.server.sampling.options import Halt, LatentNoise, Noise, Options
@@ -22,7 +23,7 @@ from gram.server.sampling.options import Halt, LatentNoise, Noise, Options
 class Eval(EvaluationSettings):
     """Measure checkpoints on held-out puzzles and from the empty input; print the figures and save them beside the weights."""
 
-    model: CliPositionalArg[list[Path]] = Field([], description="folders of checkpoints to measure")
+    model: CliPositionalArg[list[Path]] = Field([], description="checkpoints to measure: folders, or hf:OWNER/NAME@REVISION")
     all: bool = Field(False, description="measure all bundled checkpoints")
     data: Path | None = Field(
         None,
@@ -37,6 +38,7 @@ class Eval(EvaluationSettings):
     def cli_cmd(self) -> None:
         if self.all == bool(self.model):
             raise CommandError("name the folders of the checkpoints to measure, or use --all for all bundled ones")
+        self.model = local(self.model)
         if self.data:
             for folder in self.model or bundled_models():
                 self._measure(folder, self.data)

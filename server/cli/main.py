@@ -13,9 +13,11 @@ from gram.server.api.keys import KeysError
 from gram.server.cli.bench import Bench
 from gram.server.cli.errors import CommandError
 from gram.server.cli.evaluate import Eval
+from gram.server.cli.importing import Import
 from gram.server.cli.key import MakeKey
 from gram.server.cli.serve import Serve
 from gram.server.cli.solve import Generate, Solve
+from gram.server.cli.trace import Trace
 from gram.server.cli.train import Train
 from gram.server.client.errors import GramError
 from gram.server.settings import DeviceError
@@ -29,6 +31,8 @@ class Gram(BaseModel):
     generate: CliSubCommand[Generate] = Field(description=Generate.__doc__)
     train: CliSubCommand[Train] = Field(description=Train.__doc__)
     eval: CliSubCommand[Eval] = Field(description=Eval.__doc__)
+    trace: CliSubCommand[Trace] = Field(description=Trace.__doc__)
+    import_: CliSubCommand[Import] = Field(alias="import", description=Import.__doc__)
     bench: CliSubCommand[Bench] = Field(description=Bench.__doc__)
     key: CliSubCommand[MakeKey] = Field(description=MakeKey.__doc__)
 

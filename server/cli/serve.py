@@ -2,6 +2,7 @@
 
 from gram.server import logs
 from gram.server.cli.errors import CommandError
+from gram.server.cli.hub import local
 from gram.server.settings import ServerSettings
 
 
@@ -15,7 +16,8 @@ class Serve(ServerSettings):
         from gram.server.supervision.errors import EngineUnavailableError
 
         logs.configure(self.log_format)
+        settings = self.model_copy(update={"model": local(self.model)})
         try:
-            uvloop.run(serve(self))
+            uvloop.run(serve(settings))
         except EngineUnavailableError as error:
             raise CommandError(str(error)) from error

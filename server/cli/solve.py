@@ -16,6 +16,7 @@ from gram.server.catalog import LoadedModel, choose, read_models
 from gram.server.cli.batch import ENDINGS, Format, Output, solve_here, solve_there
 from gram.server.cli.drawing import draw
 from gram.server.cli.errors import CommandError
+from gram.server.cli.hub import local
 from gram.server.cli.inputs import PuzzleFile, spelled
 from gram.server.sampling.answers import Event, SolveResponse, StartEvent
 from gram.server.sampling.options import GenerateOptions, Options
@@ -104,6 +105,7 @@ class Sampling(Options, EngineSettings):
     def _able(self) -> list[LoadedModel]:
         """The models that can do what is asked, one at least."""
         ability = self.request_type.ability
+        self.model = local(self.model)
         if able := [model for model in read_models(self.model).values() if model.config.can(ability)]:
             return able
         raise CommandError(f"no model can {ability} anything")

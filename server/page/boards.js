@@ -27,7 +27,7 @@ export function draw(canvas, size, colors, task, puzzle, answer = puzzle, before
   (DRAWERS[kind(task)] ?? numbers)(context, size, colors, puzzle, answer, before, boxRows);
 }
 
-const DRAWERS = { nqueens: queens, sudoku, coloring: graph };
+const DRAWERS = { nqueens: queens, sudoku, coloring: graph, maze };
 
 function queens(context, size, colors, puzzle, answer, before) {
   const cell = size / answer.length;
@@ -70,6 +70,30 @@ function sudoku(context, size, colors, puzzle, answer, before, boxRows) {
     const color = twice([row, column]) ? colors.wrong : given ? colors.ink : colors.accent;
     const [x, y] = [(column + 0.5) * cell, (row + 0.5) * cell];
     text(context, colors, color, answer[row][column], x, y, cell * 0.62, given ? 650 : 450);
+  }
+  frame(context, colors, size);
+}
+
+/** Draws a maze's walls, its start and goal as letters, and the path: a drawn cell that no other touches on two sides is wrong. */
+function maze(context, size, colors, puzzle, answer, before) {
+  const [WALL, , START, GOAL, PATH] = [0, 1, 2, 3, 4];
+  const cell = size / answer.length;
+  const onPath = (row, column) => [START, GOAL, PATH].includes(answer[row]?.[column]);
+  const ends = (row, column) => {
+    const beside = [[row - 1, column], [row + 1, column], [row, column - 1], [row, column + 1]];
+    return beside.filter(([r, c]) => onPath(r, c)).length < 2;
+  };
+  for (const [row, column] of squares(answer)) {
+    const [x, y, symbol] = [column * cell, row * cell, answer[row][column]];
+    const wall = puzzle[row][column] === WALL;
+    const ground = wall ? colors.frame : symbol !== before[row][column] ? colors.fresh : colors.surface;
+    fill(context, ground, x, y, cell, cell);
+    if (symbol === PATH) {
+      const color = wall || ends(row, column) ? colors.wrong : colors.accent;
+      disc(context, color, x + cell / 2, y + cell / 2, cell * 0.32);
+    } else if (symbol === START || symbol === GOAL) {
+      text(context, colors, colors.ink, symbol === START ? "S" : "G", x + cell / 2, y + cell / 2, cell * 0.85, 650);
+    }
   }
   frame(context, colors, size);
 }
@@ -168,7 +192,7 @@ function crown(context, color, x, y, r) {
 /** The grid of a typed puzzle, for the drawing beside it; null for a format that only the server can parse. */
 export function read(task, puzzle) {
   const size = parseInt(task.split("-")[1], 10);
-  const grid = { nqueens: readQueens, sudoku: readRows, coloring: readGraph }[kind(task)]?.(puzzle, size);
+  const grid = { nqueens: readQueens, sudoku: readRows, coloring: readGraph, maze: readMaze }[kind(task)]?.(puzzle, size);
   return grid?.length && grid.every((row) => row?.length === grid.length) ? grid : null;
 }
 
@@ -194,6 +218,12 @@ function readQueens(puzzle, size) {
   const grid = blank(size);
   for (const [row, column] of queens) if (grid[row]) grid[row][column] = 1;
   return grid;
+}
+
+function readMaze(puzzle, size) {
+  const symbol = (s) => (typeof s === "number" ? s : { "#": 0, "\u2588": 0, S: 2, o: 4 }[s.toUpperCase()] ?? ("GEFX".includes(s.toUpperCase()) ? 3 : 1));
+  const rows = typeof puzzle === "string" ? puzzle.replace(/^[\r\n]+|[\r\n]+$/g, "").split(/\r?\n|\//) : puzzle;
+  return Array.isArray(rows) && rows.length === size ? rows.map((row) => [...row].map(symbol)) : null;
 }
 
 function readGraph(puzzle) {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gram.models.tasks import TASKS, Task, Tokens
+from gram.models.tasks import MOST_COUNTED, TASKS, Task, Tokens
 from gram.models.tasks.symmetry import Symmetries, draws
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -39,8 +39,9 @@ def test_the_answers_to_an_image_are_those_to_the_puzzle(task: Task, seed: int, 
     (image,) = symmetries.image(puzzle[None])
     solutions = task.solutions(image)
     back = repeated(symmetries, 0, len(solutions)).preimage(solutions)
-    assert all(task.check(puzzle, answer) for answer in back)
-    assert {task.canonical(answer).tobytes() for answer in back} == {s.tobytes() for s in task.solutions(puzzle)}
+    assert all(task.check(puzzle, answer) for answer in back[:20])
+    if len(solutions) < MOST_COUNTED:
+        assert {task.canonical(answer).tobytes() for answer in back} == {s.tobytes() for s in task.solutions(puzzle)}
 
 
 @tasks

@@ -44,8 +44,8 @@ def test_what_gram_is_compared_with_trains_as_long_and_applies_its_core_as_often
     assert (compared.model.guidance == "none") == deterministic
 
 
-def test_there_is_a_bundled_recipe_for_every_task() -> None:
-    assert {path.parent.name for path in ZOO.glob("*/train.toml")} >= set(TASKS)
+def test_there_is_a_bundled_recipe_for_every_task_but_that_of_imported_models() -> None:
+    assert {path.parent.name for path in ZOO.glob("*/train.toml")} >= set(TASKS) - {"maze-30x30"}
 
 
 @pytest.mark.parametrize(

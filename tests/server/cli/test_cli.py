@@ -29,7 +29,7 @@ def unmeasured(checkpoint: Path, copy: Path, **changes: object) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("command", ["serve", "solve", "generate", "train", "eval"])
+@pytest.mark.parametrize("command", ["serve", "solve", "generate", "train", "eval", "trace", "import"])
 def test_help_describes_every_option(command: str) -> None:
     assert command in gram("--help").stdout
     result = gram(command, "--help")
