@@ -33,7 +33,7 @@ _R = TypeVar("_R")
 
 
 @functools.cache
-def _forced() -> str | None:
+def forced() -> str | None:
     """The value of GRAM_KERNELS, read once, since every step needs it dozens of times."""
     forced = os.environ.get(VARIABLE) or None
     if forced not in (None, *ALLOWED):
@@ -44,7 +44,7 @@ def _forced() -> str | None:
 @functools.cache
 def _never_triton() -> bool:
     """Whether no tensor can go to Triton, as on a machine without a GPU."""
-    return _forced() == "torch" or not (_forced() or torch.cuda.is_available())
+    return forced() == "torch" or not (forced() or torch.cuda.is_available())
 
 
 def uses_triton(*tensors: Tensor) -> bool:
@@ -53,7 +53,7 @@ def uses_triton(*tensors: Tensor) -> bool:
     Raises ValueError for an unknown GRAM_KERNELS, RuntimeError if it forces Triton on tensors that Triton can't take.
     """
     on_gpu = all(tensor.is_cuda for tensor in tensors)
-    if _never_triton() or not (on_gpu or _forced()):
+    if _never_triton() or not (on_gpu or forced()):
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return False

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from gram.kernels.dispatch import uses_triton
+from gram.kernels.dispatch import forced, uses_triton
 from gram.models.native import native_step
 from gram.models.network import GRAM
 from gram.models.packed import can_pack, pack
@@ -21,6 +21,8 @@ def prepare(model: GRAM, tile: int) -> Kernels:
     """
     if uses_triton(model.initial_h):
         return "Triton"
+    if forced() == "torch":
+        return "PyTorch"
     if step := native_step(model):
         model.native = step
         return "AVX-512"

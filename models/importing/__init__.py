@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from gram.models.checkpoint import load_checkpoint, save_checkpoint
+from gram.models.checkpoint import load_checkpoint, save_checkpoint, served_weights
 from gram.models.config import CheckpointConfig, CheckpointError, Origin, describe
 from gram.models.importing.layout import read_layout
 from gram.models.importing.source import Arch, read_source
@@ -48,10 +48,17 @@ def import_checkpoint(
 
     given: what the user says of the network, which precedes the files. source_name: what config.json calls the file.
     """
+    try:
+        return _import(path, out, task, given or Arch(), source_name)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def _import(path: Path, out: Path, task: str | None, given: Arch, source_name: str | None) -> Imported:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} exists already; name another folder with --out")
     source = read_source(path)
-    layout = read_layout(source, given or Arch(), task)
+    layout = read_layout(source, given, task)
     weights, left_out = convert(source, layout)
     try:
         sizes = layout.model()
@@ -62,7 +69,8 @@ def import_checkpoint(
     origin = Origin(family=layout.family, source=source_name or source.file.name, sha256=digest)
     config = CheckpointConfig(task=layout.task, checked=layout.checked, origin=origin, model=sizes)
     model = GRAM(sizes, posterior=False)
-    model.load_state_dict(weights, strict=sizes.shared_core is False)  # a shared core is stored once
+    assert weights.keys() == served_weights(model).keys()
+    model.load_state_dict(weights, strict=False)  # a shared core is stored once; the check above was strict
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
         whole = Path(beside) / out.name

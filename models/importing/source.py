@@ -87,7 +87,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a checkpoint: a file, or a folder with only one. Raises CheckpointError."""
+    """Read a checkpoint: a file, or a folder with only one. Raises CheckpointError or OSError."""
     file = _weights_in(path)
     tensors, left_out = _unwrapped(file, _load(file))
     beside = _read_all_config(file.with_name(ALL_CONFIG_FILE))
@@ -116,11 +116,8 @@ def _weights_in(path: Path) -> Path:
 
 def _load(path: Path) -> object:
     """The content of a file: tensors in dictionaries, and perhaps numbers and texts. Nothing else is ever unpickled."""
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
     cut = f"{path} can't be read: it is cut off, or torch.save did not write it; fetch it again"
     if path.suffix == ".safetensors":
         try:

@@ -40,7 +40,7 @@ def convert(source: Source, layout: Layout) -> tuple[dict[str, Tensor], list[str
     take.refuse_others()
     left_out = ["row 0 of embed_tokens and of lm_head, which is PAD's"]
     if not layout.halts_by_difference:
-        left_out.append("row 1 of q_head, which is not trained: TRM halts when q0 > 0")
+        left_out.append("row 1 of q_head, which is not trained where no_ACT_continue is true")
     left_out += [f"{name}, which is beside the weights" for name in source.left_out]
     return weights, left_out
 

@@ -22,7 +22,7 @@ def see_neighbours(model: GRAM) -> None:
     filters = config.mixer_dim // config.seq_len
     for mixer in (module for module in model.modules() if isinstance(module, PositionMixer)):
         gate_up, down = mixer.swiglu.gate_up.weight, mixer.swiglu.down.weight
-        gate_up *= _RANDOM_SHARE
+        gate_up.mul_(_RANDOM_SHARE)
         down[first:] *= _RANDOM_SHARE
         gate_up[:, first:] += torch.cat([_filter(steps) for _ in range(2 * filters)]).to(gate_up.device)
         down[first:] += torch.cat([_filter(steps).T for _ in range(filters)], dim=1).to(down.device) * filters**-0.5
@@ -42,5 +42,5 @@ def _steps(cells: int) -> Tensor:
 
 def _filter(steps: Tensor) -> Tensor:
     """Random weights for the five steps, of norm 1, the same for every cell [N, N]."""
-    weights = torch.randn(len(steps), 1, 1)
-    return (weights / weights.norm() * steps).sum(0)
+    weights = torch.randn(len(steps))
+    return torch.einsum("s,sij->ij", weights / weights.norm(), steps)

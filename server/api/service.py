@@ -34,6 +34,7 @@ class Service:
             status="out_of_rotation" if model.name in self.fleet.out_of_rotation else "serving",
             generates=model.config.generates,
             origin=model.config.origin,
+            kernels=self.fleet.kernels.get(model.name),
             config=model.config.model.model_dump(),
             evaluation=model.evaluation(),
         )

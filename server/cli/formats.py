@@ -60,7 +60,8 @@ def _section(tasks: list[Task]) -> list[str]:
     """The section of a kind of task: of its sizes, the first one with the most formats."""
     shown = max(tasks, key=lambda task: len(task.formats))
     others = [task.name for task in tasks if task is not shown]
-    parts = [f"## {shown.name}", _wrapped(f"{shown.title} {' and '.join(others)} differ by their numbers.")]
+    differ = "differs by its" if len(others) == 1 else "differ by their"
+    parts = [f"## {shown.name}", _wrapped(f"{shown.title} {' and '.join(others)} {differ} numbers.")]
     for sentence, example in zip(shown.formats, shown.examples, strict=True):
         text = example if isinstance(example, str) else textwrap.fill(json.dumps(example), _WIDTH)
         parts += [_wrapped(f"{sentence[0].upper()}{sentence[1:]}:"), f"```text\n{text}\n```"]

@@ -11,6 +11,7 @@ from gram.models.config import Size
 from gram.models.tasks import PuzzleError, Task, Tokens
 from gram.server.catalog import read_models
 from gram.server.cli.errors import CommandError
+from gram.server.cli.hub import local
 from gram.server.cli.inputs import PuzzleFile
 from gram.server.settings import Device
 
@@ -24,7 +25,7 @@ class Trace(BaseModel):
     and inputs [n, cells] as int64. Symbols are the model's: without padding, where a data set has it.
     """
 
-    checkpoint: CliPositionalArg[Path] = Field(description="folder of the checkpoint")
+    checkpoint: CliPositionalArg[Path] = Field(description="folder of the checkpoint, or hf:OWNER/NAME@REVISION")
     inputs: Path = Field(description="the puzzles: an .npy file, a data set folder, or whatever else gram solve --input reads")
     steps: Size = Field(description="supervision steps")
     out: Path = Field(description="the file to write, .safetensors")
@@ -34,7 +35,7 @@ class Trace(BaseModel):
     device: Device = Field("auto", description="auto takes a CUDA GPU if there is one")
 
     def cli_cmd(self) -> None:
-        (model,) = read_models([self.checkpoint]).values()
+        (model,) = read_models(local([self.checkpoint])).values()
         if not self.out.absolute().parent.is_dir():
             raise CommandError(f"{self.out}: there is no folder {self.out.parent}")
         puzzles = _read(PuzzleFile(self.inputs, [model.task]), model.task, self.inputs)
@@ -48,7 +49,7 @@ class Trace(BaseModel):
         from gram.server.engine.device import choose_device
 
         device = choose_device(self.device)
-        network = load_checkpoint(self.checkpoint, device, getattr(torch, self.dtype))
+        network = load_checkpoint(model.folder, device, getattr(torch, self.dtype))
         prepare(network, ROWS)
         inputs = torch.from_numpy(puzzles)
         traced = trace(network, inputs.to(device), self.steps, seed=self.seed, states=self.states)

@@ -45,6 +45,7 @@ class Engine:
         torch.set_num_threads(1)  # each tile is computed by one thread; see runner.py
         place = self.placement = resolve(settings, number)
         self.fingerprints: dict[str, str] = {}
+        self.kernels: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         models: dict[str, tuple[Task, GRAM]] = {}
         for folder in settings.model:
@@ -135,7 +136,7 @@ class Engine:
         except (CheckpointError, DeviceError, OSError, RuntimeError) as error:
             return NotLoaded(name, str(error))
         self.lanes[name] = lane
-        return Loaded(name, loaded)
+        return Loaded(name, loaded, self.kernels[name])
 
     def unload(self, name: str) -> None:
         """Free a model. It must have no requests."""
@@ -146,8 +147,7 @@ class Engine:
     def _read(self, folder: Path) -> tuple[Task, GRAM, str]:
         """Read a checkpoint: its task, its model and its fingerprint. Raises CheckpointError, OSError."""
         model = load_checkpoint(folder, self.placement.device, self.placement.dtype)
-        kernels = prepare(model, CPU_TILE)
-        _log.info("%s: steps by %s", model_name(folder), kernels)
+        self.kernels[model_name(folder)] = prepare(model, CPU_TILE)
         # The fingerprint is taken after the load, so that it is never that of files older than those loaded.
         return task_of(read_config(folder)), model, fingerprint(folder)
 

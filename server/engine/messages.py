@@ -141,11 +141,13 @@ class StepReport(msgspec.Struct, tag=True, frozen=True):
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """The engine has loaded its models and made a warm-up step of each.
 
-    `models`: name -> fingerprint of its files. `missing`: name -> why it could not be loaded again. `devices`: the number of
-    devices of this kind in the machine, each for an engine of its own. `threads`: computing threads; None on a GPU.
+    `models`: name -> fingerprint of its files. `kernels`: name -> who makes its steps (models/serving.py). `missing`: name ->
+    why it could not be loaded again. `devices`: the number of devices of this kind in the machine, each for an engine of its
+    own. `threads`: computing threads; None on a GPU.
     """
 
     models: dict[str, str]
+    kernels: dict[str, str]
     missing: dict[str, str]
     device: str
     devices: int
@@ -159,6 +161,7 @@ class Loaded(msgspec.Struct, tag=True, frozen=True):
 
     model: str
     fingerprint: str
+    kernels: str
 
 
 class NotLoaded(msgspec.Struct, tag=True, frozen=True):

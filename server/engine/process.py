@@ -115,6 +115,7 @@ def _ready(engine: Engine) -> Ready:
     place = engine.placement
     return Ready(
         models=engine.fingerprints,
+        kernels=engine.kernels,
         missing=engine.missing,
         device=place.where,
         devices=num_devices(place.device),

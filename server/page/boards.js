@@ -74,9 +74,9 @@ function sudoku(context, size, colors, puzzle, answer, before, boxRows) {
   frame(context, colors, size);
 }
 
-/** Draws a maze's walls, its start and goal as letters, and the path: a drawn cell that no other touches on two sides is wrong. */
+/** Draws walls, the start and the goal, and the path. A cell of it on a wall, or where it ends before the goal, is wrong. */
 function maze(context, size, colors, puzzle, answer, before) {
-  const [WALL, , START, GOAL, PATH] = [0, 1, 2, 3, 4];
+  const [WALL, START, GOAL, PATH] = [0, 2, 3, 4];
   const cell = size / answer.length;
   const onPath = (row, column) => [START, GOAL, PATH].includes(answer[row]?.[column]);
   const ends = (row, column) => {
@@ -221,9 +221,12 @@ function readQueens(puzzle, size) {
 }
 
 function readMaze(puzzle, size) {
-  const symbol = (s) => (typeof s === "number" ? s : { "#": 0, "\u2588": 0, S: 2, o: 4 }[s.toUpperCase()] ?? ("GEFX".includes(s.toUpperCase()) ? 3 : 1));
-  const rows = typeof puzzle === "string" ? puzzle.replace(/^[\r\n]+|[\r\n]+$/g, "").split(/\r?\n|\//) : puzzle;
-  return Array.isArray(rows) && rows.length === size ? rows.map((row) => [...row].map(symbol)) : null;
+  const parts = typeof puzzle === "string" ? [puzzle.replace(/\r?\n|\//g, "")] : [puzzle].flat(2);
+  const symbols = parts.flatMap((part) => (typeof part === "string" ? [...part.toUpperCase()] : part));
+  if (symbols.length !== size * size) return null;
+  const first = symbols.every((symbol) => symbol > 0) ? 1 : 0; // the number of a wall: tokens have 1 added
+  const named = { "#": 0, "\u2588": 0, ".": 1, " ": 1, S: 2, G: 3, E: 3, F: 3, X: 3, O: 4 };
+  return blank(size).map((row, i) => row.map((_, j) => named[symbols[i * size + j]] ?? symbols[i * size + j] - first));
 }
 
 function readGraph(puzzle) {

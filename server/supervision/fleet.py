@@ -37,6 +37,11 @@ class Fleet:
         return any(supervisor.ready for supervisor in self._supervisors)
 
     @property
+    def kernels(self) -> dict[str, str]:
+        """Who makes the steps of each model that an engine has loaded."""
+        return self._rotation.kernels
+
+    @property
     def out_of_rotation(self) -> dict[str, str]:
         """Models out of rotation -> the error message that their requests get."""
         return self._rotation.out

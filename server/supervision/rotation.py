@@ -11,6 +11,8 @@ class Rotation:
     folders: dict[str, Path]
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the files that the first engine loaded. Every other engine must load the same files."""
+    kernels: dict[str, str] = field(default_factory=dict)
+    """Who makes the steps of each model, in every engine: otherwise its answers would have other last bits."""
     out: dict[str, str] = field(default_factory=dict)
     """Models out of rotation -> the error message that their requests get."""
 
@@ -26,5 +28,5 @@ class Rotation:
 
     def remove(self, model: str) -> None:
         """Forget a model."""
-        for names in (self.folders, self.fingerprints, self.out):
+        for names in (self.folders, self.fingerprints, self.kernels, self.out):
             names.pop(model, None)

@@ -223,6 +223,7 @@ class Supervisor:
                     self._send(Unload(answer.model))
             case Loaded():
                 self._rotation.fingerprints[answer.model] = answer.fingerprint
+                self._rotation.kernels[answer.model] = answer.kernels
                 self.loaded.add(answer.model)
                 loading.loaded.set_result(None)
             case NotLoaded() if not abandoned:
@@ -244,11 +245,17 @@ class Supervisor:
         for model, fingerprint in ready.models.items():
             if model in self._rotation.folders:
                 self._rotation.fingerprints[model] = fingerprint
+                self._check_kernels(model, ready.kernels[model])
             else:  # it was removed while this engine started
                 self.unload(model)
         for job in self.jobs.values():
             self._submit(job)
         self._listener.on_ready(self._number, ready)
+
+    def _check_kernels(self, model: str, kernels: str) -> None:
+        """Retire a model whose steps would be made otherwise than before: its requests were promised the same answers."""
+        if (before := self._rotation.kernels.setdefault(model, kernels)) != kernels:
+            self._retire(model, f"its steps were made by {before} before, and now by {kernels}; restart the server")
 
     def _judge(self) -> bool:
         """Count the engine's death, and end what has killed too many engines. Returns whether anything was ended."""

@@ -28,7 +28,8 @@ def write(folder: Path, tensors: Tensors | None = None, **all_config: Any) -> Pa
     """A small TRM for 4x4 Sudoku, with these changes of its arch."""
     data = all_config.pop("data", None)
     arch = small_arch(**all_config)
-    return write_public(folder, arch, random_tensors(arch) if tensors is None else tensors, data=data)
+    tensors = random_tensors(arch) if tensors is None else tensors
+    return write_public(folder, arch, tensors, data=data, data_paths=["data/sudoku-4x4"])
 
 
 def refusal(source: Path, task: str | None = None, **given: int) -> str:
@@ -211,6 +212,12 @@ def test_sizes_of_no_task_need_one_to_be_named(folder: Path) -> None:
     arch = small_arch()
     write_public(folder, arch, random_tensors(arch, vocab_size=30))
     assert "no task has 29 symbols; name it: --task" in refusal(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    write(folder)
+    with pytest.raises(CheckpointError, match=f"^{folder / 'step_7'}.*: (File exists|Not a directory)"):
+        import_checkpoint(folder, folder / "step_7" / "ours")
 
 
 @pytest.mark.parametrize("is_file", [True, False])

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gram.models.config import CheckpointError
 from gram.models.importing import Imported, import_checkpoint
 from gram.models.importing.layout import find_task
 from gram.models.importing.source import Arch
@@ -79,7 +80,7 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     left_out = imported(tmp_path, {"model": tensors, "optimizer": {"lr": 1e-4}}).left_out
     assert left_out == [
         "row 0 of embed_tokens and of lm_head, which is PAD's",
-        "row 1 of q_head, which is not trained: TRM halts when q0 > 0",
+        "row 1 of q_head, which is not trained where no_ACT_continue is true",
         "optimizer, which is beside the weights",
     ]
 
@@ -116,6 +117,8 @@ def test_flags_precede_the_configuration(tmp_path: Path) -> None:
         (10, None, "sudoku-extreme-1k-aug-1000", "sudoku-9x9"),
         (7, 36, "sudoku6", "sudoku-6x6"),
         (5, 16, None, "sudoku-4x4"),
+        (5, None, "maze-30x30-hard-1k", "maze-30x30"),
+        (5, 900, None, "maze-30x30"),
         (11, 900, "arc", "arc"),
         (3, 64, "queens", "queens"),  # of N-Queens the symbols may be others than ours
     ],
@@ -125,4 +128,11 @@ def test_the_task_is_known_by_its_sizes_or_named_as_its_data(
 ) -> None:
     registered, name = find_task(None, vocab_size, seq_len, data_name)
     assert name == task
-    assert (registered is not None) == task.startswith("sudoku")
+    assert (registered is not None) == task.startswith(("sudoku", "maze"))
+
+
+def test_a_task_that_may_be_one_of_several_must_be_named() -> None:
+    with pytest.raises(
+        CheckpointError, match="its puzzles may be of sudoku-4x4 or maze-8x8 or maze-30x30; name one with --task"
+    ):
+        find_task(None, 5, None, "boards")

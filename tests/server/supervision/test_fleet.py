@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 import pytest
+import torch
 
 from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
+from gram.kernels.cpu.library import computes
 from gram.models.config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from gram.models.tasks import TASKS
 from gram.server.api.keys import Key, digest
@@ -260,6 +262,24 @@ def test_a_load_that_is_cancelled_leaves_nothing_behind_and_supervision_goes_on(
 
             assert not run.supervision.done()
             assert run.restarts == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(not computes(torch.float32), reason="PyTorch makes the steps anyway")
+def test_an_engine_that_would_step_a_model_otherwise_than_before_does_not_serve_it(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with running_fleet(checkpoint) as run:
+            assert run.fleet.kernels == {checkpoint.name: "AVX-512"}
+            run.ready.clear()
+            monkeypatch.setenv("GRAM_KERNELS", "torch")
+            (engine,) = [child for child in psutil.Process().children() if "gram.server.engine.process" in child.cmdline()]
+            engine.kill()
+            await run.ready.wait()
+            reason = run.fleet.out_of_rotation[checkpoint.name]
+            assert "its steps were made by AVX-512 before, and now by PyTorch" in reason
 
     asyncio.run(run())
 
