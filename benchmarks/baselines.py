@@ -17,7 +17,7 @@ from gram.server.evaluation.evaluate import draw_without_halting, spread
 from gram.server.settings import EngineSettings
 
 BASELINES = ZOO.parent / "baselines"
-_TASKS = ("nqueens-8", "coloring-8", "sudoku-9x9")
+_TASKS = ("nqueens-8", "coloring-8", "sudoku-9x9", "maze-8x8")
 _KINDS = {
     "gram": "GRAM",
     "trm": "TRM",

@@ -217,6 +217,19 @@ def test_prior_rows_with_too_many_solutions_to_list_take_a_near_one(
     assert np.array_equal(carry.target[:3].numpy(), nearest)
 
 
+def test_rows_that_choose_are_spread_over_the_shortest_paths_of_a_maze_and_take_the_nearest_of_too_many() -> None:
+    task = TASKS["maze-8x8"]
+    few = task.parse("/".join(["S.######", "...#####", "#.G#####", *["########"] * 5]))
+    many = task.parse("/".join(["S.......", *["........"] * 6, ".......G"]))
+    rows, logits = np.repeat([few, many], 4, axis=0), torch.randn(8, task.seq_len, task.vocab_size)
+    rng = np.random.default_rng(0)
+    chosen = solution_targets(task, torch.from_numpy(rows), logits, torch.ones(8, dtype=torch.bool), rng).numpy()
+    assert task.count_solutions(few) == 4
+    assert len(np.unique(chosen[:4], axis=0)) == 4
+    log_p = logits.log_softmax(-1).double().numpy()
+    assert np.array_equal(chosen[4:], [task.nearest_solution(many, row) for row in log_p[4:]])
+
+
 def test_rows_under_the_posterior_have_puzzles_with_several_solutions_unless_the_recipe_has_none(recipe: Recipe) -> None:
     task = TASKS["sudoku-4x4"]
     rng = np.random.default_rng(0)

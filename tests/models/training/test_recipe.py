@@ -76,6 +76,7 @@ def test_there_is_a_bundled_recipe_for_every_task_but_that_of_imported_models() 
         pytest.param(f'model = "small"\ntask = "nqueens-8"\n{STAGE}', "model", id="text for the model"),
         pytest.param(f"{RECIPE}seq_len = 16", "model", id="sizes of another task"),
         pytest.param(RECIPE.replace("lr = 1e-3", "lr ="), "line 5", id="broken TOML"),
+        pytest.param(f"sees_neighbours = true\n{RECIPE}mixer_dim = 100", "sees_neighbours needs", id="filters that don't fit"),
         pytest.param(b'task = "\xff"', "", id="not UTF-8"),
     ],
 )

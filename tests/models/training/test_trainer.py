@@ -260,6 +260,20 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint_and_with_the_posterior_as
     assert float(losses.kl) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_gram_begins_with_the_weights_of_a_trm_and_with_a_prior_and_a_posterior_of_its_own(
+    recipe: Recipe, tiny: ModelConfig, tmp_path: Path
+) -> None:
+    train(recipe(updates=2, seed=1, model=tiny.model_copy(update={"guidance": "none"})), tmp_path)
+    trainer = Trainer.create(recipe())
+    fresh = {name: weights.clone() for name, weights in trainer.model.prior.state_dict().items()}
+    trainer.take_weights(tmp_path)
+    served = load_checkpoint(tmp_path, torch.device("cpu"), torch.float32)
+    assert torch.equal(trainer.model.decoder.weight, served.decoder.weight)
+    assert all(torch.equal(weights, fresh[name]) for name, weights in trainer.model.prior.state_dict().items())
+    [losses] = advance(trainer, 1)
+    assert float(losses.kl) == pytest.approx(0, abs=1e-6)
+
+
 def test_weights_of_another_size_are_refused(recipe: Recipe, tiny: ModelConfig, begun_with: Path) -> None:
     wider = tiny.model_copy(update={"mlp_dim": 2 * tiny.mlp_dim})
     with pytest.raises(ConfigError, match="can't begin with"):
