@@ -86,7 +86,7 @@ class DataSet:
         for what, own, other in (("cells", self.seq_len, seq_len), ("symbols", self.vocab_size, vocab_size)):
             if own != other:
                 raise DataSetError(
-                    f"{self.file}: its puzzles have {own} {what}, those of {name} have {other}; use its own data"
+                    f"{self.file}: its puzzles have {own} {what}, those of {name} have {other}; name a data set of {name}"
                 )
 
     def _symbols(self, stored: NDArray[np.integer], rows: slice | NDArray[np.int64], file: Path) -> Tokens:

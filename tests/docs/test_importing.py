@@ -16,7 +16,7 @@ from tests.models.importing.support import REFERENCE, unpacked
 from tests.support import write_data_set
 
 PAGE = ROOT / "docs" / "importing.md"
-COUNT = 16
+COUNT = 8
 """Puzzles of the data set, of 500."""
 
 

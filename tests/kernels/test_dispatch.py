@@ -11,7 +11,15 @@ import gram.kernels.norm
 from gram.kernels import dispatch
 from tests.kernels.support import forget_choices
 
-NAMES = ["stochastic_transition", "guided_transition", "add_rms_norm", "swiglu", "readout"]
+NAMES = [
+    "stochastic_transition",
+    "guided_transition",
+    "add_rms_norm",
+    "add_rms_norm_over_positions",
+    "perturb",
+    "swiglu",
+    "readout",
+]
 
 
 @pytest.fixture(autouse=True)

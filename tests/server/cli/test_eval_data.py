@@ -118,7 +118,7 @@ def test_of_a_task_without_code_only_known_answers_count(tmp_path: Path) -> None
         (lambda folder: np.save(folder / "all__inputs.npy", PUZZLES + 2), r"row 1, cell \d+: 4 is no symbol; write 1 to 3"),
         (
             lambda folder: (folder / "dataset.json").write_text('{"vocab_size": 11, "seq_len": 64}'),
-            "its puzzles have 10 symbols, those of nqueens-8 have 3; use its own data",
+            "its puzzles have 10 symbols, those of nqueens-8 have 3; name a data set of nqueens-8",
         ),
     ],
 )

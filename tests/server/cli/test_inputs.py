@@ -11,7 +11,7 @@ import zstandard
 from numpy.typing import DTypeLike
 
 from gram.models.data_sets import DataSetError
-from gram.models.tasks import TASKS, Tokens
+from gram.models.tasks import TASKS, Task, Tokens
 from gram.server.cli.errors import CommandError
 from gram.server.cli.inputs import PuzzleFile, spelled
 from tests.support import write_data_set
@@ -213,3 +213,10 @@ def test_a_long_table_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> N
         tracemalloc.stop()
         assert most < 500_000
     assert counts == [1_001, 30_001]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_the_rows_of_a_data_set_are_read_as_the_task_writes_them(task: Task, tmp_path: Path) -> None:
+    puzzles = task.held_out[:5]
+    file = PuzzleFile(write_data_set(tmp_path / "mine", puzzles, None, task.vocab_size), [task])
+    assert np.array_equal([task.read(line.puzzle) for line in file], puzzles)
