@@ -208,9 +208,9 @@ class Step {
     }
   }
 
-  // sums [M, 64] = a [M, K] times b, whose next operands, four at a time, are `stride` apart.
-  template <int M>
-  static void product(const Real* a, int lda, int depth, const Real* b, int stride, float* out, int ldo) {
+  // Calls end with the sums [M][4] of a [M, K] times b, whose next operands, four at a time, are `stride` apart.
+  template <int M, class End>
+  static void product(const Real* a, int lda, int depth, const Real* b, int stride, End end) {
     __m512 c[M][4];
     for (int r = 0; r < M; r++)
       for (int j = 0; j < 4; j++) c[r][j] = _mm512_setzero_ps();
@@ -226,44 +226,39 @@ class Step {
         c[r][3] = Type::multiply(c[r][3], x, b3);
       }
     }
-    for (int r = 0; r < M; r++)
-      for (int j = 0; j < 4; j++) _mm512_storeu_ps(out + r * ldo + 16 * j, c[r][j]);
+    end(c);
+  }
+
+  // out [L, 64 of D] = a [L, K] times b.
+  void product_to(float* out, const Real* a, int depth, const Real* b, int stride) {
+    blocks(m_.length, [&](auto rows, int first) {
+      constexpr int M = decltype(rows)::value;
+      product<M>(a + size_t(first) * depth, depth, depth, b, stride, [&](const __m512(&c)[M][4]) {
+        for (int r = 0; r < M; r++)
+          for (int j = 0; j < 4; j++) _mm512_storeu_ps(out + size_t(first + r) * m_.dim + 16 * j, c[r][j]);
+      });
+    });
   }
 
   // The hidden activations of a SwiGLU over channels: x [L, D] -> hidden [L, H].
   void channels_up(const Real* x, const Real* weight, int width) {
-    const int dim = m_.dim;
-    for (int n = 0; n < width; n += 32, weight += 4 * Type::kWide * (dim / Type::kPair))
+    const int dim = m_.dim, stride = 4 * Type::kWide;
+    for (int n = 0; n < width; n += 32, weight += stride * (dim / Type::kPair))
       blocks(m_.length, [&](auto rows, int first) {
         constexpr int M = decltype(rows)::value;
-        const Real *a = x + first * dim, *b = weight;
-        __m512 gate[M][2], up[M][2];
-        for (int r = 0; r < M; r++) gate[r][0] = gate[r][1] = up[r][0] = up[r][1] = _mm512_setzero_ps();
-        for (int k = 0; k < dim; k += Type::kPair, b += 4 * Type::kWide) {
-          const Operand b0 = Type::load(b), b1 = Type::load(b + Type::kWide), b2 = Type::load(b + 2 * Type::kWide),
-                        b3 = Type::load(b + 3 * Type::kWide);
-#pragma GCC unroll 8
-          for (int r = 0; r < M; r++) {
-            const Operand v = Type::broadcast(a + r * dim + k);
-            gate[r][0] = Type::multiply(gate[r][0], v, b0);
-            gate[r][1] = Type::multiply(gate[r][1], v, b1);
-            up[r][0] = Type::multiply(up[r][0], v, b2);
-            up[r][1] = Type::multiply(up[r][1], v, b3);
-          }
-        }
-        for (int r = 0; r < M; r++)
-          for (int j = 0; j < 2; j++)
-            Type::write(hidden_ + size_t(first + r) * width + n + 16 * j, swiglu16(gate[r][j], up[r][j]));
+        product<M>(x + first * dim, dim, dim, weight, stride, [&](const __m512(&c)[M][4]) {  // two gates, two ups
+          for (int r = 0; r < M; r++)
+            for (int j = 0; j < 2; j++)
+              Type::write(hidden_ + size_t(first + r) * width + n + 16 * j, swiglu16(c[r][j], c[r][j + 2]));
+        });
       });
   }
 
   // The last product of a SwiGLU over channels: hidden [L, H] -> sums [L, D].
   void channels_down(const Real* weight, int width, float* sums) {
-    for (int n = 0; n < m_.dim; n += 64, weight += 4 * Type::kWide * (width / Type::kPair))
-      blocks(m_.length, [&](auto rows, int first) {
-        product<decltype(rows)::value>(hidden_ + size_t(first) * width, width, width, weight, 4 * Type::kWide,
-                                       sums + size_t(first) * m_.dim + n, m_.dim);
-      });
+    const int stride = 4 * Type::kWide;
+    for (int n = 0; n < m_.dim; n += 64, weight += stride * (width / Type::kPair))
+      product_to(sums + n, hidden_, width, weight, stride);
   }
 
   // A SwiGLU over positions: x [L, D] -> sums [L, D].
@@ -295,11 +290,7 @@ class Step {
           Type::template write_pairs<M>(hidden_ + size_t(first) * dim + Type::kPair * (d + 16 * j), dim, column);
         }
       });
-    for (int d = 0; d < dim; d += 64)
-      blocks(m_.length, [&](auto rows, int first) {
-        product<decltype(rows)::value>(down_weight + size_t(first) * width, width, width, hidden_ + Type::kPair * d, stride,
-                                       sums_ + size_t(first) * dim + d, dim);
-      });
+    for (int d = 0; d < dim; d += 64) product_to(sums_ + d, down_weight, width, hidden_ + Type::kPair * d, stride);
   }
 
   // x = norm(x + sums), over channels.

@@ -5,41 +5,27 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
+import gram.kernels.gpu.norm
 import gram.kernels.norm
 from gram.kernels.gpu.norm import add_rms_norm, add_rms_norm_over_positions
 from tests.kernels.gpu.support import assert_close, dims, dtypes, generators, lengths, randn
 
 
+@pytest.mark.parametrize(("name", "axis"), [("add_rms_norm", -1), ("add_rms_norm_over_positions", 1)])
 @given(generators, st.integers(1, 3), lengths, dims, dtypes, st.sampled_from([1e-4, 1.0, 100.0]))
 @settings(max_examples=6)
 def test_it_is_the_formula(
-    generator: torch.Generator, rows: int, length: int, dim: int, dtype: torch.dtype, scale: float
+    name: str, axis: int, generator: torch.Generator, rows: int, length: int, dim: int, dtype: torch.dtype, scale: float
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x, residual = (scale * randn(generator, 2, rows, length, dim)).to(device, dtype)
     total = x.double() + residual.double()
-    expected = total / (total.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    y = add_rms_norm(x, residual)
+    expected = total / (total.square().mean(axis, keepdim=True) + 1e-5).sqrt()
+    y = getattr(gram.kernels.gpu.norm, name)(x, residual)
     assert (y.dtype, y.shape) == (dtype, x.shape)
     assert_close(y, expected, atol=1e-6)
     if dtype == torch.float32:
-        assert_close(gram.kernels.norm.add_rms_norm(x, residual), expected, atol=1e-6)
-
-
-@given(generators, st.integers(1, 3), lengths, dims, dtypes, st.sampled_from([1e-4, 1.0, 100.0]))
-@settings(max_examples=6)
-def test_over_positions_it_is_the_formula(
-    generator: torch.Generator, rows: int, length: int, dim: int, dtype: torch.dtype, scale: float
-) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x, residual = (scale * randn(generator, 2, rows, length, dim)).to(device, dtype)
-    total = x.double() + residual.double()
-    expected = total / (total.square().mean(1, keepdim=True) + 1e-5).sqrt()
-    y = add_rms_norm_over_positions(x, residual)
-    assert (y.dtype, y.shape) == (dtype, x.shape)
-    assert_close(y, expected, atol=1e-6)
-    if dtype == torch.float32:
-        assert_close(gram.kernels.norm.add_rms_norm_over_positions(x, residual), expected, atol=1e-6)
+        assert_close(getattr(gram.kernels.norm, name)(x, residual), expected, atol=1e-6)
 
 
 def test_zeros_stay_zeros(device: torch.device) -> None:
