@@ -6,10 +6,13 @@ All are measured on the same held-out puzzles. This reproduces the paper's Table
 import argparse
 from pathlib import Path
 
+import torch
+
 from gram.models.config import WEIGHTS_FILE, ZOO, read_config
 from gram.models.evaluation.records import Evaluation
 from gram.models.evaluation.scores import Conditions, evaluate, judge
 from gram.models.markdown import table
+from gram.models.network import GRAM
 from gram.models.tasks import TASKS
 from gram.models.training.recipe import load_training_config
 from gram.server.engine.engine import Engine
@@ -54,7 +57,9 @@ def measure(folder: Path, samples: int, limit: int | None, *, symmetries: bool) 
         puzzles = spread(test_set, limit)
         drawn = draw_without_halting(lane, task, conditions, puzzles, count)[_DEPTH]
         evaluations.append(evaluate(judge(task, conditions, puzzles, drawn)))
-    return sum(p.numel() for p in lane.runner.model.parameters()), evaluations
+    with torch.device("meta"):
+        network = GRAM(config.model, posterior=False)
+    return sum(p.numel() for p in network.parameters()), evaluations
 
 
 def main() -> None:
