@@ -18,13 +18,14 @@ from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.markdown import table
 from gram.models.network import GRAM
+from gram.models.serving import prepare
 from gram.models.tasks import TASKS
 from gram.server.catalog import read_models
 from gram.server.engine.device import Placement, resolve
 from gram.server.engine.engine import Engine
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane
-from gram.server.engine.runner import Runner
+from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.engine.slots import SlotPool, Start
 from gram.server.local import steps
 from gram.server.sampling.options import Options
@@ -188,6 +189,7 @@ def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, comp
 def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
     """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
+    prepare(model, CPU_TILE)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     _fill(pool, model.config, slots)
