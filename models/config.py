@@ -3,7 +3,9 @@
 It needs no torch, so the API process can use it.
 """
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -115,6 +117,17 @@ class CheckpointConfig(BaseModel):
     def can(self, ability: Ability) -> bool:
         """Whether a request may ask this of the model. Every model solves."""
         return ability == "solve" or self.generates
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside this one to write a checkpoint in. It takes this one's place only if nothing is raised."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        whole = Path(beside) / folder.name
+        whole.mkdir()
+        yield whole
+        whole.rename(folder)
 
 
 def read_config(folder: Path) -> CheckpointConfig:

@@ -4,7 +4,6 @@ Their commits: SamsungSAILMontreal/TinyRecursiveModels e7b6871 and sapientinc/HR
 """
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from gram.models.checkpoint import load_checkpoint, save_checkpoint, served_weights
-from gram.models.config import CheckpointConfig, CheckpointError, Origin, describe
+from gram.models.config import CheckpointConfig, CheckpointError, Origin, describe, written_whole
 from gram.models.importing.layout import read_layout
 from gram.models.importing.source import Arch, read_source
 from gram.models.importing.weights import convert
@@ -71,10 +70,7 @@ def _import(path: Path, out: Path, task: str | None, given: Arch, source_name: s
     model = GRAM(sizes, posterior=False)
     assert weights.keys() == served_weights(model).keys()
     model.load_state_dict(weights, strict=False)  # a shared core is stored once; the check above was strict
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-        whole = Path(beside) / out.name
+    with written_whole(out) as whole:
         save_checkpoint(whole, config, model, matrices_dtype=torch.float32)
         load_checkpoint(whole, torch.device("cpu"), torch.float32)  # as it will be when it is served
-        whole.rename(out)
     return Imported(config, sum(tensor.numel() for tensor in source.tensors.values()), left_out)

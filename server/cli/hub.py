@@ -8,12 +8,11 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from gram.models.config import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE
+from gram.models.config import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE, written_whole
 from gram.server.cli.errors import CommandError
 
 _PREFIX = "hf:"
@@ -135,12 +134,8 @@ def _served(address: Address) -> Path:
         for line in import_checkpoint(fetched.weights, folder, source_name=fetched.source).report():
             print(f"gram: {line}", file=sys.stderr)
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        whole = Path(beside) / folder.name
-        whole.mkdir()
+    with written_whole(folder) as whole:
         for name in (CONFIG_FILE, WEIGHTS_FILE, EVALUATION_FILE):
             if (file := fetched.weights.with_name(name)).exists():
                 shutil.copyfile(file, whole / name)
-        whole.rename(folder)
     return folder

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 from gram.models.perturbation import Latent
 from gram.server.sampling.collector import Select
-from gram.server.sampling.options import Guidance, LatentNoise
+from gram.server.sampling.options import Guidance, Halt, Noise
 
 
 class PruningOptions(TypedDict, total=False):
@@ -37,8 +37,8 @@ class SamplingOptions(TypedDict, total=False):
     max_steps: int
     seed: int | None
     temperature: float | Sequence[float]
-    noise: Literal["learned", "none"] | LatentNoise | LatentNoiseOptions
-    halt: Literal["auto", "never"] | float
+    noise: Noise | LatentNoiseOptions
+    halt: Halt
     symmetries: bool
     select: Select
     stop: Literal["all", "first_valid"] | float
