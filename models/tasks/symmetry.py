@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
+Symbols = NDArray[np.int64] | NDArray[np.uint8]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -27,17 +28,22 @@ class Symmetries:
     @classmethod
     def identity(cls, count: int, seq_len: int, vocab_size: int) -> Self:
         """The symmetries that change nothing."""
-        return cls(np.tile(np.arange(seq_len), (count, 1)), np.tile(np.arange(vocab_size), (count, 1)))
+        first = np.zeros((count, 1), np.int64)
+        return cls(first + np.arange(seq_len), first + np.arange(vocab_size))
 
-    def image(self, tokens: Integers) -> Integers:
+    def image(self, tokens: Symbols) -> Integers:
         """The images [B, N] of puzzles or answers [B, N]."""
-        return np.take_along_axis(self.symbols, np.take_along_axis(tokens, self.cells, axis=1), axis=1)
-
-    def preimage(self, tokens: Integers) -> Integers:
-        """The inverse of `image`: [B, N] -> [B, N]."""
-        seen = np.empty_like(tokens)
-        np.put_along_axis(seen, self.cells, np.take_along_axis(np.argsort(self.symbols, axis=1), tokens, axis=1), axis=1)
+        rows = np.arange(len(tokens))[:, None]
+        seen: Integers = self.symbols[rows, tokens[rows, self.cells]]
         return seen
+
+    def preimage(self, tokens: Symbols) -> Integers:
+        """The inverse of `image`: [B, N] -> [B, N]."""
+        rows = np.arange(len(tokens))[:, None]
+        symbols, written = np.empty_like(self.symbols), np.empty_like(self.cells)
+        symbols[rows, self.symbols] = np.arange(self.symbols.shape[1])
+        written[rows, self.cells] = symbols[rows, tokens]
+        return written
 
 
 def draws(seeds: Words, indices: Words, count: int) -> NDArray[np.float64]:

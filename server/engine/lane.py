@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -146,31 +146,35 @@ class Lane:
 
     def _retire(self, readout: Readout, stopwatch: Stopwatch) -> StepReport:
         """Take the trajectories that the step ended out of their slots, and report the step."""
-        scores = readout.score.tolist()
-        rows = {slot: row for row, slot in enumerate(self.pool.slots)}
-        ended = self.scheduler.step(dict(zip(rows, zip(scores, endings(readout), strict=True), strict=True)))
+        live = self.pool.live
+        ended = self.scheduler.step(self._shown(readout))
         finished = []
-        for running, answer in zip(ended, self._answers(ended, rows, readout), strict=True):
-            finished.append(_trajectory(running, scores[rows[running.slot]], answer))
+        for running, score, answer in self._read(ended, readout):
+            finished.append(_trajectory(running, score, answer))
             if not self.scheduler.holds(running.request):
                 self._forget(running.request)
-        steps = self._watch(rows, readout) if self.watched else []
+        steps = self._watch(readout) if self.watched else []
         self.pool.release([running.slot for running in ended])
         started, self._started = self._started, {}
-        return StepReport(self.name, finished, started, len(rows), stopwatch.lap(), self.stats, steps=steps)
+        return StepReport(self.name, finished, started, live, stopwatch.lap(), self.stats, steps=steps)
 
-    def _watch(self, rows: Mapping[int, int], readout: Readout) -> list[Step]:
+    def _shown(self, readout: Readout) -> dict[int, tuple[float, Ending | None]]:
+        """What the scheduler must know of a step: its rows that end and, if a request is pruned, all others."""
+        every = self.scheduler.prunes
+        shown = zip(self.pool.slots, readout.score.tolist(), endings(readout), strict=True)
+        return {slot: (score, ending) for slot, score, ending in shown if ending is not None or every}
+
+    def _watch(self, readout: Readout) -> list[Step]:
         """Report the trajectories that go on, of those that are watched."""
-        watched = [running for running in self.scheduler.running if running.index < self.watched.get(running.request, 0)]
-        return [
-            Step(running.request, running.index, running.steps, float(readout.score[rows[running.slot]]), answer)
-            for running, answer in zip(watched, self._answers(watched, rows, readout), strict=True)
-        ]
+        running = [each for each in self.scheduler.running(self.watched) if each.index < self.watched[each.request]]
+        return [Step(each.request, each.index, each.steps, score, answer) for each, score, answer in self._read(running, readout)]
 
-    def _answers(self, trajectories: Sequence[Running], rows: Mapping[int, int], readout: Readout) -> list[bytes]:
-        """The trajectories' answers to their puzzles as they were sent."""
+    def _read(self, trajectories: Sequence[Running], readout: Readout) -> Iterator[tuple[Running, float, bytes]]:
+        """Each trajectory with its score, and its answer to the puzzle as it was sent."""
         slots = [running.slot for running in trajectories]
-        return self.views.answers(slots, readout.answers.numpy()[[rows[slot] for slot in slots]])
+        rows = self.pool.rows(slots)
+        answers = self.views.answers(slots, readout.answers.numpy()[rows])
+        return zip(trajectories, readout.score.numpy()[rows].tolist(), answers, strict=True)
 
     def _drop(self, stopwatch: Stopwatch) -> StepReport:
         """End the requests of a step in which the device ran out of memory."""

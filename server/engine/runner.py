@@ -10,6 +10,7 @@ itself (kernels/cpu) need tiles only for what a step shows; there, the threads s
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from gram.kernels.readout import Readout
@@ -105,8 +106,8 @@ class Runner:
 
 def endings(readout: Readout) -> list[Ending | None]:
     """How each row's trajectory ends with this step; None for a row that goes on."""
-    columns = (readout.retires, readout.finite, readout.halts)
-    return [
-        (Ending.NOT_FINITE if not finite else Ending.HALTED if halted else Ending.DEPTH) if retires else None
-        for retires, finite, halted in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    found: list[Ending | None] = [None] * len(readout.numbers)
+    rows = np.flatnonzero(readout.retires.numpy())  # few of the rows, so that all others cost nothing
+    for row, finite, halts in zip(rows.tolist(), readout.finite.numpy()[rows], readout.halts.numpy()[rows], strict=True):
+        found[row] = Ending.NOT_FINITE if not finite else Ending.HALTED if halts else Ending.DEPTH
+    return found

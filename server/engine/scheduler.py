@@ -1,8 +1,9 @@
 """The scheduler decides which trajectory gets a slot and which one gives its slot up. No torch, no HTTP, no clock."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from gram.server.engine.messages import Ending
 from gram.server.engine.pruning import Prune, Rungs
@@ -22,13 +23,17 @@ class Request:
 
 @dataclass
 class Running:
-    """A trajectory in a slot. `ending` is set when it ends, and its slot is then free."""
+    """A trajectory in a slot. `steps` and `ending` are set when it ends, and its slot is then free.
+
+    `begun`: the number of steps that the scheduler had counted when it got the slot.
+    """
 
     slot: int
     request: int
     index: int
     steps: int = 0
     ending: Ending | None = None
+    begun: int = field(default=0, compare=False)
 
 
 class Scheduler:
@@ -43,6 +48,8 @@ class Scheduler:
         self._running: dict[int, Running] = {}
         self._requests: dict[int, Request] = {}
         self._turns: deque[Request] = deque()
+        self._steps = 0
+        self._pruned = 0  # requests that are pruned
         self.waiting = 0
 
     @property
@@ -56,14 +63,19 @@ class Scheduler:
         return not self._requests
 
     @property
-    def running(self) -> list[Running]:
-        """The trajectories that have slots, in the order of their starts."""
-        return [*self._running.values()]
+    def prunes(self) -> bool:
+        """Whether it has a request with pruning."""
+        return self._pruned > 0
 
     @property
     def running_requests(self) -> set[int]:
         """The requests whose trajectories have slots."""
-        return {running.request for running in self._running.values()}
+        return set(map(attrgetter("request"), self._running.values()))
+
+    def running(self, requests: Container[int]) -> list[Running]:
+        """The trajectories of these requests that have slots, in the order of their starts, and the steps that each has made."""
+        running = [running for running in self._running.values() if running.request in requests]
+        return [replace(each, steps=self._steps - each.begun) for each in running]
 
     def holds(self, request: int) -> bool:
         """Whether the request has trajectories, running or waiting."""
@@ -82,6 +94,7 @@ class Scheduler:
             raise ValueError(f"request {request} is pruned, which needs the scores of all its trajectories")
         entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None, min_steps)
         self._turns.append(entry)
+        self._pruned += prune is not None
         self.waiting += stop - first
 
     def cancel(self, request: int) -> list[int]:
@@ -89,6 +102,7 @@ class Scheduler:
         entry = self._requests.pop(request, None)
         if entry is None:
             return []
+        self._pruned -= entry.rungs is not None
         if entry.next < entry.stop:
             self._turns.remove(entry)
             self.waiting -= entry.stop - entry.next
@@ -106,7 +120,7 @@ class Scheduler:
         """
         while self._free and self._turns:
             request = self._turns.popleft()
-            running = Running(self._free.pop(), request.id, request.next)
+            running = Running(self._free.pop(), request.id, request.next, begun=self._steps)
             request.next += 1
             self.waiting -= 1
             request.slots.add(running.slot)
@@ -118,26 +132,29 @@ class Scheduler:
     def step(self, shown: Mapping[int, tuple[float, Ending | None]]) -> list[Running]:
         """Count a step of every running trajectory, and return those that end with it, whose slots are then free.
 
-        `shown`, by slot: the LPRM's score, and how the trajectory would end by itself now (None: it goes on).
+        `shown`, by slot: the LPRM's score, and how the trajectory would end by itself now (None: it goes on). Those that go on
+        may be left out if no request is pruned.
         """
+        self._steps += 1
         ended = []
         # A request's trajectories are in the order of their index, and all rows step together. So when one comes to a rung,
         # those with a lower index have come there before or have ended: pruning does not depend on slots, load or time.
-        for slot, running in list(self._running.items()):
+        for running in [running for slot, running in self._running.items() if slot in shown]:
+            slot, steps = running.slot, self._steps - running.begun
             score, ending = shown[slot]
-            running.steps += 1
             request = self._requests[running.request]
-            if ending is not Ending.NOT_FINITE and running.steps < request.min_steps:
+            if ending is not Ending.NOT_FINITE and steps < request.min_steps:
                 ending = None
-            if ending is None and request.rungs is not None and not request.rungs.passes(running.steps, score):
+            if ending is None and request.rungs is not None and not request.rungs.passes(steps, score):
                 ending = Ending.PRUNED
             if ending is None:
                 continue
-            running.ending = ending
+            running.steps, running.ending = steps, ending
             del self._running[slot]
             self._free.append(slot)
             request.slots.remove(slot)
             if not request.slots and request.next == request.stop:
                 del self._requests[request.id]
+                self._pruned -= request.rungs is not None
             ended.append(running)
         return ended

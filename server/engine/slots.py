@@ -1,11 +1,15 @@
 """The slot pool: the tensors that hold the running trajectories. It knows slots and rows, but no requests."""
 
+import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gram.kernels.noise import NoiseKey
@@ -19,7 +23,13 @@ _FOREVER = 2**31
 """More steps than any trajectory makes."""
 
 
-class Start(msgspec.Struct, frozen=True):
+_COLUMNS = struct.Struct("=5q")
+_SAMPLING = struct.Struct(f"={3 + MAX_SCHEDULE}f4x")
+_STARTED = _COLUMNS.size + _SAMPLING.size
+"""Bytes of what the device gets of a trajectory that starts, a multiple of 8."""
+
+
+class Start(msgspec.Struct):
     """A trajectory to start in a slot.
 
     `puzzle`: its symbols, one byte each. `symmetries`: it sees an image of the puzzle. `halt_threshold`: it ends when its halt
@@ -41,6 +51,7 @@ class Start(msgspec.Struct, frozen=True):
 class _Encoded:
     """An encoded puzzle: its place in e_x, and the number of rows that read it."""
 
+    puzzle: bytes
     place: int
     readers: int = 0
 
@@ -72,7 +83,7 @@ class SlotPool:
         self.report = torch.zeros(rows, 16 + -(-model.config.seq_len // 4) * 4, dtype=torch.uint8, device=device)
         self._row_of: dict[int, int] = {}
         self._slot_of: list[int] = []
-        self._puzzle_of: dict[int, bytes] = {}
+        self._encoded_of: dict[int, _Encoded] = {}
         self._encoded: dict[bytes, _Encoded] = {}
         self._free_places = list(range(rows))
         self._model = model
@@ -81,6 +92,10 @@ class SlotPool:
     def slots(self) -> list[int]:
         """The live slots in the order of their rows."""
         return self._slot_of
+
+    def rows(self, slots: Sequence[int]) -> list[int]:
+        """The rows of live slots."""
+        return [self._row_of[slot] for slot in slots]
 
     @property
     def puzzle(self) -> Tensor:
@@ -133,12 +148,13 @@ class SlotPool:
         """View rows of `self.report`, or of a copy of it, as a readout."""
         return Readout(report[:, :16].view(torch.float32), report[:, 16 : 16 + self._model.config.seq_len])
 
+    @torch.inference_mode()
     def place(self, starts: Sequence[Start]) -> None:
         """Start trajectories from z_0, all of them with one write. A puzzle that is in the pool is not encoded again."""
         if not starts:
             return
-        new: list[tuple[int, bytes]] = []
-        columns = []
+        new: list[_Encoded] = []
+        packed = []
         transitions = self._model.config.transitions
         for start in starts:
             slot, puzzle = start.slot, start.puzzle
@@ -146,34 +162,35 @@ class SlotPool:
                 raise ValueError(f"slot {slot} is taken")
             encoded = self._encoded.get(puzzle)
             if encoded is None:
-                encoded = self._encoded[puzzle] = _Encoded(self._free_places.pop())
-                new.append((encoded.place, puzzle))
+                encoded = self._encoded[puzzle] = _Encoded(puzzle, self._free_places.pop())
+                new.append(encoded)
             encoded.readers += 1
             self._row_of[slot] = len(self._slot_of)
             self._slot_of.append(slot)
-            self._puzzle_of[slot] = puzzle
-            columns.append((encoded.place, start.seed, start.index, 0, min(start.max_steps, _FOREVER) * transitions))
+            self._encoded_of[slot] = encoded
+            last = min(start.max_steps, _FOREVER) * transitions
+            packed += _COLUMNS.pack(encoded.place, start.seed, start.index, 0, last), _sampling(start)
         if new:
-            places = self._upload([place for place, _ in new])
-            self.e_x[places] = self._model.encode(self._upload([list(puzzle) for _, puzzle in new]))
+            self._encode(new)
+        started = self._upload(np.frombuffer(bytearray().join(packed), np.uint8).reshape(len(starts), _STARTED))
         rows = slice(self.live, len(self._slot_of))
         self.live = rows.stop
         self.state.h[rows], self.state.l[rows] = self._initial
-        self.columns[rows] = self._upload(columns)
-        self.sampling[rows] = self._upload([_sampling(start) for start in starts])
+        self.columns[rows] = started[:, : _COLUMNS.size].view(torch.int64)
+        self.sampling[rows] = started[:, _COLUMNS.size : -4].view(torch.float32)
 
+    @torch.inference_mode()
     def release(self, slots: Collection[int]) -> None:
         """End the trajectories in these slots; the last live rows move into their places."""
         if not slots:
             return
         released = {self._row_of.pop(slot) for slot in slots}
         for slot in slots:
-            puzzle = self._puzzle_of.pop(slot)
-            encoded = self._encoded[puzzle]
+            encoded = self._encoded_of.pop(slot)
             encoded.readers -= 1
             if not encoded.readers:
                 self._free_places.append(encoded.place)
-                del self._encoded[puzzle]
+                del self._encoded[encoded.puzzle]
         end, self.live = self.live, self.live - len(released)
         holes = sorted(row for row in released if row < self.live)
         moved = [row for row in range(self.live, end) if row not in released]
@@ -182,11 +199,11 @@ class SlotPool:
             self._slot_of[hole] = slot
             self._row_of[slot] = hole
         del self._slot_of[self.live :]
-        tensors = (*self.state, self.columns, self.sampling)
         if holes:
-            to, source = self._upload([holes, moved])
-            for tensor in tensors:
-                tensor[to] = tensor[source]
+            moves = self._upload(np.array([holes, moved]))
+            to, source = moves[0], moves[1]
+            for tensor in (*self.state, self.columns, self.sampling):
+                tensor.index_copy_(0, to, tensor.index_select(0, source))
         # A released row may hold values that are not finite. z_0 keeps them out of the next step of its tile.
         self.state.h[self.live : end], self.state.l[self.live : end] = self._initial
 
@@ -195,18 +212,32 @@ class SlotPool:
         self.live = 0
         self._row_of.clear()
         self._slot_of.clear()
-        self._puzzle_of.clear()
+        self._encoded_of.clear()
         self._encoded.clear()
         self._free_places = list(range(len(self.report)))
         self.state.h[:], self.state.l[:] = self._initial
 
-    def _upload(self, numbers: Sequence[Any]) -> Tensor:
+    def _encode(self, puzzles: Sequence[_Encoded]) -> None:
+        """Encode puzzles into their places."""
+        tokens = np.frombuffer(b"".join([each.puzzle for each in puzzles]), np.uint8).reshape(len(puzzles), -1)
+        numbers = self._upload(np.column_stack(([each.place for each in puzzles], tokens)))
+        self.e_x.index_copy_(0, numbers[:, 0], self._model.encode(numbers[:, 1:]))
+
+    def _upload(self, numbers: NDArray[Any]) -> Tensor:
         """Copy numbers to the device. For a GPU they are in pinned memory, so that the host does not wait for the copy."""
         device = self.columns.device
-        return torch.tensor(numbers, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+        tensor = torch.from_numpy(numbers)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _sampling(start: Start) -> list[float]:
-    """A row of `SlotPool.sampling`."""
-    high, low = start.perturbation.sigmas if start.perturbation else (0.0, 0.0)
-    return [start.halt_threshold, high, low, *padded_schedule(start.temperature)]
+def _sampling(start: Start) -> bytes:
+    """A row of `SlotPool.sampling`, packed."""
+    heat = tuple(start.temperature) if isinstance(start.temperature, list) else start.temperature
+    return _packed_sampling(start.halt_threshold, start.perturbation, heat)
+
+
+@lru_cache(1024)
+def _packed_sampling(halt_threshold: float, perturbation: Perturbation | None, heat: float | tuple[float, ...]) -> bytes:
+    """It is remembered, since all trajectories of a request share it."""
+    temperatures = padded_schedule([*heat] if isinstance(heat, tuple) else heat)
+    return _SAMPLING.pack(halt_threshold, *(perturbation.sigmas if perturbation else (0.0, 0.0)), *temperatures)

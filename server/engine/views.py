@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,25 +22,27 @@ class Views:
         self._symmetries = Symmetries.identity(num_slots, task.seq_len, task.vocab_size)
 
     def show(self, starts: Sequence[Start]) -> list[Start]:
-        """Return the starts with the puzzles that their trajectories will see."""
-        if not starts:
-            return []
-        seen = _tokens([start.puzzle for start in starts])
-        symmetries = Symmetries.identity(len(starts), self._task.seq_len, self._task.vocab_size)
-        turned = [i for i, start in enumerate(starts) if start.symmetries]
+        """Change the puzzle of each start to what its trajectory will see, and return the starts."""
+        turned = [start for start in starts if start.symmetries]
+        if as_sent := [start.slot for start in starts if not start.symmetries]:
+            identity = Symmetries.identity(1, self._task.seq_len, self._task.vocab_size)
+            self._symmetries.cells[as_sent], self._symmetries.symbols[as_sent] = identity.cells, identity.symbols
         if turned:
-            pairs = np.array([(starts[i].seed, starts[i].index) for i in turned], dtype=np.uint64)
-            drawn = self._task.symmetries(seen[turned], draws(pairs[:, 0], pairs[:, 1], self._task.num_draws))
-            symmetries.cells[turned], symmetries.symbols[turned] = drawn.cells, drawn.symbols
-        slots = [start.slot for start in starts]
-        self._symmetries.cells[slots], self._symmetries.symbols[slots] = symmetries.cells, symmetries.symbols
-        images = symmetries.image(seen).astype(np.uint8)
-        return [msgspec.structs.replace(start, puzzle=image.tobytes()) for start, image in zip(starts, images, strict=True)]
+            seen = _tokens([start.puzzle for start in turned])
+            pairs = np.array([(start.seed, start.index) for start in turned], dtype=np.uint64)
+            drawn = self._task.symmetries(seen, draws(pairs[:, 0], pairs[:, 1], self._task.num_draws))
+            slots = [start.slot for start in turned]
+            self._symmetries.cells[slots], self._symmetries.symbols[slots] = drawn.cells, drawn.symbols
+            for start, image in zip(turned, drawn.image(seen).astype(np.uint8), strict=True):
+                start.puzzle = image.tobytes()
+        return [*starts]
 
     def answers(self, slots: Sequence[int], answers: NDArray[np.uint8]) -> list[bytes]:
         """Turn the answers [n, N] of trajectories in these slots into answers to the puzzles as they were sent."""
+        if not slots:
+            return []
         symmetries = Symmetries(self._symmetries.cells[slots], self._symmetries.symbols[slots])
-        return [answer.tobytes() for answer in symmetries.preimage(answers.astype(np.int64)).astype(np.uint8)]
+        return [answer.tobytes() for answer in symmetries.preimage(answers).astype(np.uint8)]
 
 
 def _tokens(puzzles: Sequence[bytes]) -> NDArray[np.int64]:

@@ -329,7 +329,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
 
     def no_upload(pool: SlotPool, numbers: Sequence[object]) -> torch.Tensor:
         uploads.append(numbers)
-        if len(uploads) == (1 if cut_off == "the first upload" else 4):
+        if len(uploads) == (1 if cut_off == "the first upload" else 2):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return upload(pool, numbers)
 
