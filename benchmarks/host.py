@@ -12,8 +12,6 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +82,7 @@ class SimulatedRunner(Runner):
         super().__init__(model, torch.device("cpu"))
         self._clock = clock
 
-    def start(self, pool: SlotPool) -> None:
+    def start(self, pool: SlotPool) -> None:  # noqa: ARG002
         lap = self._clock.lap()
         self._clock.between += lap
         self._clock.now += lap
@@ -206,8 +204,9 @@ def main() -> None:
         clock, ended = measure(load, options.tile_ms / 1e3, options.slots, options.trajectories)
         host, steps = clock.between + clock.meanwhile, clock.steps
         share = clock.device / (clock.device + clock.between + max(0.0, clock.meanwhile - clock.device))
+        between, meanwhile = clock.between / steps * 1e6, clock.meanwhile / steps * 1e6
         print(
-            f"{load.name:<20}{clock.rows / steps:>6.1f}{clock.between / steps * 1e6:>9.0f}{clock.meanwhile / steps * 1e6:>11.0f}"
+            f"{load.name:<20}{clock.rows / steps:>6.1f}{between:>9.0f}{meanwhile:>11.0f}"
             f"{host / clock.rows * 1e6:>8.2f}{host / ended * 1e6:>15.1f}{share:>18.1%}",
             flush=True,
         )

@@ -41,7 +41,7 @@ class SamplingOptions(TypedDict, total=False):
     halt: Halt
     symmetries: bool
     select: Select
-    stop: Literal["all", "first_valid"] | float
+    stop: Literal["all", "first_valid", "all_solutions"] | float
     top: int | None
     guidance: Literal["none"] | Guidance | GuidanceOptions
     timeout_seconds: float | None

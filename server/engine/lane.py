@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
+import msgspec
 import torch
 
 from gram.kernels.readout import Readout
+from gram.models.perturbation import Perturbation
 from gram.models.tasks import Task
 from gram.models.temperature import schedule
 from gram.server.engine.device import is_out_of_memory
@@ -19,6 +21,10 @@ from gram.server.engine.views import Views
 from gram.server.settings import DeviceError
 
 _log = logging.getLogger("gram")
+
+
+_MOST_COPIED = 1000
+"""Requests for more trajectories are never computed once for all: their reports would come faster than a client can read."""
 
 
 class Stopwatch:
@@ -59,6 +65,7 @@ class Lane:
         self._starts: list[Start] = []  # trajectories that have a slot and wait for the next step
         self._started: dict[int, float] = {}  # requests that start with that step, and the seconds that they waited
         self._stepping: Set[int] = set()  # the requests in the step that runs
+        self._copied: dict[int, int] = {}  # for each request whose trajectories are all alike, how many it has
         self._error: RuntimeError | None = None  # what went wrong when that step was started
 
     @property
@@ -67,9 +74,13 @@ class Lane:
         return LaneStats(self.scheduler.live, self.scheduler.waiting)
 
     def submit(self, message: Submit) -> None:
-        """Queue a request's trajectories."""
+        """Queue a request's trajectories. If all must be alike, only the first one runs, and is reported for all."""
         min_steps = min(len(schedule(message.temperature)), message.max_steps)
-        self.scheduler.submit(message.request, message.first_index, message.num_trajectories, message.prune, min_steps)
+        stop = message.num_trajectories
+        if self._alike(message):
+            self._copied[message.request] = stop
+            stop = message.first_index + 1
+        self.scheduler.submit(message.request, message.first_index, stop, message.prune, min_steps)
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
@@ -140,7 +151,9 @@ class Lane:
         model = self.runner.model
         # Encode as many puzzles as can arrive at once. This reserves the memory now; later, another process might have it.
         model.encode(torch.zeros(self.num_slots, model.config.seq_len, dtype=torch.int64, device=self.runner.device))
-        self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0))
+        # The perturbation makes the rows differ, so that all of them are computed.
+        noise = Perturbation(1.0, "low")
+        self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0, perturbation=noise))
         while not self.scheduler.idle:
             raise_if_out_of_memory(self.step())
 
@@ -150,7 +163,10 @@ class Lane:
         ended = self.scheduler.step(self._shown(readout))
         finished = []
         for running, score, answer in self._read(ended, readout):
-            finished.append(_trajectory(running, score, answer))
+            trajectory = _trajectory(running, score, answer)
+            finished.append(trajectory)
+            for index in range(running.index + 1, self._copied.get(running.request, 0)):
+                finished.append(msgspec.structs.replace(trajectory, index=index))
             if not self.scheduler.holds(running.request):
                 self._forget(running.request)
         steps = self._watch(readout) if self.watched else []
@@ -167,7 +183,11 @@ class Lane:
     def _watch(self, readout: Readout) -> list[Step]:
         """Report the trajectories that go on, of those that are watched."""
         running = [each for each in self.scheduler.running(self.watched) if each.index < self.watched[each.request]]
-        return [Step(each.request, each.index, each.steps, score, answer) for each, score, answer in self._read(running, readout)]
+        return [
+            Step(each.request, index, each.steps, score, answer)
+            for each, score, answer in self._read(running, readout)
+            for index in range(each.index, min(self.watched[each.request], self._copied.get(each.request, each.index + 1)))
+        ]
 
     def _read(self, trajectories: Sequence[Running], readout: Readout) -> Iterator[tuple[Running, float, bytes]]:
         """Each trajectory with its score, and its answer to the puzzle as it was sent."""
@@ -185,7 +205,15 @@ class Lane:
             self._forget(request)
         return StepReport(self.name, [], {}, 0, stopwatch.lap(), self.stats, sorted(self._stepping))
 
+    def _alike(self, message: Submit) -> bool:
+        """Whether all trajectories of a request are one computation: they see the same puzzle, and there is no noise."""
+        noiseless = self.runner.model.config.guidance == "none" or not any(schedule(message.temperature))
+        same_view = not (message.symmetries and self.task.num_draws)
+        plain = message.perturbation is None and message.prune is None
+        return noiseless and same_view and plain and message.num_trajectories <= _MOST_COPIED
+
     def _forget(self, request: int) -> None:
+        self._copied.pop(request, None)
         self.submitted.pop(request, None)
         self.suspects.discard(request)
         self.watched.pop(request, None)

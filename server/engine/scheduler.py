@@ -73,7 +73,7 @@ class Scheduler:
         return set(map(attrgetter("request"), self._running.values()))
 
     def running(self, requests: Container[int]) -> list[Running]:
-        """The trajectories of these requests that have slots, in the order of their starts, and the steps that each has made."""
+        """The running trajectories of these requests with the steps that each has made, in the order of their starts."""
         running = [running for running in self._running.values() if running.request in requests]
         return [replace(each, steps=self._steps - each.begun) for each in running]
 

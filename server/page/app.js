@@ -57,8 +57,8 @@ function showTask(before) {
   const task = chosen();
   if (!task) return;
   $("random").disabled = !task.checked; // the data set of a task without code is not here
-  field.stop.querySelector("[value=first_valid]").disabled = !task.checked;
-  if (!task.checked && field.stop.value === "first_valid") field.stop.value = "all";
+  for (const option of field.stop.options) option.disabled = !task.checked && option.value !== "all";
+  if (!task.checked) field.stop.value = "all";
   $("title").textContent = task.title.slice(task.title.indexOf(":") + 1).trim().replace(/^./, (letter) => letter.toUpperCase());
   $("examples").replaceChildren(...task.examples.map((example, i) => {
     const button = document.createElement("button");

@@ -5,14 +5,16 @@ from typing import Literal
 
 import numpy as np
 
-from gram.models.tasks import Task, Tokens
+from gram.models.tasks import MOST_COUNTED, Task, Tokens
 from gram.server.engine.messages import Ending, Trajectory
 
 Select = Literal["checked", "lprm", "majority"]
 """Rank valid answers before wrong ones, and either by the LPRM's score; or all by the score alone, or by votes."""
 
-Stop = Literal["all", "first_valid"] | float
-"""Run all trajectories, or stop at the first one that is valid, or whose score reaches a number."""
+StopAt = Literal["all", "first_valid", "all_solutions"]
+Stop = StopAt | float
+"""Run all trajectories; or stop at the first one that is valid, at the one that brings the last solution, or at the first one
+whose score reaches a number."""
 
 
 def answer_of(task: Task, puzzle: Tokens, answer: bytes) -> Tokens:
@@ -70,6 +72,11 @@ class Collector:
     pruned: int = 0
     _candidates: dict[bytes, Candidate] = field(default_factory=dict)
     _early: dict[int, Trajectory] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Solutions are counted up to MOST_COUNTED. If their number is unknown, or above K, not all of them can be found.
+        if self.stop == "all_solutions" and not 0 < (self.solutions or 0) <= min(MOST_COUNTED - 1, self.num_trajectories):
+            self.stop = "all"
 
     def add(self, trajectory: Trajectory) -> list[tuple[Trajectory, Candidate]]:
         """Take a trajectory that ended. Return those that now count and gave an answer, each with its candidate."""
@@ -135,4 +142,6 @@ class Collector:
     def _is_enough(self, trajectory: Trajectory, candidate: Candidate) -> bool:
         if self.stop == "first_valid":
             return bool(candidate.valid)
+        if self.stop == "all_solutions":
+            return bool(candidate.valid) and candidate.votes == 1 and self.distinct_valid == self.solutions
         return isinstance(self.stop, float) and trajectory.score >= self.stop

@@ -12,7 +12,7 @@ from gram.models.tasks import Task, Tokens
 from gram.models.temperature import MAX_SCHEDULE, schedule
 from gram.server.engine.messages import NEVER_HALT, Submit
 from gram.server.engine.pruning import Prune
-from gram.server.sampling.collector import Select
+from gram.server.sampling.collector import Select, StopAt
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -117,9 +117,10 @@ class Options(BaseModel):
         description="rank what the exact checker finds valid first, and then by the reward model's score (checked); by that "
         "score alone (lprm), which is the same if the task has no checker; or by votes (majority)",
     )
-    stop: Literal["all", "first_valid"] | Score = Field(
+    stop: StopAt | Score = Field(
         "all",
-        description="run all trajectories, or stop at the lowest-numbered one that the checker finds valid, or whose score "
+        description="run all trajectories, or stop at the lowest-numbered one that the checker finds valid (first_valid), with "
+        "which all solutions are found (all_solutions, which runs all if the number of solutions is not known), or whose score "
         "reaches this number",
     )
     top: int | None = Field(None, ge=1, description="return only the best candidates, this many (default: all)")
@@ -150,7 +151,7 @@ class Options(BaseModel):
 
     def refusal(self, task: Task) -> str | None:
         """Why these options can't be asked of a task; None if they can."""
-        if self.stop == "first_valid" and not task.checked:
+        if self.stop in ("first_valid", "all_solutions") and not task.checked:
             return f"{task.name} has no checker that could stop at a valid answer; stop at a score, or leave it out"
         return None
 

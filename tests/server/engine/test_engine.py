@@ -209,6 +209,29 @@ def test_other_requests_in_flight_prune_no_other_trajectory(checkpoint: Path, pr
     assert of_request(finished + drain(engine), 0) == pruned_alone
 
 
+def test_trajectories_without_noise_that_see_the_same_puzzle_are_computed_once(checkpoint: Path) -> None:
+    engine = make_engine(checkpoint, 8)
+    engine.handle(submit(0, 12, temperature=0.0, symmetries=False, watch=4))
+    reports = [report for _ in iter(lambda: engine.idle, True) for report in engine.step()]
+    once = of_request([trajectory for report in reports for trajectory in report.finished], 0)
+    assert sum(report.rows for report in reports) == once[0].steps
+    assert [sorted(each.index for each in report.steps) for report in reports] == [[0, 1, 2, 3]] * (len(reports) - 1) + [[]]
+    for index in range(12):
+        engine.handle(msgspec.structs.replace(submit(index, index + 1, temperature=0.0, symmetries=False), first_index=index))
+    one_by_one = sorted(drain(engine), key=lambda each: each.index)
+    assert once == [msgspec.structs.replace(each, request=0) for each in one_by_one]
+    for other in (
+        submit(1, 12, temperature=0.0),
+        submit(1, 12, symmetries=False),
+        submit(1, 12, temperature=[0.0, 1.0], symmetries=False),
+    ):
+        engine.handle(other)
+        engine.start()
+        (report,) = engine.finish()
+        assert report.rows == 8
+        engine.handle(Cancel(1))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory], threads: int) -> None:
     engine = Engine(EngineSettings(model=[checkpoint], slots=32, device="cpu", threads=threads))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gram.models.tasks import TASKS
 from gram.server.engine.messages import Ending, Trajectory
-from gram.server.sampling.collector import Collector, Select, Stop, answer_of
+from gram.server.sampling.collector import Collector, Select, Stop, StopAt, answer_of
 from gram.server.sampling.options import Options
 
 TASK = TASKS["nqueens-8"]
@@ -47,7 +47,7 @@ def _trajectories(runs: list[tuple[int, float, int, Ending]]) -> list[Trajectory
 
 
 def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
-    collector = Collector(TASK, PUZZLE, len(trajectories), stop)
+    collector = Collector(TASK, PUZZLE, len(trajectories), stop, solutions=3)
     for trajectory in trajectories:
         collector.add(trajectory)
         if collector.done:
@@ -62,7 +62,7 @@ def _collect(trajectories: list[Trajectory], stop: Stop) -> tuple[object, ...]:
     return ranking, sorted(collector.dropped), collector.pruned, collector.steps_run, collector.distinct_valid
 
 
-@given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from(["all", "first_valid", 0.5]))
+@given(runs=RUNS, order=st.randoms(use_true_random=False), stop=st.sampled_from([*get_args(StopAt), 0.5]))
 def test_the_answer_does_not_depend_on_the_order_in_which_trajectories_finish(
     runs: list[tuple[int, float, int, Ending]], order: random.Random, stop: Stop
 ) -> None:
@@ -79,6 +79,24 @@ def test_first_valid_ends_with_the_lowest_numbered_valid_trajectory(runs: list[t
     valid = [i for i, (board, _, _, ending) in enumerate(runs) if board >= 0 and ending in ANSWERS]
     assert collector.counted == (valid[0] + 1 if valid else len(runs))
     assert counted == [i for i in range(collector.counted) if runs[i][3] in ANSWERS]
+
+
+@given(runs=RUNS, solutions=st.none() | st.integers(1, 5) | st.just(1000))
+def test_all_solutions_ends_with_the_lowest_numbered_trajectory_that_completes_them(
+    runs: list[tuple[int, float, int, Ending]], solutions: int | None
+) -> None:
+    collector = Collector(TASK, PUZZLE, len(runs), "all_solutions", solutions)
+    for trajectory in reversed(_trajectories(runs)):
+        collector.add(trajectory)
+    found: set[int] = set()
+    expected = len(runs)
+    for i, (board, _, _, ending) in enumerate(runs, start=1):
+        found |= {board} if board >= 0 and ending in ANSWERS else set()
+        if len(found) == solutions:
+            expected = i
+            break
+    assert collector.done
+    assert collector.counted == expected
 
 
 def test_equal_answers_are_one_candidate_with_votes() -> None:
