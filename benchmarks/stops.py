@@ -39,7 +39,9 @@ def main() -> None:
             found = sum(answer.distinct_valid or 0 for answer in answers)
             whole = sum(answer.distinct_valid == answer.solutions for answer in answers)
             run, steps = (sum(getattr(answer, name) for answer in answers) for name in ("trajectories", "steps_run"))
-            print(f"| {task.name} | {stop} | {run} | {steps} | {seconds:.1f} | {found} | {whole} of {len(answers)} |", flush=True)
+            print(
+                f"| {task.name} | {stop} | {run} | {steps} | {seconds:.1f} | {found} | {whole} of {len(answers)} |", flush=True
+            )
 
 
 if __name__ == "__main__":

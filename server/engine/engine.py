@@ -16,7 +16,7 @@ from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
-from gram.server.engine.lane import Lane, Stopwatch, raise_if_out_of_memory
+from gram.server.engine.lane import Lane, Outcome, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
 from gram.server.engine.runner import CPU_TILE, Runner, Threads
 from gram.server.settings import DeviceError, EngineSettings
@@ -102,7 +102,7 @@ class Engine:
     def step(self) -> list[StepReport]:
         """Make a supervision step of each model that has work. Raises DeviceError if the device runs out of memory."""
         self.start()
-        return [raise_if_out_of_memory(report) for report in self.finish()]
+        return [raise_if_out_of_memory(outcome.report()) for outcome in self.finish()]
 
     def start(self) -> None:
         """Start a step of each model that has work."""
@@ -111,8 +111,8 @@ class Engine:
         for lane in self._stepping:
             lane.start()
 
-    def finish(self) -> list[StepReport]:
-        """Wait for the steps that were started, and return their reports."""
+    def finish(self) -> list[Outcome]:
+        """Wait for the steps that were started, and return what they brought."""
         stepping, self._stepping = self._stepping, []
         return [lane.finish(self._stopwatch) for lane in stepping]
 

@@ -2,22 +2,25 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gram.kernels.readout import Readout
 from gram.models.perturbation import Perturbation
 from gram.models.tasks import Task
+from gram.models.tasks.symmetry import Symmetries
 from gram.models.temperature import schedule
 from gram.server.engine.device import is_out_of_memory
 from gram.server.engine.messages import Ending, LaneStats, Step, StepReport, Submit, Trajectory
 from gram.server.engine.runner import Runner, endings
 from gram.server.engine.scheduler import Running, Scheduler
 from gram.server.engine.slots import Start
-from gram.server.engine.views import Views
+from gram.server.engine.views import Views, as_sent
 from gram.server.settings import DeviceError
 
 _log = logging.getLogger("gram")
@@ -40,6 +43,32 @@ class Stopwatch:
         """Return the seconds since the previous lap, or since the start."""
         before, self._last = self._last, time.monotonic()
         return self._last - before
+
+
+@dataclass
+class Outcome:
+    """What a step brought. Its report is written while the next step runs, so that the device does not wait for it.
+
+    `head`: the report without the trajectories that ended. `ended`: those, with their scores. `answers`: their answers [n, N] to
+    what they saw. `copied`: for each request whose trajectories are all alike, how many it has.
+    """
+
+    head: StepReport
+    ended: list[tuple[Running, float]] = field(default_factory=list)
+    views: Symmetries | None = None
+    answers: NDArray[np.uint8] | None = None
+    copied: dict[int, int] = field(default_factory=dict)
+
+    def report(self) -> StepReport:
+        """Write the report."""
+        if self.views is None or self.answers is None:
+            return self.head
+        for (running, score), answer in zip(self.ended, as_sent(self.views, self.answers), strict=True):
+            trajectory = _trajectory(running, score, answer)
+            self.head.finished.append(trajectory)
+            for index in range(running.index + 1, self.copied.get(running.request, 0)):
+                self.head.finished.append(msgspec.structs.replace(trajectory, index=index))
+        return self.head
 
 
 @dataclass
@@ -118,7 +147,7 @@ class Lane:
         """Make one supervision step."""
         stopwatch = Stopwatch()
         self.start()
-        return self.finish(stopwatch)
+        return self.finish(stopwatch).report()
 
     def start(self) -> None:
         """Fill the free slots, and start a step."""
@@ -130,8 +159,8 @@ class Lane:
         except RuntimeError as error:
             self._error = error
 
-    def finish(self, stopwatch: Stopwatch) -> StepReport:
-        """Wait for the step, retire the trajectories that end with it, and report both.
+    def finish(self, stopwatch: Stopwatch) -> Outcome:
+        """Wait for the step, and retire the trajectories that end with it.
 
         If the device ran out of memory, the requests that took part end, and all others go on.
         """
@@ -144,7 +173,7 @@ class Lane:
             if not is_out_of_memory(error):
                 raise
             _log.error("out of device memory while running %s: %s", self.name, error)
-            return self._drop(stopwatch)
+            return Outcome(self._drop(stopwatch))
 
     def warm_up(self) -> None:
         """Make a step, so that no request has to wait for what a first call sets up. Raises DeviceError if out of memory."""
@@ -157,22 +186,23 @@ class Lane:
         while not self.scheduler.idle:
             raise_if_out_of_memory(self.step())
 
-    def _retire(self, readout: Readout, stopwatch: Stopwatch) -> StepReport:
-        """Take the trajectories that the step ended out of their slots, and report the step."""
+    def _retire(self, readout: Readout, stopwatch: Stopwatch) -> Outcome:
+        """Take the trajectories that the step ended out of their slots."""
         live = self.pool.live
         ended = self.scheduler.step(self._shown(readout))
-        finished = []
-        for running, score, answer in self._read(ended, readout):
-            trajectory = _trajectory(running, score, answer)
-            finished.append(trajectory)
-            for index in range(running.index + 1, self._copied.get(running.request, 0)):
-                finished.append(msgspec.structs.replace(trajectory, index=index))
-            if not self.scheduler.holds(running.request):
-                self._forget(running.request)
+        slots = [running.slot for running in ended]
+        rows = self.pool.rows(slots)
+        scores = readout.score.numpy()[rows].tolist()
+        answers = readout.answers.numpy()[rows]  # a copy, since the next step overwrites the readout
+        copied = {running.request: self._copied[running.request] for running in ended if running.request in self._copied}
+        for request in {running.request for running in ended}:
+            if not self.scheduler.holds(request):
+                self._forget(request)
         steps = self._watch(readout) if self.watched else []
-        self.pool.release([running.slot for running in ended])
+        self.pool.release(slots)
         started, self._started = self._started, {}
-        return StepReport(self.name, finished, started, live, stopwatch.lap(), self.stats, steps=steps)
+        head = StepReport(self.name, [], started, live, stopwatch.lap(), self.stats, steps=steps)
+        return Outcome(head, [*zip(ended, scores, strict=True)], self.views.of(slots), answers, copied)
 
     def _shown(self, readout: Readout) -> dict[int, tuple[float, Ending | None]]:
         """What the scheduler must know of a step: its rows that end and, if a request is pruned, all others."""
@@ -183,18 +213,14 @@ class Lane:
     def _watch(self, readout: Readout) -> list[Step]:
         """Report the trajectories that go on, of those that are watched."""
         running = [each for each in self.scheduler.running(self.watched) if each.index < self.watched[each.request]]
-        return [
-            Step(each.request, index, each.steps, score, answer)
-            for each, score, answer in self._read(running, readout)
-            for index in range(each.index, min(self.watched[each.request], self._copied.get(each.request, each.index + 1)))
-        ]
-
-    def _read(self, trajectories: Sequence[Running], readout: Readout) -> Iterator[tuple[Running, float, bytes]]:
-        """Each trajectory with its score, and its answer to the puzzle as it was sent."""
-        slots = [running.slot for running in trajectories]
+        slots = [each.slot for each in running]
         rows = self.pool.rows(slots)
         answers = self.views.answers(slots, readout.answers.numpy()[rows])
-        return zip(trajectories, readout.score.numpy()[rows].tolist(), answers, strict=True)
+        return [
+            Step(each.request, index, each.steps, float(readout.score[row]), answer)
+            for each, row, answer in zip(running, rows, answers, strict=True)
+            for index in range(each.index, min(self.watched[each.request], self._copied.get(each.request, each.index + 1)))
+        ]
 
     def _drop(self, stopwatch: Stopwatch) -> StepReport:
         """End the requests of a step in which the device ran out of memory."""

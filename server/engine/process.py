@@ -14,6 +14,7 @@ from pathlib import Path
 from gram.server import logs
 from gram.server.engine.device import num_devices, trim
 from gram.server.engine.engine import Engine
+from gram.server.engine.lane import Outcome
 from gram.server.engine.messages import (
     Failed,
     FromEngine,
@@ -21,7 +22,6 @@ from gram.server.engine.messages import (
     Ping,
     Ready,
     Stepping,
-    StepReport,
     ToEngine,
     Unframer,
     Unload,
@@ -38,14 +38,14 @@ _TRIM_PINGS = 60
 def serve(channel: socket.socket, engine: Engine) -> None:
     """Receive, step and report until the other end closes. Messages are taken between two steps.
 
-    The reports of a step are sent while the next one runs, so that the device does not wait for the sending. While a request is
+    The reports of a step are written and sent while the next one runs, so that the device does not wait. While a request is
     suspect, the models step one at a time, and each step is announced: if the engine dies in it, the culprit is known.
     """
     unframer: Unframer[ToEngine] = Unframer(ToEngine)
-    reports: list[StepReport] = []
+    outcomes: list[Outcome] = []
     pings = itertools.count(1)
     while True:
-        ready, _, _ = select.select([channel], [], [], None if engine.idle and not reports else 0)
+        ready, _, _ = select.select([channel], [], [], None if engine.idle and not outcomes else 0)
         if ready:
             data = channel.recv(1 << 16)
             if not data:
@@ -63,15 +63,15 @@ def serve(channel: socket.socket, engine: Engine) -> None:
                     case _:
                         engine.handle(message)
         if engine.has_suspects:
-            send(channel, *reports)
-            reports = []
+            send(channel, *(outcome.report() for outcome in outcomes))
+            outcomes = []
             for lane in engine.busy:
                 send(channel, Stepping(lane.name, sorted(lane.admit())))
                 send(channel, lane.step())
         else:
             engine.start()
-            send(channel, *reports)
-            reports = engine.finish()
+            send(channel, *(outcome.report() for outcome in outcomes))
+            outcomes = engine.finish()
 
 
 def send(channel: socket.socket, *messages: FromEngine) -> None:

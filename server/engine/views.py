@@ -24,9 +24,9 @@ class Views:
     def show(self, starts: Sequence[Start]) -> list[Start]:
         """Change the puzzle of each start to what its trajectory will see, and return the starts."""
         turned = [start for start in starts if start.symmetries]
-        if as_sent := [start.slot for start in starts if not start.symmetries]:
+        if unturned := [start.slot for start in starts if not start.symmetries]:
             identity = Symmetries.identity(1, self._task.seq_len, self._task.vocab_size)
-            self._symmetries.cells[as_sent], self._symmetries.symbols[as_sent] = identity.cells, identity.symbols
+            self._symmetries.cells[unturned], self._symmetries.symbols[unturned] = identity.cells, identity.symbols
         if turned:
             seen = _tokens([start.puzzle for start in turned])
             pairs = np.array([(start.seed, start.index) for start in turned], dtype=np.uint64)
@@ -37,12 +37,18 @@ class Views:
                 start.puzzle = image.tobytes()
         return [*starts]
 
+    def of(self, slots: Sequence[int]) -> Symmetries:
+        """The symmetries of these slots. They stay the same when other trajectories start there."""
+        return Symmetries(self._symmetries.cells[slots], self._symmetries.symbols[slots])
+
     def answers(self, slots: Sequence[int], answers: NDArray[np.uint8]) -> list[bytes]:
         """Turn the answers [n, N] of trajectories in these slots into answers to the puzzles as they were sent."""
-        if not slots:
-            return []
-        symmetries = Symmetries(self._symmetries.cells[slots], self._symmetries.symbols[slots])
-        return [answer.tobytes() for answer in symmetries.preimage(answers).astype(np.uint8)]
+        return as_sent(self.of(slots), answers)
+
+
+def as_sent(views: Symmetries, answers: NDArray[np.uint8]) -> list[bytes]:
+    """Turn answers [n, N] to images into answers to the puzzles as they were sent."""
+    return [answer.tobytes() for answer in views.preimage(answers).astype(np.uint8)] if len(answers) else []
 
 
 def _tokens(puzzles: Sequence[bytes]) -> NDArray[np.int64]:

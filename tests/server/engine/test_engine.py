@@ -21,6 +21,7 @@ from gram.models.tasks.symmetry import draws
 from gram.models.temperature import Temperature
 from gram.server.engine import process
 from gram.server.engine.engine import Engine
+from gram.server.engine.lane import Outcome
 from gram.server.engine.messages import (
     NEVER_HALT,
     Cancel,
@@ -227,7 +228,7 @@ def test_trajectories_without_noise_that_see_the_same_puzzle_are_computed_once(c
     ):
         engine.handle(other)
         engine.start()
-        (report,) = engine.finish()
+        (report,) = (outcome.report() for outcome in engine.finish())
         assert report.rows == 8
         engine.handle(Cancel(1))
 
@@ -280,7 +281,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
                 self.started += 1
                 events.append(f"start {self.started}")
 
-        def finish(self) -> list[StepReport]:
+        def finish(self) -> list[Outcome]:
             if self.idle:
                 return []
             if self.started > 1:
@@ -289,7 +290,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
             self.idle = self.started == 3
             if self.idle:
                 last.set()
-            return [StepReport("model", [], {}, self.started, 0.0, LaneStats(0, 0))]
+            return [Outcome(StepReport("model", [], {}, self.started, 0.0, LaneStats(0, 0)))]
 
     serving = threading.Thread(target=process.serve, args=(theirs, ThreeSteps()))
     with ours, theirs:
@@ -373,7 +374,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
         else:
             short.setattr(SlotPool, "_upload", no_upload)
         engine.start()
-        (report,) = engine.finish()
+        (report,) = (outcome.report() for outcome in engine.finish())
     ended = report.out_of_memory
     assert {1, 2, 3} & set(ended)
     assert (report.finished, report.rows, report.stats.live) == ([], 0, 0)
