@@ -17,7 +17,7 @@ _STOPS: tuple[StopAt, ...] = ("all", "all_solutions", "first_valid")
 
 
 def main() -> None:
-    """Print for each model and stop: steps that count, seconds, and solutions found, of puzzles spread over the held-out set."""
+    """Print steps, seconds and solutions found for each model and stop, of puzzles spread over the held-out set."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stops", description=__doc__)
     parser.add_argument("--puzzles", type=int, default=40, help="puzzles of each task; default: %(default)s")
     parser.add_argument("--k", type=int, default=100, help="trajectories of each; default: %(default)s")

@@ -49,8 +49,8 @@ class Stopwatch:
 class Outcome:
     """What a step brought. Its report is written while the next step runs, so that the device does not wait for it.
 
-    `head`: the report without the trajectories that ended. `ended`: those, with their scores. `answers`: their answers [n, N] to
-    what they saw. `copied`: for each request whose trajectories are all alike, how many it has.
+    `head`: the report without the trajectories that ended. `ended`: those, with their scores. `answers`: their answers to
+    what they saw [n, N]. `copied`: for each request whose trajectories are all alike, how many it has.
     """
 
     head: StepReport

@@ -134,6 +134,15 @@ def test_first_valid_stops_early_and_always_at_the_same_trajectory(client: httpx
     assert solve(client, num_trajectories=500, stop="first_valid")["candidates"] == answer["candidates"]
 
 
+def test_all_solutions_stops_when_the_last_one_is_found(client: httpx.Client) -> None:
+    answer = solve(client, num_trajectories=500, stop="all_solutions")
+    assert answer["distinct_valid"] == answer["solutions"]
+    assert answer["trajectories"] < 500
+    assert solve(client, num_trajectories=500, stop="all_solutions")["candidates"] == answer["candidates"]
+    fewer = solve(client, num_trajectories=answer["trajectories"], stop="all")
+    assert fewer["candidates"] == answer["candidates"]
+
+
 def test_a_score_stops_early(client: httpx.Client) -> None:
     assert solve(client, num_trajectories=500, stop=0.0)["trajectories"] == 1
     assert solve(client, num_trajectories=8, stop=1.0)["trajectories"] == 8
