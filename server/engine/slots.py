@@ -154,7 +154,7 @@ class SlotPool:
         if not starts:
             return
         new: list[_Encoded] = []
-        packed = []
+        packed: list[bytes] = []
         transitions = self._model.config.transitions
         for start in starts:
             slot, puzzle = start.slot, start.puzzle

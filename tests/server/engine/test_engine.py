@@ -4,13 +4,14 @@ import random
 import shutil
 import socket
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.baselines import BASELINES
 from benchmarks.servers import PATIENCE
@@ -351,7 +352,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
     uploads: list[object] = []
     upload, advance, release = SlotPool._upload, Runner._advance, SlotPool.release
 
-    def no_upload(pool: SlotPool, numbers: Sequence[object]) -> torch.Tensor:
+    def no_upload(pool: SlotPool, numbers: NDArray[np.int64]) -> torch.Tensor:
         uploads.append(numbers)
         if len(uploads) == (1 if cut_off == "the first upload" else 2):
             raise torch.OutOfMemoryError("CUDA out of memory.")
