@@ -25,6 +25,9 @@ from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
 from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
+from gram.server.api.inference import routes as inference
+from gram.server.api.inference.message import LENGTH_HEADER
+from gram.server.api.inference.schemas import InferenceRequest, Parameters
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
@@ -67,29 +70,39 @@ def create_app(service: Service) -> ASGIApp:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-encoding", "content-type", "traceparent", REQUEST_ID],
-            expose_headers=["retry-after", REQUEST_ID],
+            allow_headers=["authorization", "content-encoding", "content-type", LENGTH_HEADER, "traceparent", REQUEST_ID],
+            expose_headers=[LENGTH_HEADER, "retry-after", REQUEST_ID],
         )
     app.state.service = service
     problems.install(app)
     if service.keys:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
         app.include_router(routes.v1, dependencies=[Depends(authenticate)], responses=refusals)
+        app.include_router(inference.v2, dependencies=[Depends(authenticate)], responses=inference.errors(*map(int, refusals)))
         app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
         app.include_router(routes.v1)
+        app.include_router(inference.v2)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
+    app.include_router(inference.probes)
     app.include_router(page)
+    _declare_inference_request(app)
     _declare_limits(app, service.settings)
     secured = headers.SecurityHeaders(headers.HeadAsGet(app), {"/": headers.PAGE, "/docs": headers.DOCS})
     return Observe(secured, service.metrics)
 
 
+def _declare_inference_request(app: FastAPI) -> None:
+    """Write what an inference request may say into the OpenAPI document; FastAPI does not know, since it does not read it."""
+    schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    app.openapi()["components"]["schemas"] |= {**schema.pop("$defs"), InferenceRequest.__name__: schema}
+
+
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
     """Write the limits of this server into the OpenAPI document."""
     schemas = app.openapi()["components"]["schemas"]
-    for request in (SolveRequest, GenerateRequest):
+    for request in (SolveRequest, GenerateRequest, Parameters):
         properties = schemas[request.__name__]["properties"]
         for name, limit in settings.request_limits.items():
             declared = properties[request.model_fields[name].alias or name]
