@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -27,7 +28,7 @@ from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
 from gram.server.api.inference import routes as inference
 from gram.server.api.inference.message import LENGTH_HEADER
-from gram.server.api.inference.schemas import InferenceRequest, Parameters
+from gram.server.api.inference.schemas import InferenceParameters, InferenceRequest
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
@@ -93,16 +94,23 @@ def create_app(service: Service) -> ASGIApp:
     return Observe(secured, service.metrics)
 
 
+class _InOrder(GenerateJsonSchema):
+    """Leaves everything in the order in which the code has it, examples too."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value
+
+
 def _declare_inference_request(app: FastAPI) -> None:
     """Write what an inference request may say into the OpenAPI document; FastAPI does not know, since it does not read it."""
-    schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_InOrder)
     app.openapi()["components"]["schemas"] |= {**schema.pop("$defs"), InferenceRequest.__name__: schema}
 
 
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
     """Write the limits of this server into the OpenAPI document."""
     schemas = app.openapi()["components"]["schemas"]
-    for request in (SolveRequest, GenerateRequest, Parameters):
+    for request in (SolveRequest, GenerateRequest, InferenceParameters):
         properties = schemas[request.__name__]["properties"]
         for name, limit in settings.request_limits.items():
             declared = properties[request.model_fields[name].alias or name]

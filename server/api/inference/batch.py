@@ -8,10 +8,10 @@ from gram.server import logs
 from gram.server.api.inference import message
 from gram.server.api.inference.model import PUZZLE, Output, outputs_of, puzzles_of
 from gram.server.api.inference.schemas import (
+    InferenceParameters,
     InferenceRequest,
     InferenceResponse,
     OutputParameters,
-    Parameters,
     RequestOutput,
     ResponseParameters,
 )
@@ -36,7 +36,7 @@ class Batch:
     runs: list[SamplingRun]
 
     @classmethod
-    async def read(cls, service: Service, model: LoadedModel, parameters: Parameters, inputs: list[Tensor]) -> "Batch":
+    async def read(cls, service: Service, model: LoadedModel, parameters: InferenceParameters, inputs: list[Tensor]) -> "Batch":
         """Check a batch as POST /v1/solve checks a request. Raises ProblemError, which names the first wrong puzzle."""
         puzzles = puzzles_of(inputs)
         seed = chosen(parameters.seed)
@@ -79,7 +79,7 @@ async def infer(service: Service, model: LoadedModel, body: bytes, length: str |
     """Answer an inference request: body and length header in, body and length header out. Raises ProblemError."""
     request, inputs = message.read(body, length)
     wanted = _wanted(request, outputs_of(model.task))
-    batch = await Batch.read(service, model, request.parameters or Parameters(), inputs)
+    batch = await Batch.read(service, model, request.parameters or InferenceParameters(), inputs)
     answers = await batch.answers()
     response = InferenceResponse(
         model_name=model.name,
@@ -107,7 +107,7 @@ def _wanted(request: InferenceRequest, outputs: dict[str, Output]) -> list[tuple
     return wanted
 
 
-def _timeout(parameters: Parameters) -> float | None:
+def _timeout(parameters: InferenceParameters) -> float | None:
     if parameters.timeout is None:
         return parameters.timeout_seconds
     if parameters.timeout_seconds is not None:
@@ -120,6 +120,6 @@ def _placed(error: ProblemError, puzzle: int) -> ProblemError:
     match error.problem.errors:
         case [FieldProblem(place="puzzle", message=message)]:
             return ProblemError(error.problem.status, message, f"{PUZZLE}[{puzzle}]")
-        case [FieldProblem(place=place, message=message)] if place in Parameters.model_fields:
+        case [FieldProblem(place=place, message=message)] if place in InferenceParameters.model_fields:
             return ProblemError(error.problem.status, message, f"parameters.{place}")
     return error

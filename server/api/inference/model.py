@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from gram.models.tasks import Task
 from gram.server.api.inference.schemas import ModelMetadata, TensorMetadata
-from gram.server.api.inference.tensors import BYTES, Tensor
+from gram.server.api.inference.tensors import BYTES, NUMBERS, Tensor
 from gram.server.api.problems import ProblemError
 from gram.server.catalog import LoadedModel
 from gram.server.sampling.answers import RankedCandidate, SolveResponse
@@ -28,37 +28,39 @@ class Output:
     """
 
     datatype: str
-    dtype: type
     padding: object
-    what: str
     of: Callable[[RankedCandidate], object]
     rank: int = 2
 
     def tensor(self, name: str, answers: list[SolveResponse]) -> Tensor:
         """The tensor of a batch."""
-        rows: list[list[NDArray[Any]]] = [
-            [np.asarray(self.of(candidate), self.dtype).ravel() for candidate in a.candidates] for a in answers
-        ]
-        most = max(map(len, rows))
-        width = max((values.size for row in rows for values in row), default=1)
-        array: NDArray[Any] = np.full((len(rows), most, width), self.padding, self.dtype)
+        rows = [self._row(answer.candidates) for answer in answers]
+        shape = len(rows), max(len(row) for row in rows), max(row.shape[1] for row in rows)
+        array = np.full(shape, self.padding, self._dtype)
         for puzzle, row in enumerate(rows):
-            for place, values in enumerate(row):
-                array[puzzle, place, : values.size] = values
+            array[puzzle, : len(row), : row.shape[1]] = row
         return Tensor(name, array if self.rank > 2 else array[:, :, 0])
+
+    def _row(self, candidates: list[RankedCandidate]) -> NDArray[Any]:
+        """The figures of a puzzle's candidates [candidates, numbers]."""
+        if not candidates:  # all trajectories were pruned or dropped
+            return np.empty((0, 1), self._dtype)
+        return np.array([self.of(candidate) for candidate in candidates], self._dtype).reshape(len(candidates), -1)
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return NUMBERS.get(self.datatype, np.dtype(object))
 
 
 OUTPUTS: dict[str, Output] = {
-    "candidates": Output(
-        "INT32", np.int32, -1, "the answer as numbers, row by row: `grid` in POST /v1/solve", lambda c: c.grid, rank=3
-    ),
-    "text": Output(BYTES, object, "", "the answer as people write it", lambda c: c.text),
-    "scores": Output("FP32", np.float32, 0, "the reward model's score of the answer, from 0 to 1", lambda c: c.score),
-    "valid": Output("BOOL", np.bool_, False, "whether the exact checker finds the answer valid", lambda c: c.valid),
-    "steps": Output("INT32", np.int32, 0, "the supervision steps of the trajectory that gave it", lambda c: c.steps),
-    "votes": Output("INT32", np.int32, 0, "the number of trajectories that gave it; 0 marks padding", lambda c: c.votes),
+    "candidates": Output("INT32", -1, lambda candidate: candidate.grid, rank=3),
+    "text": Output(BYTES, "", lambda candidate: candidate.text),
+    "scores": Output("FP32", 0, lambda candidate: candidate.score),
+    "valid": Output("BOOL", False, lambda candidate: candidate.valid),
+    "steps": Output("INT32", 0, lambda candidate: candidate.steps),
+    "votes": Output("INT32", 0, lambda candidate: candidate.votes),
 }
-"""The tensors that a model gives, by their names, in the order in which they are sent."""
+"""The tensors that a model gives, by their names, in the order in which they are sent. docs/inference-protocol.md explains them."""
 
 
 def outputs_of(task: Task) -> dict[str, Output]:

@@ -60,7 +60,7 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata] = Field(description="the tensors that it gives")
 
 
-class Parameters(TimedOptions):
+class InferenceParameters(TimedOptions):
     """The options of POST /v1/solve, for each puzzle of the batch, and those of the protocol."""
 
     timeout: int | None = Field(
@@ -130,7 +130,7 @@ class InferenceRequest(BaseModel):
     id: Id = None
     model_name: str | None = Field(None, description="not read; the path names the model")
     model_version: str | None = Field(None, description="not read; the path names the version")
-    parameters: Parameters | None = Field(None, description="how to sample and rank")
+    parameters: InferenceParameters | None = Field(None, description="how to sample and rank")
     inputs: list[RequestInput] = Field(description="the tensor `puzzle`")
     outputs: list[RequestOutput] | None = Field(None, description="the tensors to send (default: all)")
 
