@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2, over HTTP: what tritonclient and KServe speak. See docs/inference-protocol.md."""
+"""The Open Inference Protocol, version 2, over HTTP, as docs/inference-protocol.md describes it."""

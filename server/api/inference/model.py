@@ -60,7 +60,7 @@ OUTPUTS: dict[str, Output] = {
     "steps": Output("INT32", 0, lambda candidate: candidate.steps),
     "votes": Output("INT32", 0, lambda candidate: candidate.votes),
 }
-"""The tensors that a model gives, by their names, in the order in which they are sent. docs/inference-protocol.md explains them."""
+"""The tensors that a model gives, in the order in which they are sent. docs/inference-protocol.md explains them."""
 
 
 def outputs_of(task: Task) -> dict[str, Output]:

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: by NVIDIA's own client, unmodified, and by bodies as KServe's and MLServer's clients send them."""
+"""The Open Inference Protocol: by NVIDIA's own client, and by bodies as those of KServe and MLServer send them."""
 
 import json
 import re
@@ -20,7 +20,7 @@ triton = pytest.importorskip("tritonclient.http")
 
 PAGE = Path(__file__).parents[3] / "docs" / "inference-protocol.md"
 MODEL = "nqueens-8"
-PUZZLES = ["g7 a4", "h1", ""]
+PUZZLES = ["g7 a4", "h1", "d8 g7"]
 OPTIONS: dict[str, Any] = {"num_trajectories": 4, "seed": 5}
 INFER = f"/v2/models/{MODEL}/infer"
 
@@ -122,12 +122,10 @@ def test_a_puzzle_may_be_written_in_any_spelling(client: Any, server: RunningSer
     spellings = [example if isinstance(example, str) else json.dumps(example) for example in task.examples]
     options = {"num_trajectories": 1, "max_steps": 1, "seed": 1}
     result = client.infer(task.name, [tensor(spellings)], parameters=options)
-    plain = told(solved(server, task.examples[0], options, task.name))[0]
     for number, example in enumerate(task.examples):
-        candidate = as_told(result, number)[0]
-        assert candidate["score"] == plain["score"], example
-        if len(candidate["grid"]) == len(plain["grid"]):  # a graph whose vertices have names may leave some out
-            assert candidate["grid"] == plain["grid"]
+        (candidate,) = as_told(result, number)
+        candidate["grid"] = [symbol for symbol in candidate["grid"] if symbol != -1]  # a graph may have fewer vertices
+        assert [candidate] == told(solved(server, example, options, task.name)), example
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -214,9 +212,7 @@ WRONG: list[tuple[int, str, list[Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "inputs", "options"), WRONG, ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize(("status", "message", "inputs", "options"), WRONG)
 def test_an_error_comes_in_the_clients_own_form(
     client: Any, status: int, message: str, inputs: list[Any], options: dict[str, Any]
 ) -> None:
@@ -245,7 +241,8 @@ def test_shared_memory_is_refused(client: Any) -> None:
 
 def test_headers_that_the_client_left_from_an_earlier_call_are_named(client: Any) -> None:
     """It writes them into the dictionary that it is given, and never takes them out."""
-    as_json, headers = tensor(["h1"], binary=False), {}
+    as_json = tensor(["h1"], binary=False)
+    headers: dict[str, Any] = {}
     client.infer(MODEL, ONE, headers=headers, parameters=OPTIONS, request_compression_algorithm="gzip")
     left = {"Content-Encoding", "Inference-Header-Content-Length"}
     assert headers.keys() == left, "tritonclient leaves no headers any more: the page says otherwise"
