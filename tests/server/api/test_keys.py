@@ -264,6 +264,6 @@ def test_the_openapi_document_declares_the_keys_of_a_server_that_has_them(client
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, calls in document["paths"].items():
         for call in calls.values():
-            keyed = path.startswith(("/v1/", "/v2")) and not path.startswith("/v2/health/")
+            keyed = path.startswith(("/v1/", "/v2", "/server_info")) and not path.startswith("/v2/health/")
             assert ("security" in call) == ("401" in call["responses"]) == keyed
     assert "securitySchemes" not in server.get("/openapi.json").json()["components"]
