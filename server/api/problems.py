@@ -65,7 +65,7 @@ def told(problem: Problem) -> Problem:
 
 def respond(scope: Scope, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     """Make the response of a problem, in the form of what was asked: the Open Inference Protocol has one of its own."""
-    told(problem)
+    problem = told(problem)
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     if path == INFERENCE_PROTOCOL or path.startswith(f"{INFERENCE_PROTOCOL}/"):
         return JSONResponse({"error": problem.detail}, problem.status, headers=headers)

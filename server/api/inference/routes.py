@@ -115,7 +115,7 @@ _INFER: dict[str, Any] = {
             "content": {_BINARY: {}},
             "description": f"the answers; as bytes behind the JSON, whose length is in {LENGTH_HEADER}, if so asked",
         },
-        **errors(400, 404, 413, 415, 422, 429, 503, 504),
+        **errors(400, 404, 409, 413, 415, 422, 429, 503, 504),
     },
     "openapi_extra": {
         "requestBody": {

@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -326,6 +328,17 @@ def test_a_client_that_leaves_frees_what_its_batch_holds(server: RunningServer) 
     server.wait_until("gram_active_requests", 0)
     assert server.gauge("gram_requests_cancelled_total") == before + len(PUZZLES)
     server.wait_until("gram_live_slots", 0)
+
+
+def test_a_batch_is_cancelled_whole_by_its_id(server: RunningServer) -> None:
+    body = BODY | {"parameters": {"num_trajectories": 30_000}}
+    with ThreadPoolExecutor(1) as others:
+        answer = others.submit(server.post, INFER, json=body, headers={"x-request-id": "mine"})
+        server.wait_until("gram_active_requests", len(PUZZLES))
+        assert httpx.delete(f"{server.url}/v1/requests/mine", timeout=PATIENCE).status_code == 204
+    assert answer.result().status_code == 409
+    assert answer.result().json()["error"].startswith("the request was cancelled")
+    server.wait_until("gram_active_requests", 0)
 
 
 def test_a_deadline_before_any_answer_is_an_error_of_the_batch(client: Any, server: RunningServer) -> None:
