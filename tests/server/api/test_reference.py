@@ -38,7 +38,7 @@ def test_it_is_the_document_of_a_server(server: RunningServer) -> None:
 def test_it_knows_the_events_that_a_stream_sends(server: RunningServer) -> None:
     options = {name: True for name in SolveRequest.model_fields if name.startswith("stream")}
     guidance = {"prune": {"keep": 0.5, "steps": [1]}}
-    body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 8, "guidance": guidance, **options}
+    body = {"task": "nqueens-8", "puzzle": "g7 a4", "num_trajectories": 8, "seed": 1, "guidance": guidance, **options}
     response = server.post("/v1/solve", json=body, headers={"accept": "application/x-ndjson"})
     events = [json.loads(line) for line in response.text.splitlines()]
     assert {event["event"] for event in events} == EVENTS.keys()
