@@ -1,0 +1,345 @@
+"""A supervision step of one row in one program: models/network.py's perturb and supervision_step, fused.
+
+h, l and the activations [L, D] of a row stay in the registers of its program from the first transition to the last. Each product
+ends with what follows it, and the noise is made where it is added. Memory sees the state once in each direction; the weights
+come from the L2 cache, once for every application of the core. Rows share nothing, so a row's bits depend on the row alone.
+
+Positions are padded to a power of two, as Triton wants them, and the hidden widths to whole chunks. The padding is zero and stays
+so. Weights come packed: see models/fused.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gram.kernels.gpu.interpreter import interpreting
+from gram.kernels.gpu.noise import four_normals
+from gram.kernels.noise import GUIDANCE_STREAM, HIGH_STREAM, LOW_STREAM, NoiseKey
+from gram.kernels.norm import EPS
+
+CHUNK = 64
+"""Hidden units of a SwiGLU that are computed at a time."""
+
+MIN_DIM, MAX_DIM, MAX_LENGTH = 16, 128, 128
+"""The channels (a power of two) and positions that fit into a program's registers. Tensor cores multiply no narrower matrix."""
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """The sizes and packed weights of a network.
+
+    A SwiGLU is [3, H, width]: gate, up, and down transposed, with H and the width padded by zeros; the width is `positions` for
+    the one over positions and D for those over channels. Attention is [heads, 8 P, D]: the first and second halves of a head's
+    queries [P, D each] and of its keys, its values [2 P, D], and its part of the output's weights, transposed [2 P, D]. `cores`
+    has all layers of f_low and then, if it is another network, of f_high: of each the mixing, then the MLP. `prior` has the
+    SwiGLU of log sigma and that of mu. cos and sin: float32 [positions, P], for attention.
+    """
+
+    length: int
+    dim: int
+    mixer_dim: int
+    mlp_dim: int
+    guidance_dim: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    low_steps: int
+    transitions: int
+    attention: bool
+    norm_over_positions: bool
+    shared: bool
+    flat: bool
+    guidance: bool
+    learned_mean: bool
+    log_sigma_min: float
+    log_sigma_max: float
+    cores: Tensor
+    prior: Tensor
+    bias: Tensor
+    cos: Tensor
+    sin: Tensor
+
+    @property
+    def positions(self) -> int:
+        """Positions, padded."""
+        return padded(self.length)
+
+    @property
+    def half(self) -> int:
+        """P: half of a head's channels, padded."""
+        return padded(self.head_dim // 2)
+
+
+def padded(size: int) -> int:
+    """The power of two, at least 16, that a tile needs for an axis of this size."""
+    return max(16, triton.next_power_of_2(size))
+
+
+@triton.jit
+def _dot(a, b, total, OPERAND: tl.constexpr):
+    return tl.dot(a.to(OPERAND), b.to(OPERAND), total, input_precision="ieee")  # full float32, as in PyTorch, and not TF32
+
+
+@triton.jit
+def _rows(weight, first, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows of a weight [.., WIDTH]."""
+    return tl.load(weight + (first + tl.arange(0, ROWS))[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :])
+
+
+@triton.jit
+def _columns(weight, first, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """The same rows, transposed."""
+    return tl.load(weight + (first + tl.arange(0, ROWS))[None, :] * WIDTH + tl.arange(0, WIDTH)[:, None])
+
+
+@triton.jit
+def _activation(gate, up):
+    return gate * tl.sigmoid(gate) * up
+
+
+@triton.jit
+def _over_channels(x, weight, H: tl.constexpr, P: tl.constexpr, D: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr):
+    """A SwiGLU over channels: x [P, D] -> float32 [P, D]."""
+    total = tl.zeros((P, D), tl.float32)
+    for unit in range(0, H, CHUNK):
+        gate = _dot(x, _columns(weight, unit, CHUNK, D), tl.zeros((P, CHUNK), tl.float32), OPERAND)
+        up = _dot(x, _columns(weight, H + unit, CHUNK, D), tl.zeros((P, CHUNK), tl.float32), OPERAND)
+        hidden = _activation(gate, up).to(x.dtype)
+        total = _dot(hidden, _rows(weight, 2 * H + unit, CHUNK, D), total, OPERAND)
+    return total
+
+
+@triton.jit
+def _over_positions(x, weight, H: tl.constexpr, P: tl.constexpr, D: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr):
+    """A SwiGLU over positions: x [P, D] -> float32 [P, D]."""
+    total = tl.zeros((P, D), tl.float32)
+    for unit in range(0, H, CHUNK):
+        gate = _dot(_rows(weight, unit, CHUNK, P), x, tl.zeros((CHUNK, D), tl.float32), OPERAND)
+        up = _dot(_rows(weight, H + unit, CHUNK, P), x, tl.zeros((CHUNK, D), tl.float32), OPERAND)
+        hidden = _activation(gate, up).to(x.dtype)
+        total = _dot(_columns(weight, 2 * H + unit, CHUNK, P), hidden, total, OPERAND)
+    return total
+
+
+@triton.jit
+def _rotated(x, weight, cos, sin, first, P: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, OPERAND: tl.constexpr):
+    """A head's queries or keys, rotated: their first and their second halves [P, HALF]."""
+    nothing = tl.zeros((P, HALF), tl.float32)
+    a = _dot(x, _columns(weight, first, HALF, D), nothing, OPERAND)
+    b = _dot(x, _columns(weight, first + HALF, HALF, D), nothing, OPERAND)
+    return (a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)
+
+
+@triton.jit
+def _attention(
+    x,
+    weight,
+    cos_table,
+    sin_table,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    L: tl.constexpr,
+    P: tl.constexpr,
+    D: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """Self-attention with RoPE: x [P, D] -> float32 [P, D]."""
+    total = tl.zeros((P, D), tl.float32)
+    cos, sin = _rows(cos_table, 0, P, HALF), _rows(sin_table, 0, P, HALF)
+    position = tl.arange(0, P)
+    for head in range(HEADS):
+        first = head * 8 * HALF
+        query1, query2 = _rotated(x, weight, cos, sin, first, P, D, HALF, OPERAND)
+        key1, key2 = _rotated(x, weight, cos, sin, first + 2 * HALF, P, D, HALF, OPERAND)
+        value = _dot(x, _columns(weight, first + 4 * HALF, 2 * HALF, D), tl.zeros((P, 2 * HALF), tl.float32), OPERAND)
+        scores = _dot(query1, tl.trans(key1), tl.zeros((P, P), tl.float32), OPERAND)
+        scores = _dot(query2, tl.trans(key2), scores, OPERAND) * (HEAD_DIM**-0.5)
+        scores = tl.where(position[None, :] < L, scores, float("-inf"))
+        share = tl.exp(scores - tl.max(scores, 1, keep_dims=True))
+        mixed = _dot(share.to(x.dtype), value.to(x.dtype), tl.zeros((P, 2 * HALF), tl.float32), OPERAND)
+        mixed = (mixed / tl.sum(share, 1, keep_dims=True)).to(x.dtype)
+        total = _dot(mixed, _rows(weight, first + 6 * HALF, 2 * HALF, D), total, OPERAND)
+    return tl.where(position[:, None] < L, total, 0.0)
+
+
+@triton.jit
+def _add_and_norm(x, sums, eps, AXIS: tl.constexpr, COUNT: tl.constexpr):
+    """norm(x + sums) over an axis, of which COUNT are not padding."""
+    total = x.to(tl.float32) + sums
+    mean_square = tl.sum(total * total, AXIS, keep_dims=True) / COUNT
+    return (total * tl.rsqrt(mean_square + eps)).to(x.dtype)
+
+
+@triton.jit
+def _noise(seed, index, transition, STREAM: tl.constexpr, L: tl.constexpr, P: tl.constexpr, D: tl.constexpr):
+    """The normals of a row's transition [P, D], zero in the padding: kernels/noise.py."""
+    position = tl.arange(0, P)[:, None]
+    counter = position * (D // 4) + tl.arange(0, D // 4)[None, :]
+    cos01, cos23, sin01, sin23 = four_normals(seed, index, transition, counter, STREAM)
+    noise = tl.join(tl.join(cos01, sin01), tl.join(cos23, sin23))  # [position, i, cos or sin, pair]
+    noise = tl.reshape(tl.permute(noise, (0, 2, 3, 1)), (P, D))
+    return tl.where(position < L, noise, 0.0)
+
+
+@triton.jit
+def _kernel(
+    h,
+    low,
+    e_x,
+    next_h,
+    next_low,
+    seed,
+    index,
+    transition,
+    temperature,
+    sigmas,
+    seed_stride,
+    index_stride,
+    transition_stride,
+    temperature_stride,
+    sigmas_stride,
+    cores,
+    prior,
+    bias,
+    cos,
+    sin,
+    eps,
+    log_sigma_min,
+    log_sigma_max,
+    L: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    MIXER: tl.constexpr,
+    MLP: tl.constexpr,
+    GUIDANCE: tl.constexpr,
+    LAYERS: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    LOW_STEPS: tl.constexpr,
+    TRANSITIONS: tl.constexpr,
+    ATTENTION: tl.constexpr,
+    NORM_OVER_POSITIONS: tl.constexpr,
+    SHARED: tl.constexpr,
+    FLAT: tl.constexpr,
+    HAS_GUIDANCE: tl.constexpr,
+    LEARNED_MEAN: tl.constexpr,
+    HIGH_STREAM: tl.constexpr,
+    LOW_STREAM: tl.constexpr,
+    GUIDANCE_STREAM: tl.constexpr,
+    CHUNK: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    MIXING: tl.constexpr = HEADS * 8 * HALF * D if ATTENTION else 3 * MIXER * P
+    LAYER: tl.constexpr = MIXING + 3 * MLP * D
+    row = tl.program_id(0)
+    position = tl.arange(0, P)[:, None]
+    place, valid = row * L * D + position * D + tl.arange(0, D)[None, :], position < L
+    seed, index = tl.load(seed + row * seed_stride), tl.load(index + row * index_stride)
+    transition = tl.load(transition + row * transition_stride)
+    heat = tl.load(temperature + row * temperature_stride)
+    z_h, z_l = tl.load(h + place, valid, 0.0), tl.load(low + place, valid, 0.0)
+    sigma_h, sigma_l = tl.load(sigmas + row * sigmas_stride), tl.load(sigmas + row * sigmas_stride + 1)
+    if sigma_h > 0:
+        z_h = (z_h.to(tl.float32) + sigma_h * _noise(seed, index, transition, HIGH_STREAM, L, P, D)).to(z_h.dtype)
+    if sigma_l > 0:
+        z_l = (z_l.to(tl.float32) + sigma_l * _noise(seed, index, transition, LOW_STREAM, L, P, D)).to(z_l.dtype)
+    for t in range(TRANSITIONS):
+        for k in range(LOW_STEPS + 1):
+            last = k == LOW_STEPS  # u = f_high(h + l), after l = f_low(l + h + e_x)
+            total = z_h.to(tl.float32)
+            if not FLAT:
+                total += z_l.to(tl.float32)
+            total += tl.load(e_x + place, valid & (FLAT or not last), 0.0).to(tl.float32)
+            x = total.to(z_h.dtype)
+            weight = cores
+            if not SHARED:
+                weight += tl.where(last, LAYERS * LAYER, 0)
+            for _ in range(LAYERS):
+                if ATTENTION:
+                    mixed = _attention(x, weight, cos, sin, HEADS, HEAD_DIM, HALF, L, P, D, OPERAND)
+                else:
+                    mixed = _over_positions(x, weight, MIXER, P, D, CHUNK, OPERAND)
+                if NORM_OVER_POSITIONS:
+                    x = _add_and_norm(x, mixed, eps, 0, L)
+                else:
+                    x = _add_and_norm(x, mixed, eps, 1, D)
+                x = _add_and_norm(x, _over_channels(x, weight + MIXING, MLP, P, D, CHUNK, OPERAND), eps, 1, D)
+                weight += LAYER
+            if FLAT:
+                z_h = x
+            else:
+                z_h, z_l = tl.where(last, x, z_h), tl.where(last, z_l, x)
+        if HAS_GUIDANCE:
+            log_sigma = _over_channels(z_h, prior, GUIDANCE, P, D, CHUNK, OPERAND) + tl.load(bias + tl.arange(0, D))[None, :]
+            log_sigma = tl.clamp(log_sigma, log_sigma_min, log_sigma_max, tl.PropagateNan.ALL)
+            sample = heat * tl.exp(log_sigma) * _noise(seed, index, transition + t, GUIDANCE_STREAM, L, P, D)
+            if LEARNED_MEAN:
+                sample += _over_channels(z_h, prior + 3 * GUIDANCE * D, GUIDANCE, P, D, CHUNK, OPERAND)
+            z_h = (z_h.to(tl.float32) + sample).to(z_h.dtype)
+    tl.store(next_h + place, z_h, valid)
+    tl.store(next_low + place, z_l, valid)
+
+
+def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
+    """The kernel's constants for a network whose state has this dtype."""
+    widened = interpreting() or dtype == torch.float32
+    return {
+        "L": model.length,
+        "D": model.dim,
+        "P": model.positions,
+        "MIXER": model.mixer_dim,
+        "MLP": model.mlp_dim,
+        "GUIDANCE": model.guidance_dim,
+        "LAYERS": model.num_layers,
+        "HEADS": model.num_heads,
+        "HEAD_DIM": model.head_dim,
+        "HALF": model.half,
+        "LOW_STEPS": model.low_steps,
+        "TRANSITIONS": model.transitions,
+        "ATTENTION": model.attention,
+        "NORM_OVER_POSITIONS": model.norm_over_positions,
+        "SHARED": model.shared,
+        "FLAT": model.flat,
+        "HAS_GUIDANCE": model.guidance,
+        "LEARNED_MEAN": model.learned_mean,
+        "HIGH_STREAM": HIGH_STREAM,
+        "LOW_STREAM": LOW_STREAM,
+        "GUIDANCE_STREAM": GUIDANCE_STREAM,
+        "CHUNK": CHUNK,
+        "OPERAND": tl.float32 if widened else {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype],
+    }
+
+
+def step(
+    model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey, sigmas: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The state after a step. h, low, e_x: [B, L, D], of the weights' dtype. key: the rows' NoiseKey [B]. sigmas: float32 [B, 2]."""
+    h, low, e_x, sigmas = h.contiguous(), low.contiguous(), e_x.contiguous(), sigmas
+    next_h, next_low = torch.empty_like(h), torch.empty_like(low)
+    _kernel[(len(h),)](
+        h,
+        low,
+        e_x,
+        next_h,
+        next_low,
+        *key.parts,
+        sigmas,
+        *(part.stride(0) for part in (*key.parts, sigmas)),
+        model.cores,
+        model.prior,
+        model.bias,
+        model.cos,
+        model.sin,
+        EPS,
+        model.log_sigma_min,
+        model.log_sigma_max,
+        **constants(model, h.dtype),
+        num_warps=8 if model.positions == MAX_LENGTH else 4,
+        num_stages=2,
+    )
+    return next_h, next_low
