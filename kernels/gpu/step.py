@@ -1,11 +1,12 @@
 """A supervision step of one row in one program: models/network.py's perturb and supervision_step, fused.
 
-h, l and the activations [L, D] of a row stay in the registers of its program from the first transition to the last. Each product
-ends with what follows it, and the noise is made where it is added. Memory sees the state once in each direction; the weights
-come from the L2 cache, once for every application of the core. Rows share nothing, so a row's bits depend on the row alone.
+A row's activations stay in the registers of its program from the beginning of a core's application to its end, each product ends
+with what follows it, and the noise is made where it is added. Between two applications h and l lie in memory that the program
+alone reads and writes, [L, D] each, which the caches keep: with the sums of a SwiGLU they do not fit into the registers, and
+Triton has no shared memory of one's own. The weights come from the L2 cache, once for every application. Rows share nothing, so
+a row's bits depend on the row alone.
 
-Positions are padded to a power of two, as Triton wants them, and the hidden widths to whole chunks. The padding is zero and stays
-so. Weights come packed: see models/fused.py.
+Triton wants powers of two, so positions are padded to one, and hidden widths to whole chunks. The padding is zero and stays so.
 """
 
 from dataclasses import dataclass
@@ -23,19 +24,22 @@ from gram.kernels.norm import EPS
 CHUNK = 64
 """Hidden units of a SwiGLU that are computed at a time."""
 
-MIN_DIM, MAX_DIM, MAX_LENGTH = 16, 128, 128
-"""The channels (a power of two) and positions that fit into a program's registers. Tensor cores multiply no narrower matrix."""
+DIMS, MAX_LENGTH = (16, 32, 64, 128), 128
+"""The channels and the most positions that the kernel knows: more do not fit into a program's registers."""
+
+STAGES = 2
+"""Chunks of weights that are on their way to shared memory at a time: 128 KB at the largest sizes."""
 
 
 @dataclass(frozen=True)
 class PackedModel:
-    """The sizes and packed weights of a network.
+    """The sizes and packed weights of a network, of the dtype of its state.
 
-    A SwiGLU is [3, H, width]: gate, up, and down transposed, with H and the width padded by zeros; the width is `positions` for
-    the one over positions and D for those over channels. Attention is [heads, 8 P, D]: the first and second halves of a head's
-    queries [P, D each] and of its keys, its values [2 P, D], and its part of the output's weights, transposed [2 P, D]. `cores`
-    has all layers of f_low and then, if it is another network, of f_high: of each the mixing, then the MLP. `prior` has the
-    SwiGLU of log sigma and that of mu. cos and sin: float32 [positions, P], for attention.
+    A SwiGLU is [3, H, W]: gate, up, and down transposed, with zeros as padding; W is D for one over channels, and `positions` for
+    one over positions. Attention is [heads, 8 P, D]: of each head the first and the second half of its queries [P, D each] and of
+    its keys, its values [2 P, D], and its columns of the output's weights, transposed [2 P, D]; P is `half`. `cores` has the
+    layers of f_low and then, if it is another network, of f_high: of each the mixing, then the MLP. `prior` has the SwiGLU of log
+    sigma, then that of mu. bias: float32 [D]. cos, sin: float32 [positions, P], for attention.
     """
 
     length: int
@@ -52,7 +56,7 @@ class PackedModel:
     norm_over_positions: bool
     shared: bool
     flat: bool
-    guidance: bool
+    guided: bool
     learned_mean: bool
     log_sigma_min: float
     log_sigma_max: float
@@ -96,31 +100,14 @@ def _columns(weight, first, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _activation(gate, up):
-    return gate * tl.sigmoid(gate) * up
-
-
-@triton.jit
-def _over_channels(x, weight, H: tl.constexpr, P: tl.constexpr, D: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr):
-    """A SwiGLU over channels: x [P, D] -> float32 [P, D]."""
-    total = tl.zeros((P, D), tl.float32)
+def _swiglu(x, weight, H: tl.constexpr, M: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr):
+    """A SwiGLU over the last axis: x [M, WIDTH] -> float32 [M, WIDTH]. weight: [3, H, WIDTH]."""
+    total = tl.zeros((M, WIDTH), tl.float32)
     for unit in range(0, H, CHUNK):
-        gate = _dot(x, _columns(weight, unit, CHUNK, D), tl.zeros((P, CHUNK), tl.float32), OPERAND)
-        up = _dot(x, _columns(weight, H + unit, CHUNK, D), tl.zeros((P, CHUNK), tl.float32), OPERAND)
-        hidden = _activation(gate, up).to(x.dtype)
-        total = _dot(hidden, _rows(weight, 2 * H + unit, CHUNK, D), total, OPERAND)
-    return total
-
-
-@triton.jit
-def _over_positions(x, weight, H: tl.constexpr, P: tl.constexpr, D: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr):
-    """A SwiGLU over positions: x [P, D] -> float32 [P, D]."""
-    total = tl.zeros((P, D), tl.float32)
-    for unit in range(0, H, CHUNK):
-        gate = _dot(_rows(weight, unit, CHUNK, P), x, tl.zeros((CHUNK, D), tl.float32), OPERAND)
-        up = _dot(_rows(weight, H + unit, CHUNK, P), x, tl.zeros((CHUNK, D), tl.float32), OPERAND)
-        hidden = _activation(gate, up).to(x.dtype)
-        total = _dot(_columns(weight, 2 * H + unit, CHUNK, P), hidden, total, OPERAND)
+        gate = _dot(x, _columns(weight, unit, CHUNK, WIDTH), tl.zeros((M, CHUNK), tl.float32), OPERAND)
+        up = _dot(x, _columns(weight, H + unit, CHUNK, WIDTH), tl.zeros((M, CHUNK), tl.float32), OPERAND)
+        hidden = (gate * tl.sigmoid(gate) * up).to(x.dtype)
+        total = _dot(hidden, _rows(weight, 2 * H + unit, CHUNK, WIDTH), total, OPERAND)
     return total
 
 
@@ -186,6 +173,27 @@ def _noise(seed, index, transition, STREAM: tl.constexpr, L: tl.constexpr, P: tl
 
 
 @triton.jit
+def _perturb(
+    z,
+    out,
+    valid,
+    sigma,
+    seed,
+    index,
+    transition,
+    STREAM: tl.constexpr,
+    L: tl.constexpr,
+    P: tl.constexpr,
+    D: tl.constexpr,
+):
+    """Copy a latent, with noise if sigma is not 0: kernels/perturbation.py."""
+    latent = tl.load(z, valid, 0.0)
+    if sigma > 0:
+        latent = (latent.to(tl.float32) + sigma * _noise(seed, index, transition, STREAM, L, P, D)).to(latent.dtype)
+    tl.store(out, latent, valid)
+
+
+@triton.jit
 def _kernel(
     h,
     low,
@@ -223,10 +231,10 @@ def _kernel(
     LOW_STEPS: tl.constexpr,
     TRANSITIONS: tl.constexpr,
     ATTENTION: tl.constexpr,
-    NORM_OVER_POSITIONS: tl.constexpr,
+    OVER_POSITIONS: tl.constexpr,
     SHARED: tl.constexpr,
     FLAT: tl.constexpr,
-    HAS_GUIDANCE: tl.constexpr,
+    GUIDED: tl.constexpr,
     LEARNED_MEAN: tl.constexpr,
     HIGH_STREAM: tl.constexpr,
     LOW_STREAM: tl.constexpr,
@@ -242,47 +250,46 @@ def _kernel(
     seed, index = tl.load(seed + row * seed_stride), tl.load(index + row * index_stride)
     transition = tl.load(transition + row * transition_stride)
     heat = tl.load(temperature + row * temperature_stride)
-    z_h, z_l = tl.load(h + place, valid, 0.0), tl.load(low + place, valid, 0.0)
-    sigma_h, sigma_l = tl.load(sigmas + row * sigmas_stride), tl.load(sigmas + row * sigmas_stride + 1)
-    if sigma_h > 0:
-        z_h = (z_h.to(tl.float32) + sigma_h * _noise(seed, index, transition, HIGH_STREAM, L, P, D)).to(z_h.dtype)
-    if sigma_l > 0:
-        z_l = (z_l.to(tl.float32) + sigma_l * _noise(seed, index, transition, LOW_STREAM, L, P, D)).to(z_l.dtype)
+    sigma = sigmas + row * sigmas_stride
+    _perturb(h + place, next_h + place, valid, tl.load(sigma), seed, index, transition, HIGH_STREAM, L, P, D)
+    _perturb(low + place, next_low + place, valid, tl.load(sigma + 1), seed, index, transition, LOW_STREAM, L, P, D)
+    h, low = next_h, next_low
+    tl.debug_barrier()
     for t in range(TRANSITIONS):
         for k in range(LOW_STEPS + 1):
-            last = k == LOW_STEPS  # u = f_high(h + l), after l = f_low(l + h + e_x)
-            total = z_h.to(tl.float32)
+            last = k == LOW_STEPS
+            total = tl.load(h + place, valid, 0.0).to(tl.float32)
             if not FLAT:
-                total += z_l.to(tl.float32)
+                total += tl.load(low + place, valid, 0.0).to(tl.float32)
             total += tl.load(e_x + place, valid & (FLAT or not last), 0.0).to(tl.float32)
-            x = total.to(z_h.dtype)
-            weight = cores
+            x, weight = total.to(h.dtype.element_ty), cores
             if not SHARED:
                 weight += tl.where(last, LAYERS * LAYER, 0)
             for _ in range(LAYERS):
                 if ATTENTION:
                     mixed = _attention(x, weight, cos, sin, HEADS, HEAD_DIM, HALF, L, P, D, OPERAND)
+                    x = _add_and_norm(x, mixed, eps, 0, L) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 1, D)
                 else:
-                    mixed = _over_positions(x, weight, MIXER, P, D, CHUNK, OPERAND)
-                if NORM_OVER_POSITIONS:
-                    x = _add_and_norm(x, mixed, eps, 0, L)
-                else:
-                    x = _add_and_norm(x, mixed, eps, 1, D)
-                x = _add_and_norm(x, _over_channels(x, weight + MIXING, MLP, P, D, CHUNK, OPERAND), eps, 1, D)
+                    x = tl.trans(x)
+                    mixed = _swiglu(x, weight, MIXER, D, P, CHUNK, OPERAND)
+                    x = _add_and_norm(x, mixed, eps, 1, L) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 0, D)
+                    x = tl.trans(x)
+                x = _add_and_norm(x, _swiglu(x, weight + MIXING, MLP, P, D, CHUNK, OPERAND), eps, 1, D)
                 weight += LAYER
-            if FLAT:
-                z_h = x
+            if FLAT or last:  # u = f_high(h + l), after l = f_low(l + h + e_x); a flat network's h = f(h + e_x)
+                tl.store(h + place, x, valid)
             else:
-                z_h, z_l = tl.where(last, x, z_h), tl.where(last, z_l, x)
-        if HAS_GUIDANCE:
-            log_sigma = _over_channels(z_h, prior, GUIDANCE, P, D, CHUNK, OPERAND) + tl.load(bias + tl.arange(0, D))[None, :]
+                tl.store(low + place, x, valid)
+            tl.debug_barrier()
+        if GUIDED:
+            u = tl.load(h + place, valid, 0.0)
+            log_sigma = _swiglu(u, prior, GUIDANCE, P, D, CHUNK, OPERAND) + tl.load(bias + tl.arange(0, D))[None, :]
             log_sigma = tl.clamp(log_sigma, log_sigma_min, log_sigma_max, tl.PropagateNan.ALL)
             sample = heat * tl.exp(log_sigma) * _noise(seed, index, transition + t, GUIDANCE_STREAM, L, P, D)
             if LEARNED_MEAN:
-                sample += _over_channels(z_h, prior + 3 * GUIDANCE * D, GUIDANCE, P, D, CHUNK, OPERAND)
-            z_h = (z_h.to(tl.float32) + sample).to(z_h.dtype)
-    tl.store(next_h + place, z_h, valid)
-    tl.store(next_low + place, z_l, valid)
+                sample += _swiglu(u, prior + 3 * GUIDANCE * D, GUIDANCE, P, D, CHUNK, OPERAND)
+            tl.store(h + place, (u.to(tl.float32) + sample).to(u.dtype), valid)
+            tl.debug_barrier()
 
 
 def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
@@ -302,10 +309,10 @@ def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
         "LOW_STEPS": model.low_steps,
         "TRANSITIONS": model.transitions,
         "ATTENTION": model.attention,
-        "NORM_OVER_POSITIONS": model.norm_over_positions,
+        "OVER_POSITIONS": model.norm_over_positions,
         "SHARED": model.shared,
         "FLAT": model.flat,
-        "HAS_GUIDANCE": model.guidance,
+        "GUIDED": model.guided,
         "LEARNED_MEAN": model.learned_mean,
         "HIGH_STREAM": HIGH_STREAM,
         "LOW_STREAM": LOW_STREAM,
@@ -319,7 +326,7 @@ def step(
     model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey, sigmas: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The state after a step. h, low, e_x: [B, L, D], of the weights' dtype. key: the rows' NoiseKey [B]. sigmas: float32 [B, 2]."""
-    h, low, e_x, sigmas = h.contiguous(), low.contiguous(), e_x.contiguous(), sigmas
+    h, low, e_x = h.contiguous(), low.contiguous(), e_x.contiguous()
     next_h, next_low = torch.empty_like(h), torch.empty_like(low)
     _kernel[(len(h),)](
         h,
@@ -340,6 +347,6 @@ def step(
         model.log_sigma_max,
         **constants(model, h.dtype),
         num_warps=8 if model.positions == MAX_LENGTH else 4,
-        num_stages=2,
+        num_stages=STAGES,
     )
     return next_h, next_low
