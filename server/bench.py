@@ -71,6 +71,7 @@ class StepFigures(BaseModel):
     model: str
     slots: int
     dtype: str
+    kernels: str = Field(description="who made it: models/serving.py")
     ms: float
     gflops: float = Field(description="10^9 operations of its matrix products per second")
     share_of_matmul: float = Field(description="as a share of the best rate of matrix products on this machine")
@@ -189,7 +190,7 @@ def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, comp
 def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
     """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
-    prepare(model, CPU_TILE)
+    kernels = prepare(model, CPU_TILE)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     _fill(pool, model.config, slots)
@@ -199,6 +200,7 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
         model=size,
         slots=slots,
         dtype=_name(place.dtype),
+        kernels=kernels,
         ms=once * 1e3,
         gflops=rate / 1e9,
         share_of_matmul=rate * product / ceiling.operations,

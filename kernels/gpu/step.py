@@ -246,13 +246,17 @@ def _kernel(
     LAYER: tl.constexpr = MIXING + 3 * MLP * D
     row = tl.program_id(0)
     position = tl.arange(0, P)[:, None]
-    place, valid = row * L * D + position * D + tl.arange(0, D)[None, :], position < L
+    place, valid = position * D + tl.arange(0, D)[None, :], position < L
+    start = row.to(tl.int64) * (L * D)
+    e_x += start
     seed, index = tl.load(seed + row * seed_stride), tl.load(index + row * index_stride)
     transition = tl.load(transition + row * transition_stride)
     heat = tl.load(temperature + row * temperature_stride)
     sigma = sigmas + row * sigmas_stride
-    _perturb(h + place, next_h + place, valid, tl.load(sigma), seed, index, transition, HIGH_STREAM, L, P, D)
-    _perturb(low + place, next_low + place, valid, tl.load(sigma + 1), seed, index, transition, LOW_STREAM, L, P, D)
+    next_h += start
+    next_low += start
+    _perturb(h + start + place, next_h + place, valid, tl.load(sigma), seed, index, transition, HIGH_STREAM, L, P, D)
+    _perturb(low + start + place, next_low + place, valid, tl.load(sigma + 1), seed, index, transition, LOW_STREAM, L, P, D)
     h, low = next_h, next_low
     tl.debug_barrier()
     for t in range(TRANSITIONS):
