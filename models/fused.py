@@ -60,7 +60,7 @@ class FusedStep:
             prior = torch.cat([_swiglu(head, config.dim) for head in heads])
             bias = model.prior.log_sigma_bias.detach()
         device = model.initial_h.device
-        self._model = PackedModel(
+        self.packed = PackedModel(
             length=config.length,
             dim=config.dim,
             mixer_dim=_chunks(config.mixer_dim),
@@ -89,7 +89,7 @@ class FusedStep:
     def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
         """As GRAM.perturb and GRAM.supervision_step: state, e_x [B, L, D], key [B], sigmas [B, 2] -> the next state."""
         with torch.cuda.device_of(e_x):  # type: ignore[no-untyped-call]
-            return State(*step(self._model, *state, e_x, key, sigmas))
+            return State(*step(self.packed, *state, e_x, key, sigmas))
 
     def compile(self, model: GRAM) -> None:
         """Make a step of one row, which compiles the kernel for its sizes. Raises what Triton raises."""

@@ -1,10 +1,10 @@
 """A supervision step of one row in one program: models/network.py's perturb and supervision_step, fused.
 
-A row's activations stay in the registers of its program from the beginning of a core's application to its end, each product ends
-with what follows it, and the noise is made where it is added. Between two applications h and l lie in memory that the program
-alone reads and writes, [L, D] each, which the caches keep: with the sums of a SwiGLU they do not fit into the registers, and
-Triton has no shared memory of one's own. The weights come from the L2 cache, once for every application. Rows share nothing, so
-a row's bits depend on the row alone.
+A row's activations stay on the chip from the beginning of a core's application to its end, each product ends with what follows
+it, and the noise is made where it is added. Between two applications h and l lie in memory that the program alone reads and
+writes, [L, D] each, which the caches keep: beside the sums of a SwiGLU they do not fit into the registers, and Triton offers
+no shared memory. The weights come from the L2 cache, once for every application. Rows share nothing, so a row's bits depend on
+the row alone.
 
 Triton wants powers of two, so positions are padded to one, and hidden widths to whole chunks. The padding is zero and stays so.
 """
@@ -35,11 +35,11 @@ STAGES = 2
 class PackedModel:
     """The sizes and packed weights of a network, of the dtype of its state.
 
-    A SwiGLU is [3, H, W]: gate, up, and down transposed, with zeros as padding; W is D for one over channels, and `positions` for
-    one over positions. Attention is [heads, 8 P, D]: of each head the first and the second half of its queries [P, D each] and of
-    its keys, its values [2 P, D], and its columns of the output's weights, transposed [2 P, D]; P is `half`. `cores` has the
-    layers of f_low and then, if it is another network, of f_high: of each the mixing, then the MLP. `prior` has the SwiGLU of log
-    sigma, then that of mu. bias: float32 [D]. cos, sin: float32 [positions, P], for attention.
+    A SwiGLU is [3, H, W]: gate, up, and down transposed, with zeros as padding; W is D for one over channels, and `positions`
+    for one over positions. Attention is [heads, 8 P, D], where P is `half`: of each head the first and the second half of its
+    queries and of its keys [P, D each], its values [2 P, D], and its columns of the output's weights, transposed [2 P, D].
+    `cores` has the layers of f_low and then, if it is another network, of f_high: of each the mixing, then the MLP. `prior` has
+    the SwiGLU of log sigma, then that of mu. bias: float32 [D]. cos, sin: float32 [positions, P], for attention.
     """
 
     length: int
@@ -79,7 +79,8 @@ class PackedModel:
 
 def padded(size: int) -> int:
     """The power of two, at least 16, that a tile needs for an axis of this size."""
-    return max(16, triton.next_power_of_2(size))
+    power: int = triton.next_power_of_2(size)
+    return max(16, power)
 
 
 @triton.jit
@@ -326,10 +327,13 @@ def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
     }
 
 
-def step(
-    model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey, sigmas: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The state after a step. h, low, e_x: [B, L, D], of the weights' dtype. key: the rows' NoiseKey [B]. sigmas: float32 [B, 2]."""
+def options(model: PackedModel) -> dict[str, int]:
+    """How Triton compiles the kernel for a network: a group of four warps multiplies 64 positions."""
+    return {"num_warps": 8 if model.positions > 64 else 4, "num_stages": STAGES}
+
+
+def step(model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+    """The state after a step. h, low, e_x: [B, L, D], of the weights' dtype. key: NoiseKey [B]. sigmas: float32 [B, 2]."""
     h, low, e_x = h.contiguous(), low.contiguous(), e_x.contiguous()
     next_h, next_low = torch.empty_like(h), torch.empty_like(low)
     _kernel[(len(h),)](
@@ -350,7 +354,6 @@ def step(
         model.log_sigma_min,
         model.log_sigma_max,
         **constants(model, h.dtype),
-        num_warps=8 if model.positions == MAX_LENGTH else 4,
-        num_stages=STAGES,
+        **options(model),
     )
     return next_h, next_low

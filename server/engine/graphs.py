@@ -28,7 +28,7 @@ larger tiles may be faster."""
 
 
 class _Recorded(NamedTuple):
-    """The recorded step of a pool: a graph for each tile, or for all tiles up to it; the report's copy in pinned memory, and an event after the copy."""
+    """The recorded step of a pool: its graphs, the report's copy in pinned memory, and an event after the copy."""
 
     graphs: list[torch.cuda.CUDAGraph]
     report: Tensor
@@ -70,7 +70,7 @@ class GraphRunner(Runner):
         return pool.readout(report[: pool.live])
 
     def _record(self, pool: SlotPool) -> list[torch.cuda.CUDAGraph]:
-        """Record a graph for each tile, or for all tiles up to it. The graphs run one after another, so they can share one memory pool."""
+        """Record a graph for each tile, or for all up to it. They run one after another, so they can share a memory pool."""
         graphs = []
         memory = torch.cuda.graph_pool_handle()
         # It takes a new stream: when a graph is deleted, PyTorch frees the matrix products' workspace of the graph's stream.

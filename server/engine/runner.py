@@ -4,7 +4,7 @@ Rows share products tile by tile. Every tile has the same shape whatever the loa
 So a row's arithmetic never depends on how many rows, slots or threads there are: batch invariance by construction. (The matrix
 product must also treat all rows of a tile alike, which tests check.) It was also the fastest way of those tried: a tile's
 activations stay in one core's cache, and the cores do not wait for each other within a step. Kernels that take each row by
-itself (kernels/cpu and kernels/gpu/step.py) need tiles only for what a step shows; there, the threads share the live rows evenly.
+itself (models/native.py, models/fused.py) need tiles only for what a step shows; there, threads share the live rows evenly.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
