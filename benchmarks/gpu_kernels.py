@@ -5,7 +5,6 @@ H100, as can be done without a GPU, and says what it takes.
 """
 
 import argparse
-from dataclasses import fields
 
 import torch
 from triton import compile
@@ -38,7 +37,7 @@ def compiled(mixing: Mixing) -> str:
     packed = FusedStep(model_of(mixing, torch.device("cpu"))).packed
     constants = step.constants(packed, torch.bfloat16)
     names = step._kernel.arg_names
-    kinds = {name: _kind(name, packed) for name in names if name not in constants}
+    kinds = {name: _kind(name) for name in names if name not in constants}
     places = {name: (place,) for place, name in enumerate(names)}
     source = ASTSource(
         step._kernel,
@@ -51,15 +50,15 @@ def compiled(mixing: Mixing) -> str:
     return f"{mixing}: {made.metadata.shared:,} bytes of shared memory, {products} asynchronous matrix instructions"
 
 
-def _kind(name: str, packed: step.PackedModel) -> str:
+def _kind(name: str) -> str:
     """Triton's name for the type of an argument."""
-    if name.endswith("_stride"):
-        return "i32"
-    if name in ("seed", "index", "transition"):
-        return "*i64"
+    if name in ("eps", "log_sigma_min", "log_sigma_max"):
+        return "fp32"
     if name in ("temperature", "sigmas", "bias", "cos", "sin"):
         return "*fp32"
-    return "fp32" if name == "eps" or any(field.name == name and field.type == "float" for field in fields(packed)) else "*bf16"
+    if name in ("seed", "index", "transition"):
+        return "*i64"
+    return "i32" if name.endswith("_stride") else "*bf16"
 
 
 def measured(mixing: Mixing, device: torch.device) -> None:
