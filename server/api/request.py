@@ -86,6 +86,7 @@ class SamplingRun:
         job = self.service.fleet.open(
             lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
         )
+        self.service.running[job] = logs.current()
         seconds = ticket.deadline - time.monotonic()
         deadline = asyncio.get_running_loop().call_later(seconds, self.service.fleet.end, job, _DeadlineError())
         with metrics.active.labels(name).track_inprogress():
@@ -101,6 +102,7 @@ class SamplingRun:
                 raise
             finally:
                 deadline.cancel()
+                del self.service.running[job]
                 self.service.fleet.close(job)
                 observe.phases(job.submitted_at, job.queue_seconds)
         metrics.dropped.labels(name).inc(len(collector.dropped))
