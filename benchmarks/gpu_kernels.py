@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gram.kernels import timing
-from gram.kernels.gpu import step
+from gram.kernels.gpu import layout, step
 from gram.models.config import Mixing
 from gram.models.fused import FusedStep
 from gram.models.network import GRAM
@@ -35,7 +35,7 @@ def model_of(mixing: Mixing, device: torch.device) -> GRAM:
 def compiled(mixing: Mixing) -> str:
     """What the program takes on an H100."""
     packed = FusedStep(model_of(mixing, torch.device("cpu"))).packed
-    constants = step.constants(packed, torch.bfloat16)
+    constants = layout.constants(packed, torch.bfloat16)
     names = step._kernel.arg_names
     kinds = {name: _kind(name) for name in names if name not in constants}
     places = {name: (place,) for place, name in enumerate(names)}
@@ -45,7 +45,7 @@ def compiled(mixing: Mixing) -> str:
         {places[name]: value for name, value in constants.items()},
         {places[name]: [["tt.divisibility", 16]] for name, kind in kinds.items() if kind.startswith("*")},
     )
-    made = compile(source, target=H100, options=step.options(packed))
+    made = compile(source, target=H100, options=layout.options(packed))
     products = made.asm["ptx"].count("wgmma.mma_async")
     return f"{mixing}: {made.metadata.shared:,} bytes of shared memory, {products} asynchronous matrix instructions"
 

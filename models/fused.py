@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gram.kernels.gpu.interpreter import interpreting
-from gram.kernels.gpu.step import CHUNK, DIMS, MAX_LENGTH, PackedModel, padded, step
+from gram.kernels.gpu.layout import CHUNK, DIMS, MAX_LENGTH, PackedModel, padded
+from gram.kernels.gpu.step import step
 from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.layers import Attention, Core, PositionMixer, SwiGLU
