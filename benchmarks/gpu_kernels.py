@@ -58,7 +58,8 @@ def _kind(name: str) -> str:
         return "*fp32"
     if name in ("seed", "index", "transition"):
         return "*i64"
-    return "i32" if name.endswith("_stride") else "*bf16"
+    whole = name.endswith("_stride") or name in ("length", "low_steps", "transitions")
+    return "i32" if whole else "*bf16"
 
 
 def measured(mixing: Mixing, device: torch.device) -> None:

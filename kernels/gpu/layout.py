@@ -1,4 +1,4 @@
-"""What kernels/gpu/step.py knows of a network: its sizes, its weights as they lie in memory, and how it is compiled for them."""
+"""What kernels/gpu/step.py knows of a network: its sizes, its weights as they lie in memory, and how it is compiled."""
 
 from dataclasses import dataclass
 
@@ -76,7 +76,6 @@ def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
     """The kernel's constants for a network whose state has this dtype."""
     widened = interpreting() or dtype == torch.float32
     return {
-        "L": model.length,
         "D": model.dim,
         "P": model.positions,
         "MIXER": model.mixer_dim,
@@ -86,8 +85,6 @@ def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
         "HEADS": model.num_heads,
         "HEAD_DIM": model.head_dim,
         "HALF": model.half,
-        "LOW_STEPS": model.low_steps,
-        "TRANSITIONS": model.transitions,
         "ATTENTION": model.attention,
         "OVER_POSITIONS": model.norm_over_positions,
         "SHARED": model.shared,

@@ -67,7 +67,7 @@ def _attention(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
-    L: tl.constexpr,
+    length,
     P: tl.constexpr,
     D: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -83,16 +83,16 @@ def _attention(
         value = _dot(x, _columns(weight, first + 4 * HALF, 2 * HALF, D), tl.zeros((P, 2 * HALF), tl.float32), OPERAND)
         scores = _dot(query1, tl.trans(key1), tl.zeros((P, P), tl.float32), OPERAND)
         scores = _dot(query2, tl.trans(key2), scores, OPERAND) * (HEAD_DIM**-0.5)
-        scores = tl.where(position[None, :] < L, scores, float("-inf"))
+        scores = tl.where(position[None, :] < length, scores, float("-inf"))
         share = tl.exp(scores - tl.max(scores, 1, keep_dims=True))
         mixed = _dot(share.to(x.dtype), value.to(x.dtype), tl.zeros((P, 2 * HALF), tl.float32), OPERAND)
         mixed = (mixed / tl.sum(share, 1, keep_dims=True)).to(x.dtype)
         total = _dot(mixed, _rows(weight, first + 6 * HALF, 2 * HALF, D), total, OPERAND)
-    return tl.where(position[:, None] < L, total, 0.0)
+    return tl.where(position[:, None] < length, total, 0.0)
 
 
 @triton.jit
-def _add_and_norm(x, sums, eps, AXIS: tl.constexpr, COUNT: tl.constexpr):
+def _add_and_norm(x, sums, eps, AXIS: tl.constexpr, COUNT):
     """norm(x + sums) over an axis, of which COUNT are not padding."""
     total = x.to(tl.float32) + sums
     mean_square = tl.sum(total * total, AXIS, keep_dims=True) / COUNT
@@ -100,14 +100,14 @@ def _add_and_norm(x, sums, eps, AXIS: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def _noise(seed, index, transition, STREAM: tl.constexpr, L: tl.constexpr, P: tl.constexpr, D: tl.constexpr):
+def _noise(seed, index, transition, STREAM: tl.constexpr, length, P: tl.constexpr, D: tl.constexpr):
     """The normals of a row's transition [P, D], zero in the padding: kernels/noise.py."""
     position = tl.arange(0, P)[:, None]
     counter = position * (D // 4) + tl.arange(0, D // 4)[None, :]
     cos01, cos23, sin01, sin23 = four_normals(seed, index, transition, counter, STREAM)
     noise = tl.join(tl.join(cos01, sin01), tl.join(cos23, sin23))  # [position, i, cos or sin, pair]
     noise = tl.reshape(tl.permute(noise, (0, 2, 3, 1)), (P, D))
-    return tl.where(position < L, noise, 0.0)
+    return tl.where(position < length, noise, 0.0)
 
 
 @triton.jit
@@ -120,18 +120,18 @@ def _perturb(
     index,
     transition,
     STREAM: tl.constexpr,
-    L: tl.constexpr,
+    length,
     P: tl.constexpr,
     D: tl.constexpr,
 ):
     """Copy a latent, with noise if sigma is not 0: kernels/perturbation.py."""
     latent = tl.load(z, valid, 0.0)
     if sigma > 0:
-        latent = (latent.to(tl.float32) + sigma * _noise(seed, index, transition, STREAM, L, P, D)).to(latent.dtype)
+        latent = (latent.to(tl.float32) + sigma * _noise(seed, index, transition, STREAM, length, P, D)).to(latent.dtype)
     tl.store(out, latent, valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "low_steps", "transitions"])  # so that networks of one width share a compilation
 def _kernel(
     h,
     low,
@@ -156,7 +156,9 @@ def _kernel(
     eps,
     log_sigma_min,
     log_sigma_max,
-    L: tl.constexpr,
+    length,
+    low_steps,
+    transitions,
     D: tl.constexpr,
     P: tl.constexpr,
     MIXER: tl.constexpr,
@@ -166,8 +168,6 @@ def _kernel(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
-    LOW_STEPS: tl.constexpr,
-    TRANSITIONS: tl.constexpr,
     ATTENTION: tl.constexpr,
     OVER_POSITIONS: tl.constexpr,
     SHARED: tl.constexpr,
@@ -184,8 +184,8 @@ def _kernel(
     LAYER: tl.constexpr = MIXING + 3 * MLP * D
     row = tl.program_id(0)
     position = tl.arange(0, P)[:, None]
-    place, valid = position * D + tl.arange(0, D)[None, :], position < L
-    start = row.to(tl.int64) * (L * D)
+    place, valid = position * D + tl.arange(0, D)[None, :], position < length
+    start = row.to(tl.int64) * (length * D)
     e_x += start
     seed, index = tl.load(seed + row * seed_stride), tl.load(index + row * index_stride)
     transition = tl.load(transition + row * transition_stride)
@@ -193,13 +193,15 @@ def _kernel(
     sigma = sigmas + row * sigmas_stride
     next_h += start
     next_low += start
-    _perturb(h + start + place, next_h + place, valid, tl.load(sigma), seed, index, transition, HIGH_STREAM, L, P, D)
-    _perturb(low + start + place, next_low + place, valid, tl.load(sigma + 1), seed, index, transition, LOW_STREAM, L, P, D)
+    _perturb(h + start + place, next_h + place, valid, tl.load(sigma), seed, index, transition, HIGH_STREAM, length, P, D)
+    _perturb(
+        low + start + place, next_low + place, valid, tl.load(sigma + 1), seed, index, transition, LOW_STREAM, length, P, D
+    )
     h, low = next_h, next_low
     tl.debug_barrier()
-    for t in range(TRANSITIONS):
-        for k in range(LOW_STEPS + 1):
-            last = k == LOW_STEPS
+    for t in range(transitions):
+        for k in range(low_steps + 1):
+            last = k == low_steps
             total = tl.load(h + place, valid, 0.0).to(tl.float32)
             if not FLAT:
                 total += tl.load(low + place, valid, 0.0).to(tl.float32)
@@ -209,12 +211,12 @@ def _kernel(
                 weight += tl.where(last, LAYERS * LAYER, 0)
             for _ in range(LAYERS):
                 if ATTENTION:
-                    mixed = _attention(x, weight, cos, sin, HEADS, HEAD_DIM, HALF, L, P, D, OPERAND)
-                    x = _add_and_norm(x, mixed, eps, 0, L) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 1, D)
+                    mixed = _attention(x, weight, cos, sin, HEADS, HEAD_DIM, HALF, length, P, D, OPERAND)
+                    x = _add_and_norm(x, mixed, eps, 0, length) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 1, D)
                 else:
                     x = tl.trans(x)
                     mixed = _swiglu(x, weight, MIXER, D, P, CHUNK, OPERAND)
-                    x = _add_and_norm(x, mixed, eps, 1, L) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 0, D)
+                    x = _add_and_norm(x, mixed, eps, 1, length) if OVER_POSITIONS else _add_and_norm(x, mixed, eps, 0, D)
                     x = tl.trans(x)
                 x = _add_and_norm(x, _swiglu(x, weight + MIXING, MLP, P, D, CHUNK, OPERAND), eps, 1, D)
                 weight += LAYER
@@ -227,7 +229,7 @@ def _kernel(
             u = tl.load(h + place, valid, 0.0)
             log_sigma = _swiglu(u, prior, GUIDANCE, P, D, CHUNK, OPERAND) + tl.load(bias + tl.arange(0, D))[None, :]
             log_sigma = tl.clamp(log_sigma, log_sigma_min, log_sigma_max, tl.PropagateNan.ALL)
-            sample = heat * tl.exp(log_sigma) * _noise(seed, index, transition + t, GUIDANCE_STREAM, L, P, D)
+            sample = heat * tl.exp(log_sigma) * _noise(seed, index, transition + t, GUIDANCE_STREAM, length, P, D)
             if LEARNED_MEAN:
                 sample += _swiglu(u, prior + 3 * GUIDANCE * D, GUIDANCE, P, D, CHUNK, OPERAND)
             tl.store(h + place, (u.to(tl.float32) + sample).to(u.dtype), valid)
@@ -255,6 +257,9 @@ def step(model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey,
         EPS,
         model.log_sigma_min,
         model.log_sigma_max,
+        model.length,
+        model.low_steps,
+        model.transitions,
         **constants(model, h.dtype),
         **options(model),
     )

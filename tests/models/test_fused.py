@@ -33,7 +33,7 @@ SMALL = ModelConfig(
     num_registers=2,
     dim=16,
     num_layers=1,
-    mixer_dim=70,  # two chunks, the second of them mostly padding
+    mixer_dim=24,
     num_heads=2,
     mlp_dim=24,
     guidance_dim=16,
@@ -41,7 +41,7 @@ SMALL = ModelConfig(
     transitions=2,
 )
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "positions mixed by a SwiGLU": {},
+    "positions mixed by a SwiGLU, in two chunks": {"mixer_dim": 70},
     "its norm over positions": {"mixer_norm": "positions"},
     "attention": {"mixing": "attention"},
     "attention, its norm over positions": {"mixing": "attention", "mixer_norm": "positions", "guidance": "none"},
@@ -140,14 +140,13 @@ def test_its_noise_is_the_reference_s() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # the interpreter's
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 @torch.inference_mode()
-def test_a_broken_row_stays_broken_and_touches_no_other(random_model: Build, poison: float) -> None:
+def test_a_broken_row_stays_broken_and_touches_no_other(random_model: Build) -> None:
     model = built(random_model, SMALL.model_copy(update={"guidance": "none"}), DTYPE)
     step = FusedStep(model)
     state, e_x, key, sigmas = inputs(model, 3)
     whole = step(state, e_x, key, sigmas)
-    state.l[1, -1, -1] = poison
+    state.l[1, -1, -1] = torch.inf
     after = step(state, e_x, key, sigmas)
     assert not after.h[1].isfinite().all()
     for z, z_whole in zip(after, whole, strict=True):
