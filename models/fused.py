@@ -25,7 +25,7 @@ def misfit(config: ModelConfig, dtype: torch.dtype) -> str | None:
     if config.length > MAX_LENGTH:
         return f"it has {config.length} positions, and {MAX_LENGTH} fit"
     if dtype == torch.float32 and not interpreting():
-        return "tensor cores round float32"
+        return "it computes in float32, which tensor cores round"
     return None
 
 
