@@ -58,8 +58,7 @@ def _kind(name: str) -> str:
         return "*fp32"
     if name in ("seed", "index", "transition"):
         return "*i64"
-    whole = name.endswith("_stride") or name in ("length", "low_steps", "transitions")
-    return "i32" if whole else "*bf16"
+    return "i32" if name.endswith("_stride") or name == "length" else "*bf16"
 
 
 def measured(mixing: Mixing, device: torch.device) -> None:

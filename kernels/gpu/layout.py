@@ -85,6 +85,8 @@ def constants(model: PackedModel, dtype: torch.dtype) -> dict[str, object]:
         "HEADS": model.num_heads,
         "HEAD_DIM": model.head_dim,
         "HALF": model.half,
+        "LOW_STEPS": model.low_steps,
+        "TRANSITIONS": model.transitions,
         "ATTENTION": model.attention,
         "OVER_POSITIONS": model.norm_over_positions,
         "SHARED": model.shared,

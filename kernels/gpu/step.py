@@ -131,7 +131,7 @@ def _perturb(
     tl.store(out, latent, valid)
 
 
-@triton.jit(do_not_specialize=["length", "low_steps", "transitions"])  # so that networks of one width share a compilation
+@triton.jit(do_not_specialize=["length"])  # so that networks of the same widths share a compilation
 def _kernel(
     h,
     low,
@@ -157,8 +157,6 @@ def _kernel(
     log_sigma_min,
     log_sigma_max,
     length,
-    low_steps,
-    transitions,
     D: tl.constexpr,
     P: tl.constexpr,
     MIXER: tl.constexpr,
@@ -168,6 +166,8 @@ def _kernel(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
+    LOW_STEPS: tl.constexpr,
+    TRANSITIONS: tl.constexpr,
     ATTENTION: tl.constexpr,
     OVER_POSITIONS: tl.constexpr,
     SHARED: tl.constexpr,
@@ -199,9 +199,9 @@ def _kernel(
     )
     h, low = next_h, next_low
     tl.debug_barrier()
-    for t in range(transitions):
-        for k in range(low_steps + 1):
-            last = k == low_steps
+    for t in range(TRANSITIONS):
+        for k in range(LOW_STEPS + 1):
+            last = k == LOW_STEPS
             total = tl.load(h + place, valid, 0.0).to(tl.float32)
             if not FLAT:
                 total += tl.load(low + place, valid, 0.0).to(tl.float32)
@@ -258,8 +258,6 @@ def step(model: PackedModel, h: Tensor, low: Tensor, e_x: Tensor, key: NoiseKey,
         model.log_sigma_min,
         model.log_sigma_max,
         model.length,
-        model.low_steps,
-        model.transitions,
         **constants(model, h.dtype),
         **options(model),
     )
