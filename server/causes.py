@@ -15,6 +15,7 @@ Cause = Literal[
     "no_engine",
     "out_of_memory",
     "stopping",
+    "job_store",
     "internal",
 ]
 """The kind of an error, for programs."""
@@ -46,6 +47,9 @@ MEANINGS: dict[Cause, Meaning] = {
     "no_engine": Meaning((503,), "no engine can answer: it is starting, it can't be started, or the model is out of rotation"),
     "out_of_memory": Meaning((503,), "the device ran out of memory in a step of the request; it may be sent again"),
     "stopping": Meaning((503,), "the server is stopping and the grace period is over; the request may be sent again"),
+    "job_store": Meaning(
+        (503, 507), "the store of the jobs fails (503) or is full (507), or the server has none (503); what it accepted is kept"
+    ),
     "internal": Meaning((500,), "an internal error; the server's log has more, under the `request_id`"),
 }
 

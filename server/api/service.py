@@ -9,6 +9,7 @@ from gram.server.api.keys import Keys
 from gram.server.api.problems import ProblemError
 from gram.server.api.schemas import ModelInfo
 from gram.server.catalog import LoadedModel, read_models
+from gram.server.jobs.runner import Runner
 from gram.server.metrics import Metrics
 from gram.server.settings import ServerSettings
 from gram.server.supervision.fleet import Fleet
@@ -24,6 +25,7 @@ class Service:
     fleet: Fleet
     admission: Admission
     keys: Keys | None = None
+    jobs: Runner | None = None
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def info(self, model: LoadedModel) -> ModelInfo:
