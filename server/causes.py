@@ -34,8 +34,12 @@ MEANINGS: dict[Cause, Meaning] = {
     "invalid": Meaning(
         (400, 406, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
     ),
-    "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
-    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`, perhaps only when it is decompressed"),
+    "not_found": Meaning((404, 405), "there is no such path, method, model, task or job"),
+    "too_large": Meaning(
+        (413,),
+        "the body has more bytes than `--max-body-bytes`, or a file for a job more than `--max-upload-bytes`, perhaps only when it "
+        "is decompressed; or a job has more puzzles than `--max-job-puzzles`",
+    ),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
     "overloaded": Meaning(

@@ -23,7 +23,7 @@ from gram.server.inputs.errors import InputError
 from gram.server.inputs.files import PuzzleFile
 from gram.server.jobs.errors import StoreError, StoreFullError, TooManyJobsError, TooManyPuzzlesError
 from gram.server.jobs.runner import Runner
-from gram.server.jobs.schemas import JobInfo
+from gram.server.jobs.schemas import JobInfo, JobResult
 from gram.server.jobs.store import Job
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
 
@@ -110,7 +110,10 @@ async def show(name: Name, request: Request) -> JobInfo:
     "/{name}/results",
     summary="Results of a job",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}}, "description": "a JobResult a line"}, **_errors(404, 422, 503)},
+    responses={
+        200: {"model": JobResult, "content": {"application/x-ndjson": {}}, "description": "a JobResult a line"},
+        **_errors(404, 422, 503),
+    },
 )
 async def results(
     name: Name,
