@@ -37,7 +37,7 @@ MEANINGS: dict[Cause, Meaning] = {
     "not_found": Meaning((404, 405), "there is no such path, method, model, task or job"),
     "too_large": Meaning(
         (413,),
-        "the body has more bytes than `--max-body-bytes`, or a file for a job more than `--max-upload-bytes`, perhaps only when it "
+        "the body has more bytes than `--max-body-bytes`, or the file of a job than `--max-upload-bytes`, perhaps only when it "
         "is decompressed; or a job has more puzzles than `--max-job-puzzles`",
     ),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),

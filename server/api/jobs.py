@@ -1,35 +1,29 @@
 """The routes of the jobs: submit, show, list, read results, delete."""
 
-import asyncio
-import tempfile
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import JsonValue, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from gram.models.data_sets import DataSetError
-from gram.models.tasks import Task
 from gram.server.api.problems import DOCUMENTED, ProblemError
-from gram.server.api.request import SamplingRun, check_limits, choose_model
 from gram.server.api.service import Service
-from gram.server.inputs.errors import InputError
-from gram.server.inputs.files import PuzzleFile
+from gram.server.api.submission import FULL, submission
 from gram.server.jobs.errors import StoreError, StoreFullError, TooManyJobsError, TooManyPuzzlesError
 from gram.server.jobs.runner import Runner
 from gram.server.jobs.schemas import JobInfo, JobResult
 from gram.server.jobs.store import Job
-from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
+from gram.server.sampling.requests import SamplingRequest
 
 PATH = "/v1/jobs"
 """Where files are uploaded."""
 v1 = APIRouter(prefix=PATH)
+
+log = logging.getLogger("gram")
 
 _MOST_RESULTS, _PAGE = 10_000, 100
 """The results of an answer, and those that are read from the store at a time."""
@@ -74,17 +68,8 @@ async def submit(
     of the job + n - 1. A wrong puzzle of a file is answered by its error. A job has no deadline and no stream.
     """
     service, jobs = _service(request), _jobs(request)
-    if _media_type(request) == "application/json":
-        asked = await _read_json(request, service)
-        puzzles: Iterator[tuple[int, str]] = iter([(1, to_json(getattr(asked, "puzzle", None)).decode())])
+    async with submission(request, service) as (asked, puzzles):
         job = await _add(request, jobs, asked, puzzles, idempotency_key)
-    else:
-        with tempfile.TemporaryDirectory(prefix="gram-job-") as folder:
-            path = FilePath(folder) / "upload"
-            await _save(request, path)
-            asked, file = await _read_file(request, service, path)
-            puzzles = ((line.number, to_json(line.puzzle).decode()) for line in file)
-            job = await _add(request, jobs, asked, puzzles, idempotency_key)
     jobs.wake()
     response.headers["location"] = f"{PATH}/{job.id}"
     return _info(service, jobs, job)
@@ -167,88 +152,12 @@ def _owner(request: Request) -> str | None:
     return request.state.label if _service(request).keys else None
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 async def _job(request: Request, jobs: Runner, name: str) -> Job:
     with _told():
         job = await jobs.store.call(jobs.store.get, name, _owner(request))
     if job is None:
         raise ProblemError(404, f"there is no job {name[:64]!r}; it may have expired", "name")
     return job
-
-
-async def _read_json(request: Request, service: Service) -> SamplingRequest:
-    """The request of a job of one puzzle, which is checked as a whole. Raises ProblemError."""
-    if len(body := await request.body()) > (most := service.settings.max_body_bytes):
-        raise ProblemError(413, f"the JSON has {len(body)} bytes, and {most} are allowed; send many puzzles as NDJSON")
-    try:
-        fields = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise ProblemError(400, f"not JSON: {error}", "body") from error
-    asked = _request(fields)
-    run = await SamplingRun.read(service, asked)
-    return asked.model_copy(update={"model": run.model.name, "task": run.model.task.name})
-
-
-async def _save(request: Request, path: FilePath) -> None:
-    """Write an uploaded file as it arrives."""
-    with path.open("wb") as file:
-        async for chunk in request.stream():
-            await asyncio.to_thread(file.write, chunk)
-
-
-async def _read_file(request: Request, service: Service, path: FilePath) -> tuple[SamplingRequest, PuzzleFile]:
-    """The request of the puzzles of a file, which has options alone, and the file. Raises ProblemError."""
-    options = {name: _value(text) for name, text in request.query_params.items()}
-    asked = _request({**options, "puzzle": None})
-    check_limits(service, asked)
-    able = [model.task for model in service.models.values() if model.config.can("solve")]
-    if asked.model is not None:
-        tasks = [service.model(asked.model).task]
-    else:
-        tasks = [task for task in dict.fromkeys(able) if asked.task in (None, task.name)]
-    if not tasks:
-        choose_model(service, asked)  # which says what there is
-    file = await asyncio.to_thread(_open, path, tasks, service.settings.max_upload_bytes)
-    named = asked.model_copy(update={"task": asked.task or file.task.name})
-    model = choose_model(service, named)
-    if refusal := asked.refusal(model.task):
-        raise ProblemError(422, refusal, "stop")
-    return named.model_copy(update={"model": model.name}), file
-
-
-def _open(path: FilePath, tasks: list[Task], max_bytes: int) -> PuzzleFile:
-    try:
-        file = PuzzleFile(path, tasks, max_bytes, quiet=True)
-    except (InputError, DataSetError, MemoryError) as error:
-        raise ProblemError(422, f"the file can't be read: {str(error).replace(str(path), 'it')}", "body") from error
-    if not len(file):
-        raise ProblemError(422, "the file has no puzzle", "body")
-    return file
-
-
-def _value(text: str) -> JsonValue:
-    """The value of an option in the query."""
-    try:
-        value: JsonValue = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        return text
-    return value
-
-
-def _request(fields: JsonValue) -> SamplingRequest:
-    """What is asked of each puzzle. Raises RequestValidationError or ProblemError."""
-    kind = SolveRequest if isinstance(fields, dict) and "puzzle" in fields else GenerateRequest
-    try:
-        asked: SamplingRequest = kind.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
-    for name in ("timeout_seconds", "stream", "stream_steps"):
-        if getattr(asked, name):
-            raise ProblemError(422, "a job has no deadline and no stream; leave it out", name)
-    return asked
 
 
 async def _add(
@@ -301,12 +210,13 @@ def _told() -> Iterator[None]:
     try:
         yield
     except StoreFullError as error:
-        raise ProblemError(507, f"{error}; nothing was accepted", cause="job_store") from error
+        log.error("%s", error)
+        raise ProblemError(507, FULL, cause="job_store") from error
     except StoreError as error:
-        raise ProblemError(503, f"{error}; try again later", cause="job_store", headers={"retry-after": "5"}) from error
+        log.error("%s", error)  # which may name files and hosts, so the client is not told
+        detail = "the store of the jobs fails, as the server's log says; try again later"
+        raise ProblemError(503, detail, cause="job_store", headers={"retry-after": "5"}) from error
     except TooManyJobsError as error:
         raise ProblemError(429, str(error)) from error
     except TooManyPuzzlesError as error:
         raise ProblemError(413, str(error), "body") from error
-    except (InputError, DataSetError) as error:
-        raise ProblemError(422, f"the file can't be read: {error}", "body") from error

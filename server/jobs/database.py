@@ -12,6 +12,7 @@ POSTGRES = ("postgresql://", "postgres://")
 """What the address of a PostgreSQL database begins with. Anything else is a file."""
 _CONNECT_SECONDS = 5
 _BUSY_SECONDS = 10.0
+_SCHEMA_LOCK = 0x6772616D
 _FULL = {"53100", "53400"}
 """PostgreSQL's states of a full disk and of a limit that is exceeded."""
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_TOOBIG}
@@ -71,8 +72,12 @@ class Database:
     def _open(self) -> Any:
         if self._connection is None:
             self._connection = self._connect()
+            if self._remote:  # of servers that start together, one makes the tables
+                self._connection.execute(f"SELECT pg_advisory_lock({_SCHEMA_LOCK})")
             for statement in self._schema:
                 self._connection.execute(statement)
+            if self._remote:
+                self._connection.execute(f"SELECT pg_advisory_unlock({_SCHEMA_LOCK})")
         return self._connection
 
     def _connect(self) -> Any:

@@ -93,6 +93,8 @@ class Runner:
             job = await self.store.call(self.store.claim, self._holder, models)
             if job is None:
                 break
+            if job.id in self._running:  # the store was busy for so long that the lease had run out: now it is renewed
+                continue
             self._running[job.id] = asyncio.create_task(self._run(job))
         self.totals = await self.store.call(self.store.totals)
 

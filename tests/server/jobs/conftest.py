@@ -39,9 +39,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         capture_output=True,
         cwd="/",
     )
-    options = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    options = ["-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([programs / "postgres", *options], user=user, stdout=log, stderr=log, cwd="/")
+        server = subprocess.Popen([str(programs / "postgres"), *options], user=user, stdout=log, stderr=log, cwd="/")
     try:
         wait_for(lambda: (folder / ".s.PGSQL.5432").exists(), "PostgreSQL listens")
         yield f"postgresql://gram@/postgres?host={folder}"

@@ -1,5 +1,6 @@
 """What the store keeps, to whom it shows it, and what it refuses, on SQLite and on PostgreSQL."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def opened(address: str) -> Iterator[Opened]:
     stores = []
 
     def open_store(**limits: int) -> Store:
-        stores.append(Store(address, JobSettings(**limits)))
+        stores.append(Store(address, JobSettings.model_validate(limits)))
         return stores[-1]
 
     yield open_store
@@ -159,8 +160,8 @@ def test_old_and_deleted_jobs_free_their_room(opened: Opened, monkeypatch: pytes
     opened(job_seconds=10**6).sweep()
     assert len(store.jobs(None)) == 1
     old = opened(job_seconds=1)
-    later = module.time.time() + 60
-    monkeypatch.setattr(module.time, "time", lambda: later)
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
     old.sweep()
     assert store.jobs(None) == []
 
