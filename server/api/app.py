@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from gram import __version__
 from gram.models.tasks import Task
-from gram.server.api import admin, headers, jobs, problems, routes
+from gram.server.api import admin, headers, info, jobs, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
 from gram.server.api.background import Background
@@ -83,14 +83,15 @@ def create_app(service: Service) -> ASGIApp:
     problems.install(app)
     if service.keys:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
-        app.include_router(routes.v1, dependencies=[Depends(authenticate)], responses=refusals)
-        app.include_router(jobs.v1, dependencies=[Depends(authenticate)], responses=refusals)
+        for router in (routes.v1, jobs.v1, info.guarded):
+            app.include_router(router, dependencies=[Depends(authenticate)], responses=refusals)
         app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
-        app.include_router(routes.v1)
-        app.include_router(jobs.v1)
+        for router in (routes.v1, jobs.v1, info.guarded):
+            app.include_router(router)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
+    app.include_router(info.public)
     app.include_router(page)
     _declare_limits(app, service.settings)
     secured = headers.SecurityHeaders(headers.HeadAsGet(app), {"/": headers.PAGE, "/docs": headers.DOCS})
@@ -134,6 +135,8 @@ class Server(uvicorn.Server):
                 server_header=False,
                 log_config=None,  # the log is configured in logs.py
                 log_level="warning",
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
                 timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
             )
@@ -161,6 +164,7 @@ async def serve(settings: ServerSettings) -> None:
 
     def on_ready(number: int, ready: Ready) -> None:
         metrics.on_ready(number, ready.slots)
+        service.engines[number] = ready
         where = f"{ready.device} in {ready.dtype}, {ready.slots} slots"
         log.info("engine %d ready after %.1f s: %s on %s", number, time.monotonic() - begin, ", ".join(ready.models), where)
 

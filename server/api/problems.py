@@ -45,9 +45,10 @@ class ProblemError(Exception):
 
 
 def told(problem: Problem) -> Problem:
-    """Return the problem, after noting it in the log line of the running request."""
-    logs.current().error = problem.cause
-    return problem
+    """Return the problem as the running request tells it, after noting it in that request's log line."""
+    request = logs.current()
+    request.error = problem.cause
+    return problem.model_copy(update={"request_id": request.request_id})  # it may be one that was made for many requests
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:

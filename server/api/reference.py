@@ -45,6 +45,9 @@ With `"stream": true` the answer is a stream of events, each sent as soon as it 
 (SSE): the lines `event: NAME` and `data: JSON`, and an empty line. With `Accept: application/x-ndjson` each event is a line of
 JSON: `{"event": NAME, "data": ...}`. A stream ends with `result` or `error`; a stream that ends with neither was cut off.
 
+Leave the loop after the last event. Some SSE libraries connect again at the end of a stream and send the same request once
+more, which would cost as much again. So the last event has `id: end`, and a request with `Last-Event-ID: end` is answered 204.
+
 If the `Accept` header names both, the one with the greater weight (`q`) is sent, and of equal ones SSE. A header that names
 neither does not matter, nor does one without `application/json` where the answer is JSON. But what the header refuses with a
 weight of 0 is not sent: if nothing else is left, the answer is 406, and nothing runs.

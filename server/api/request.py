@@ -103,6 +103,7 @@ class SamplingRun:
                 number, name, self.puzzle, self.seed, watch=request.stream_steps, background=ticket.background
             )
         )
+        self.service.running[job] = logs.current()
         seconds = ticket.deadline - time.monotonic()
         deadline = asyncio.get_running_loop().call_later(seconds, self.service.fleet.end, job, _DeadlineError())
         with metrics.active.labels(name).track_inprogress():
@@ -119,6 +120,7 @@ class SamplingRun:
                 raise
             finally:
                 deadline.cancel()
+                del self.service.running[job]
                 self.service.fleet.close(job)
                 observe.phases(job.submitted_at, job.queue_seconds)
         metrics.dropped.labels(name).inc(len(collector.dropped))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Message, Receive, Scope, Send
 
 from gram.models.tasks import TASKS
+from gram.server import logs
 from gram.server.api import accept
 from gram.server.api.admission import Ticket
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
@@ -34,10 +35,20 @@ log = logging.getLogger("gram")
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
 _SSE = "text/event-stream"
-_STREAMS: dict[str, Callable[[str, str], str]] = {
-    _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
-    _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
-}
+_LAST = "end"
+"""The id of an SSE stream's last event. Clients that connect again after it say so by Last-Event-ID, and there is no more."""
+
+
+def _sse(name: str, data: str) -> str:
+    last = f"id: {_LAST}\n" if name in ("result", "error") else ""
+    return f"event: {name}\n{last}data: {data}\n\n"
+
+
+def _ndjson(name: str, data: str) -> str:
+    return f'{{"event":"{name}","data":{data}}}\n'
+
+
+_STREAMS: dict[str, Callable[[str, str], str]] = {_SSE: _sse, _NDJSON: _ndjson}
 _COMMENT, _QUIET_SECONDS = b": waiting\n\n", 2.5
 """What an SSE stream sends so that no proxy takes it for dead, if it has sent nothing between two looks at this interval."""
 _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
@@ -76,7 +87,14 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     media_type = accept.choose(",".join(request.headers.getlist("accept")), offered)
     if media_type is None:
         raise ProblemError(406, f"the accept header refuses all that can be sent; allow one of: {', '.join(offered)}")
-    run = await SamplingRun.read(_service(request), body)
+    if media_type == _SSE and request.headers.get("last-event-id") == _LAST:
+        return Response(status_code=204)  # an SSE client that has had it all connects again: this makes it stop
+    service = _service(request)
+    run = await SamplingRun.read(service, body)
+    key = service.answers.key(run.model.name, body)
+    if kept := service.answers.get(key):
+        service.metrics.cached.labels(run.model.name).inc()
+        return Response(kept.body, media_type=media_type, headers={"age": str(kept.age)})
     ticket = run.admit()
     if body.stream:
         return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
@@ -84,7 +102,9 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
         result = await _unless_disconnected(request, run, ticket)
     if result is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
-    return Response(result.model_dump_json(), media_type=media_type)
+    answer = result.model_dump_json().encode()
+    service.answers.put(key, result, answer)
+    return Response(answer, media_type=media_type)
 
 
 class _Stream(StreamingResponse):
@@ -152,6 +172,20 @@ async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticke
         solving.cancel()
         leaving.cancel()
         await asyncio.gather(solving, leaving, return_exceptions=True)
+
+
+@v1.delete(
+    "/requests/{request_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Cancel a request",
+    responses={404: DOCUMENTED[404]},
+)
+async def cancel(
+    request_id: Annotated[str, Path(description="its X-Request-ID, as the client sent it")], request: Request
+) -> None:
+    """End an open solve or generate request that was sent with the same key, and free its slots. Its client is told by 409."""
+    _service(request).cancel(request_id, logs.current().key)
 
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")

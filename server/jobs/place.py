@@ -17,7 +17,7 @@ def open_store(settings: ServerSettings) -> Store | None:
 
     Raises StoreError if the file that is named can't be used. A PostgreSQL database may come later: until then calls fail.
     """
-    address = settings.jobs or str(_default(settings.port))
+    address = settings.jobs.get_secret_value() if settings.jobs else str(_default(settings.port))
     store = Store(address, settings)
     try:
         store.open()

@@ -13,7 +13,7 @@ MAX_UNREAD_STEPS = 1000
 """Steps of trajectories on their way that wait for a slow client. Further ones are left out."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """What a request has brought so far, and what it still needs. It outlives the engines that work on it."""
 

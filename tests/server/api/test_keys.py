@@ -257,5 +257,5 @@ def test_the_openapi_document_declares_the_keys_of_a_server_that_has_them(client
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, calls in document["paths"].items():
         for call in calls.values():
-            assert ("security" in call) == ("401" in call["responses"]) == path.startswith("/v1/")
+            assert ("security" in call) == ("401" in call["responses"]) == path.startswith(("/v1/", "/server_info"))
     assert "securitySchemes" not in server.get("/openapi.json").json()["components"]
