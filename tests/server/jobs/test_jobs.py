@@ -71,6 +71,7 @@ def server(survived: tuple[RunningServer, JobInfo]) -> RunningServer:
 
 def test_a_job_survives_its_server_and_no_puzzle_is_lost_or_answered_twice(survived: tuple[RunningServer, JobInfo]) -> None:
     server, job = survived
+    assert "jobs.db" not in server.get("/server_info").text  # of a database, it would have the password
     assert 20 <= job.done < len(PUZZLES)
     told = finished(server, job.id)
     assert [result["index"] for result in told] == [*range(len(PUZZLES))]
