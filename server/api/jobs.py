@@ -199,8 +199,8 @@ def _waits(service: Service, jobs: Runner, job: Job) -> str | None:
         return f"{job.model} is not loaded"
     if job.model not in jobs.solver.models():
         return f"no engine answers for {job.model}"
-    if jobs.totals.bytes >= service.settings.max_jobs_bytes:
-        return "the store is full"
+    if jobs.rests or jobs.totals.bytes >= service.settings.max_jobs_bytes:
+        return "the store of the jobs is full, or fails"
     return None
 
 

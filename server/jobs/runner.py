@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,8 @@ _MAX_RUNNING = 8
 """Jobs at a time: enough that one of a single puzzle does not wait for one of a hundred thousand."""
 _MAX_IN_FLIGHT, _TRAJECTORIES = 64, 512
 """Limits on what a job has in the engines at a time: puzzles, and trajectories, which fill a GPU's slots twice."""
+_REST_SECONDS = 10.0
+"""After the store failed, since what is run while it can't be kept is run in vain."""
 _LOOK_SECONDS = 1.0
 """Between two looks at the store for jobs that other servers have accepted or left."""
 
@@ -55,7 +58,7 @@ class Runner:
         self._holder = secrets.token_hex(8)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self._failing = False
+        self._rests_until = -math.inf
         self.totals = Totals(0, 0, 0)
         """What the store held at the last look."""
 
@@ -66,7 +69,6 @@ class Runner:
                 self._wake.clear()
                 try:
                     await self._look()
-                    self._failing = False
                 except StoreError as error:
                     self._note(error)
                 with suppress(TimeoutError):
@@ -81,6 +83,11 @@ class Runner:
         """There is a new job: look for it now."""
         self._wake.set()
 
+    @property
+    def rests(self) -> bool:
+        """Whether it begins no job, since the store has just failed."""
+        return time.monotonic() < self._rests_until
+
     async def cancel(self, name: str) -> None:
         """Stop working on a job, if it runs here. Its slots are free for the next step."""
         if task := self._running.get(name):
@@ -89,7 +96,7 @@ class Runner:
 
     async def _look(self) -> None:
         await self.store.call(self.store.sweep)
-        while len(self._running) < _MAX_RUNNING and (models := self.solver.models()):
+        while not self.rests and len(self._running) < _MAX_RUNNING and (models := self.solver.models()):
             job = await self.store.call(self.store.claim, self._holder, models)
             if job is None:
                 break
@@ -139,10 +146,10 @@ class Runner:
             await asyncio.gather(*open_, return_exceptions=True)
 
     def _note(self, error: StoreError) -> None:
-        """Say once that the store fails."""
-        if not self._failing:
+        """Rest, since the store fails, and say so if that is news."""
+        if not self.rests:
             log.error("%s; the jobs wait", error)
-        self._failing = True
+        self._rests_until = time.monotonic() + _REST_SECONDS
 
 
 def _in_flight(job: Job) -> int:

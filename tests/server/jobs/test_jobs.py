@@ -17,7 +17,8 @@ from gram import AsyncClient, Client, GramError
 from gram.models.tasks import TASKS
 from gram.server.api.keys import Key, digest
 from gram.server.client.options import SolveOptions
-from gram.server.jobs.schemas import JobInfo
+from gram.server.jobs.store import Job, Store
+from gram.server.settings import JobSettings
 from tests.server.cli.support import gram
 from tests.support import FIXED_SIZE
 
@@ -52,24 +53,29 @@ def finished(server: RunningServer, job: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def survived(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, JobInfo]]:
+def survived(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Job]]:
     """A server that goes on where another was killed, and a job that the other had begun."""
-    flags = ("--model", str(checkpoint), *FIXED_SIZE, "--jobs", str(tmp_path_factory.mktemp("jobs") / "jobs.db"))
+    file = str(tmp_path_factory.mktemp("jobs") / "jobs.db")
+    flags = ("--model", str(checkpoint), *FIXED_SIZE, "--jobs", file)
     with serving(*flags) as first:
         job = submit(first, lines(PUZZLES), **QUICK)
         wait_for(lambda: first.get(f"/v1/jobs/{job}").json()["done"] >= 20, "a part of the job is done")
         first.process.kill()
         first.process.wait(PATIENCE)
+    store = Store(file, JobSettings())
+    left = store.get(job, None)
+    store.close()
+    assert left
     with serving(*flags) as second:
-        yield second, JobInfo.model_validate(second.get(f"/v1/jobs/{job}").json())
+        yield second, left
 
 
 @pytest.fixture
-def server(survived: tuple[RunningServer, JobInfo]) -> RunningServer:
+def server(survived: tuple[RunningServer, Job]) -> RunningServer:
     return survived[0]
 
 
-def test_a_job_survives_its_server_and_no_puzzle_is_lost_or_answered_twice(survived: tuple[RunningServer, JobInfo]) -> None:
+def test_a_job_survives_its_server_and_no_puzzle_is_lost_or_answered_twice(survived: tuple[RunningServer, Job]) -> None:
     server, job = survived
     assert "jobs.db" not in server.get("/server_info").text  # of a database, it would have the password
     assert 20 <= job.done < len(PUZZLES)
@@ -82,7 +88,7 @@ def test_a_job_survives_its_server_and_no_puzzle_is_lost_or_answered_twice(survi
             assert untimed(result["answer"]) == untimed(client.post("/v1/solve", json=body).json())
 
 
-def test_results_are_ranged(survived: tuple[RunningServer, JobInfo]) -> None:
+def test_results_are_ranged(survived: tuple[RunningServer, Job]) -> None:
     server, job = survived
     whole = finished(server, job.id)
     assert results(server, job.id, limit=150) == whole[:150]
