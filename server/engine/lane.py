@@ -109,7 +109,14 @@ class Lane:
         if self._alike(message):
             self._copied[message.request] = stop
             stop = message.first_index + 1
-        self.scheduler.submit(message.request, message.first_index, stop, message.prune, min_steps)
+        self.scheduler.submit(
+            message.request,
+            message.first_index,
+            stop,
+            message.prune,
+            min_steps,
+            background=message.background,
+        )
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)
