@@ -1,0 +1,53 @@
+"""BentoML: `python -m benchmarks.peer_servers.bento`.
+
+BentoML's workers import this module, so it finds its options in the environment. A batchable endpoint takes a list of requests
+from each client, here of one.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import bentoml
+from fastapi import FastAPI
+
+from benchmarks.peer_servers import PATIENCE_SECONDS, PeerOptions, workers
+from gram.server.sampling.requests import SolveRequest
+
+_VARIABLE = "PEER_OPTIONS"
+_options = PeerOptions(**json.loads(os.environ[_VARIABLE])) if _VARIABLE in os.environ else PeerOptions.parse()
+_health = FastAPI()
+
+
+@_health.get("/ready")
+async def _ready() -> None:
+    return None
+
+
+@bentoml.service(workers=workers(), traffic={"timeout": PATIENCE_SECONDS})
+@bentoml.asgi_app(_health, path="/health")
+class Solve:
+    """Solves the requests that BentoML has put into a batch."""
+
+    def __init__(self) -> None:
+        self._solver = _options.solver()
+
+    @bentoml.api(
+        batchable=True, max_batch_size=_options.batch_size, max_latency_ms=PATIENCE_SECONDS * 1000, route="/v1/solve"
+    )
+    def solve(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer a batch."""
+        return [answer.model_dump() for answer in self._solver.solve([*map(SolveRequest.model_validate, requests)])]
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    environment = os.environ | {_VARIABLE: json.dumps(asdict(_options)), "BENTOML_DO_NOT_TRACK": "True"}
+    command = ["-m", "bentoml", "serve", "benchmarks.peer_servers.bento:Solve", "--host", "127.0.0.1"]
+    os.execve(sys.executable, [sys.executable, *command, "--port", str(_options.port)], environment)
+
+
+if __name__ == "__main__":
+    main()

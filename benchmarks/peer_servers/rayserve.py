@@ -1,0 +1,59 @@
+"""Ray Serve: `python -m benchmarks.peer_servers.rayserve`."""
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from benchmarks.peer_servers import PATIENCE_SECONDS, WAIT_SECONDS, PeerOptions, workers
+from gram.server.sampling.answers import SolveResponse
+from gram.server.sampling.requests import SolveRequest
+
+app = FastAPI()
+
+
+@serve.deployment(num_replicas=workers(), ray_actor_options={"num_cpus": 1})
+@serve.ingress(app)
+class Solve:
+    """Solves the requests that Ray Serve has put into a batch."""
+
+    def __init__(self, options: PeerOptions) -> None:
+        self._solver = options.solver()
+        self._batch.set_max_batch_size(options.batch_size)
+
+    @serve.batch(batch_wait_timeout_s=WAIT_SECONDS)
+    async def _batch(self, requests: list[SolveRequest]) -> list[SolveResponse]:
+        return await asyncio.to_thread(self._solver.solve, requests)
+
+    @app.post("/v1/solve")
+    async def solve(self, request: dict[str, Any]) -> SolveResponse:
+        """Answer a request."""
+        answer: SolveResponse = await self._batch(SolveRequest.model_validate(request))
+        return answer
+
+    @app.get("/health/ready")
+    async def ready(self) -> None:
+        """Say that a replica can answer."""
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    options = PeerOptions.parse()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ray.init(num_cpus=workers(), include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": options.port, "request_timeout_s": PATIENCE_SECONDS})
+    # A replica takes the requests of its next batch while it computes one.
+    serve.run(Solve.options(max_ongoing_requests=2 * options.batch_size).bind(options))
+    stop.wait()
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
