@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 
 from gram.models.tasks import TASKS
 from gram.server.catalog import bundled_models
@@ -51,6 +52,7 @@ class BatchSolver:
     def _solve(self, name: str, requests: list[SolveRequest]) -> list[SolveResponse]:
         begin = time.monotonic()
         task, runner, pool, views = TASKS[name], self._runners[name], self._pools[name], self._views[name]
+        threshold = runner.model.config.halt_threshold
         owners: list[tuple[int, int]] = []
         """The request and the index of each slot's trajectory."""
         starts, collectors = [], []
@@ -59,8 +61,8 @@ class BatchSolver:
             tokens = puzzle.astype(np.uint8).tobytes()
             collectors.append(Collector(task, puzzle, request.num_trajectories, request.stop))
             for index in range(request.num_trajectories):
-                seed, temperature = request.seed or 0, request.temperature
-                starts.append(Start(len(owners), tokens, seed, index, temperature, request.max_steps, request.symmetries))
+                start = Start(len(owners), tokens, request.seed or 0, index, request.temperature, request.max_steps)
+                starts.append(replace(start, symmetries=request.symmetries, halt_threshold=threshold))
                 owners.append((number, index))
         pool.place(views.show(starts))
         ended: set[int] = set()

@@ -34,9 +34,7 @@ class Solve:
     def __init__(self) -> None:
         self._solver = _options.solver()
 
-    @bentoml.api(
-        batchable=True, max_batch_size=_options.batch_size, max_latency_ms=PATIENCE_SECONDS * 1000, route="/v1/solve"
-    )
+    @bentoml.api(batchable=True, max_batch_size=_options.batch_size, max_latency_ms=PATIENCE_SECONDS * 1000, route="/v1/solve")
     def solve(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Answer a batch."""
         return [answer.model_dump() for answer in self._solver.solve([*map(SolveRequest.model_validate, requests)])]

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import tempfile
 import threading
 from typing import Any
 
@@ -46,13 +47,15 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    ray.init(num_cpus=workers(), include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": options.port, "request_timeout_s": PATIENCE_SECONDS})
-    # A replica takes the requests of its next batch while it computes one.
-    serve.run(Solve.options(max_ongoing_requests=2 * options.batch_size).bind(options))
-    stop.wait()
-    serve.shutdown()
-    ray.shutdown()
+    with tempfile.TemporaryDirectory() as folder:  # a cluster of its own, even if another runs on this machine
+        cluster: dict[str, Any] = {"address": "local", "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        ray.init(num_cpus=workers(), include_dashboard=False, log_to_driver=False, **cluster)
+        serve.start(http_options={"host": "127.0.0.1", "port": options.port, "request_timeout_s": PATIENCE_SECONDS})
+        # A replica takes the requests of its next batch while it computes one.
+        serve.run(Solve.options(max_ongoing_requests=2 * options.batch_size).bind(options))
+        stop.wait()
+        serve.shutdown()
+        ray.shutdown()
 
 
 if __name__ == "__main__":
