@@ -1,7 +1,7 @@
 """Compare ours with LitServe, Ray Serve and BentoML: the same weights, runner and checker, each peer in its own batching.
 
 First each peer's best batch is found, with which it answers the most requests at saturation. Then the four take turns, each
-measured at saturation and at rates that are shares of the best peer's. Install them by `pip install -e '.[peers]' psutil`.
+measured at saturation and at rates that are shares of the best peer's. Install them by `pip install -e '.[peers]'`.
 """
 
 import argparse
@@ -39,6 +39,9 @@ _MIXES = (
     Mix(stop="first_valid"),
     Mix(TASKS["sudoku-9x9"], "hard", "first_valid"),
 )
+_WARM_SECONDS = 4.0
+"""Of a server's start, not measured: BentoML is ready when its first worker is."""
+
 _SUSTAINED = 0.9
 """A rate is sustained if at least this share of it is done."""
 
@@ -71,7 +74,7 @@ class Side:
 
 
 @contextmanager
-def _serving(name: str, batching: Batching | None) -> Iterator[RunningServer]:
+def serving_side(name: str, batching: Batching | None) -> Iterator[RunningServer]:
     """Start a server. When the context ends, no process of it is left: LitServe leaves its workers when it is terminated."""
     flags = ("--batch-size", str(batching.size), "--depth", batching.depth) if batching else ()
     module = (f"benchmarks.peer_servers.{_MODULES[name]}",) if batching else ("gram", "serve")
@@ -117,9 +120,9 @@ def _tune(
     best: dict[tuple[str, Mix], tuple[Batching, float]] = {}
     batchings = [Batching(size, depth) for depth in _DEPTHS for size in sizes]
     for name, batching in tqdm([*itertools.product(peers, batchings)], desc="tuning", unit="start"):
-        with _serving(name, batching) as server:
+        with serving_side(name, batching) as server:
             for mix in mixes:
-                answers(server, name, mix, 1)  # warm
+                _saturate(server.url, name, mix, _WARM_SECONDS)
                 rate = _saturate(server.url, name, mix, seconds)
                 tqdm.write(f"tuning: {PEERS[name]}, batches of {batching}: {rate:.1f} requests/s at saturation of {mix}")
                 if (name, mix) not in best or rate > best[name, mix][1]:
@@ -133,11 +136,12 @@ def _compare(best: dict[str, tuple[Batching, float]], mix: Mix, rounds: int, sec
     rates = [share * max(rate for _, rate in best.values()) for share in _SHARES]
     expected: list[JsonValue] = []
     for number, (name, side) in enumerate(tqdm([*sides.items()] * rounds, desc=str(mix), unit="turn")):
-        with _serving(name, best[name][0] if name in best else None) as server:
+        with serving_side(name, best[name][0] if name in best else None) as server:
             given = answers(server, name, mix)
             expected = expected or given
             if given != expected:
                 raise SystemExit(f"{name} gives other answers than ours to {mix}; is it the same build?")
+            _saturate(server.url, name, mix, _WARM_SECONDS)
             side.saturation.append(_saturate(server.url, name, mix, seconds))
             for rate in rates:
                 bodies = _bodies(name, number // len(sides) + 1, mix)
@@ -185,7 +189,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers end with this process
     peers = [name for name in PEERS if importlib.util.find_spec(name)]
     if missing := [name for name in PEERS if name not in peers]:
-        raise SystemExit(f"{', '.join(missing)}: not installed here; install the peers by pip install -e '.[peers]' psutil")
+        raise SystemExit(f"{', '.join(missing)}: not installed here; install the peers by pip install -e '.[peers]'")
     mixes = [_MIXES[number] for number in options.mixes]
     print(f"{len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}")
     tuned = _tune(peers, options.batch_sizes, mixes, options.seconds)

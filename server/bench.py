@@ -13,13 +13,14 @@ from pydantic import BaseModel, Field
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gram.kernels import timing
+from gram.kernels import timing, turns
 from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.markdown import table
 from gram.models.network import GRAM
 from gram.models.serving import prepare
 from gram.models.tasks import TASKS
+from gram.server.bench_against import Comparison
 from gram.server.catalog import read_models
 from gram.server.engine.device import Placement, resolve
 from gram.server.engine.engine import Engine
@@ -27,7 +28,7 @@ from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane
 from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.engine.slots import SlotPool, Start
-from gram.server.local import steps
+from gram.server.local import steps as engine_steps
 from gram.server.sampling.options import Options
 from gram.server.settings import EngineSettings
 
@@ -60,7 +61,7 @@ class KernelFigures(BaseModel):
     model: str
     slots: int
     gbps: float = Field(description="10^9 bytes of its inputs and outputs per second")
-    share_of_copy: float = Field(description="as a share of the rate at which this machine copies memory")
+    share_of_copy: float = Field(description="as a share of the rate at which this machine reads or copies memory")
     vs_eager: float = Field(description="speed as a multiple of the reference in PyTorch, which on a CPU is the same code")
     vs_compile: float | None = Field(description="speed as a multiple of the reference under torch.compile; null if that fails")
 
@@ -99,12 +100,14 @@ class BenchReport(BaseModel):
     kernels: list[KernelFigures]
     step: list[StepFigures]
     engine: list[EngineFigures]
+    against: Comparison | None = Field(None, description="these figures against those of an earlier build, with --against")
 
     def text(self) -> str:
         """The report in Markdown, for a terminal."""
         where = f"{self.machine}, {self.threads} threads, {self.dtype}, torch {self.torch}, {self.date}"
-        ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, copies {self.copy_gbps:,.1f} GB/s"
-        return "\n\n".join([where, ceilings, *(_table(group) for group in (self.kernels, self.step, self.engine) if group)])
+        ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, memory {self.copy_gbps:,.1f} GB/s"
+        tables = [_table(group) for group in (self.kernels, self.step, self.engine) if group]
+        return "\n\n".join([where, ceilings, *tables, *([self.against.text()] if self.against else [])])
 
 
 def measure(options: EngineSettings) -> BenchReport:
@@ -119,7 +122,7 @@ def measure(options: EngineSettings) -> BenchReport:
         products = [product for tile in tiles for product in tile.products()]
         ceiling = timing.ceiling(place.device, place.dtype, products, place.threads)
         torch.set_num_threads(place.threads)  # copies and kernels are measured with all threads
-        copy = timing.copy_rate(place.device)
+        copy = timing.memory(place.device)
         bar.update()
         kernels: list[KernelFigures] = []
         for size, case in cases:
@@ -143,7 +146,7 @@ def measure(options: EngineSettings) -> BenchReport:
         dtype=_name(place.dtype),
         threads=place.threads,
         matmul_gflops=ceiling.rate / 1e9,
-        copy_gbps=copy / 1e9,
+        copy_gbps=copy.rate / 1e9,
         kernels=kernels,
         step=stepped,
         engine=[served],
@@ -173,14 +176,14 @@ def sizes_of(config: ModelConfig, rows: int) -> timing.Sizes:
     )
 
 
-def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, compiler: bool) -> KernelFigures:
-    measured = timing.measure(case, place.device, compiler=compiler)
+def _kernel(size: str, place: Placement, case: timing.Case, copy: timing.Ceiling, *, compiler: bool) -> KernelFigures:
+    measured = timing.measure(case, place.device, copy, compiler=compiler)
     return KernelFigures(
         name=case.name,
         model=size,
         slots=place.slots,
         gbps=measured.rate / 1e9,
-        share_of_copy=measured.rate / copy,
+        share_of_copy=measured.share,
         vs_eager=measured.vs_eager,
         vs_compile=measured.vs_compile,
     )
@@ -193,15 +196,15 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     _fill(pool, model.config, slots)
-    once, product = timing.seconds([lambda _: runner.step(pool), ceiling.multiply], place.device)
-    rate = slots * row_operations(model.config) / once
+    steps, products = turns.each_turn([lambda _: runner.step(pool), ceiling.call], place.device)
+    once, operations = statistics.median(steps), slots * row_operations(model.config)
     return StepFigures(
         model=size,
         slots=slots,
         dtype=_name(place.dtype),
         ms=once * 1e3,
-        gflops=rate / 1e9,
-        share_of_matmul=rate * product / ceiling.operations,
+        gflops=operations / once / 1e9,
+        share_of_matmul=ceiling.share(operations, min(steps), min(products)),
         trajectory_steps_per_s=slots / once,
     )
 
@@ -213,7 +216,7 @@ def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
 
 
 def _bare_step(runner: Runner, pool: SlotPool) -> float:
-    (once,) = timing.seconds([lambda _: runner.step(pool)], runner.device)
+    (once,) = turns.seconds([lambda _: runner.step(pool)], runner.device)
     return once
 
 
@@ -246,7 +249,7 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
     puzzles = held_out if len(held_out) else model.task.read(model.task.examples[0])[None]  # a task without code has none
     options = Options(num_trajectories=_TRAJECTORIES)
     requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
-    stepping = steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)
+    stepping = engine_steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)
     rates, shares = [], []
     for _ in range(_ENGINE_TURNS):
         made, taken, begin = 0, 0.0, time.monotonic()
