@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -25,6 +26,9 @@ from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
 from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
+from gram.server.api.inference import routes as inference
+from gram.server.api.inference.message import LENGTH_HEADER
+from gram.server.api.inference.schemas import InferenceParameters, InferenceRequest
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
@@ -67,8 +71,8 @@ def create_app(service: Service) -> ASGIApp:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-encoding", "content-type", "traceparent", REQUEST_ID],
-            expose_headers=["retry-after", REQUEST_ID],
+            allow_headers=["authorization", "content-encoding", "content-type", LENGTH_HEADER, "traceparent", REQUEST_ID],
+            expose_headers=[LENGTH_HEADER, "retry-after", REQUEST_ID],
         )
     app.state.service = service
     problems.install(app)
@@ -76,23 +80,40 @@ def create_app(service: Service) -> ASGIApp:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
         for router in (routes.v1, info.guarded):
             app.include_router(router, dependencies=[Depends(authenticate)], responses=refusals)
+        app.include_router(inference.v2, dependencies=[Depends(authenticate)], responses=inference.errors(*map(int, refusals)))
         app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
         app.include_router(routes.v1)
         app.include_router(info.guarded)
+        app.include_router(inference.v2)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
     app.include_router(info.public)
+    app.include_router(inference.probes)
     app.include_router(page)
+    _declare_inference_request(app)
     _declare_limits(app, service.settings)
     secured = headers.SecurityHeaders(headers.HeadAsGet(app), {"/": headers.PAGE, "/docs": headers.DOCS})
     return Observe(secured, service.metrics)
 
 
+class _InOrder(GenerateJsonSchema):
+    """Leaves everything in the order in which the code has it, examples too."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value
+
+
+def _declare_inference_request(app: FastAPI) -> None:
+    """Write what an inference request may say into the OpenAPI document; FastAPI does not know, since it does not read it."""
+    schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_InOrder)
+    app.openapi()["components"]["schemas"] |= {**schema.pop("$defs"), InferenceRequest.__name__: schema}
+
+
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
     """Write the limits of this server into the OpenAPI document."""
     schemas = app.openapi()["components"]["schemas"]
-    for request in (SolveRequest, GenerateRequest):
+    for request in (SolveRequest, GenerateRequest, InferenceParameters):
         properties = schemas[request.__name__]["properties"]
         for name, limit in settings.request_limits.items():
             declared = properties[request.model_fields[name].alias or name]

@@ -74,6 +74,14 @@ class SamplingRun:
             self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
         )
 
+    async def result(self, ticket: Ticket) -> SolveResponse:
+        """Run it to its result. Raises ProblemError as `events` does."""
+        async with aclosing(self.events(ticket)) as events:
+            async for event in events:
+                if isinstance(event, SolveResponse):
+                    return event
+        raise AssertionError("a run ends with its result")
+
     async def events(self, ticket: Ticket) -> AsyncGenerator[Event]:
         """Run it. The last event is the result; a stream has events before it. Frees its slots however it ends.
 

@@ -17,6 +17,7 @@ from gram.models.tasks import TASKS
 from gram.server import logs
 from gram.server.api import accept
 from gram.server.api.admission import Ticket
+from gram.server.api.leaving import unless_disconnected
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from gram.server.api.request import SamplingRun
 from gram.server.api.schemas import DrawnPuzzle, ModelInfo, TaskInfo
@@ -99,7 +100,7 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     if body.stream:
         return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
     with ticket:
-        result = await _unless_disconnected(request, run, ticket)
+        result = await unless_disconnected(request, run.result(ticket))
     if result is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
     answer = result.model_dump_json().encode()
@@ -148,30 +149,6 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
         if problem.cause == "internal":
             log.exception("a stream ends with an internal error")
         yield write("error", told(problem).model_dump_json())
-
-
-async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:
-    """The result, or None if the client leaves first: then the run is cancelled."""
-
-    async def result() -> SolveResponse:
-        async with aclosing(run.events(ticket)) as events:
-            async for event in events:
-                if isinstance(event, SolveResponse):
-                    return event
-        raise AssertionError("a run ends with its result")
-
-    async def disconnected() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    solving, leaving = asyncio.create_task(result()), asyncio.create_task(disconnected())
-    try:
-        await asyncio.wait({solving, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return solving.result() if solving.done() else None
-    finally:
-        solving.cancel()
-        leaving.cancel()
-        await asyncio.gather(solving, leaving, return_exceptions=True)
 
 
 @v1.delete(
