@@ -44,21 +44,21 @@ class Product:
         return 2 * math.prod(self.a) * self.b[-1]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ceiling:
     """The fastest of several calls on this machine, the operations or bytes of one call, and its rate: that many per second.
 
-    A share of it is that of the best turns of both, taken side by side: what else the machine does lowers a median, but the
-    best turn hardly, so that a share is at most 1.
+    The rate is that of the best turn ever seen, since other work on the machine slows nearly every turn, but hardly the best
+    of many. So shares are taken when everything has been measured, and none is above 1.
     """
 
     call: Callable[[int], object]
     amount: int
     rate: float
 
-    def share(self, amount: float, best: float, own_best: float) -> float:
-        """The share of this rate that a side reaches whose call of `amount` took `best` seconds, while ours took `own_best`."""
-        return amount / best * own_best / self.amount
+    def see(self, taken: Sequence[float]) -> None:
+        """Take note of further turns: the seconds of a call in each."""
+        self.rate = max(self.rate, self.amount / min(taken))
 
 
 def _fastest(sides: Sequence[tuple[Callable[[int], object], int]], device: torch.device) -> Ceiling:
@@ -141,13 +141,13 @@ class Case:
 class Measured:
     """A case's rate in bytes per second, and its speed as a multiple of the reference's, eager and under torch.compile.
 
-    The bytes are those of its inputs and outputs, each counted once; `share` is that of the memory's rate. Without a working
+    The bytes are those of its inputs and outputs, each counted once; `best` is the rate of the best turn. Without a working
     compiler, `vs_compile` is None.
     """
 
     name: str
     rate: float
-    share: float
+    best: float
     vs_eager: float
     vs_compile: float | None
 
@@ -271,8 +271,8 @@ def measure(case: Case, device: torch.device, memory: Ceiling, *, compiler: bool
     taken = each_turn(sides, device)
     kernel, eager, _, *rest = map(statistics.median, taken)
     size = in_bytes + out_bytes
-    share = memory.share(size, min(taken[0]), min(taken[2]))
-    return Measured(case.name, size / kernel, share, eager / kernel, rest[0] / kernel if rest else None)
+    memory.see(taken[2])
+    return Measured(case.name, size / kernel, size / min(taken[0]), eager / kernel, rest[0] / kernel if rest else None)
 
 
 def _bytes(value: object) -> int:

@@ -124,11 +124,11 @@ def measure(options: EngineSettings) -> BenchReport:
         torch.set_num_threads(place.threads)  # copies and kernels are measured with all threads
         copy = timing.memory(place.device)
         bar.update()
-        kernels: list[KernelFigures] = []
+        measured: list[timing.Measured] = []
         for size, case in cases:
             bar.set_description(f"{case.name}, {size}")
-            compiler = all(kernel.vs_compile is not None for kernel in kernels)  # one that failed once is not tried again
-            kernels.append(_kernel(size, place, case, copy, compiler=compiler))
+            compiler = all(kernel.vs_compile is not None for kernel in measured)  # one that failed once is not tried again
+            measured.append(timing.measure(case, place.device, copy, compiler=compiler))
             bar.update()
         torch.set_num_threads(1)  # each tile is computed by one thread
         stepped = []
@@ -147,8 +147,8 @@ def measure(options: EngineSettings) -> BenchReport:
         threads=place.threads,
         matmul_gflops=ceiling.rate / 1e9,
         copy_gbps=copy.rate / 1e9,
-        kernels=kernels,
-        step=stepped,
+        kernels=[_kernel(size, place, each, copy) for (size, _), each in zip(cases, measured, strict=True)],
+        step=[each.model_copy(update={"share_of_matmul": best / ceiling.rate}) for each, best in stepped],
         engine=[served],
     )
 
@@ -176,21 +176,23 @@ def sizes_of(config: ModelConfig, rows: int) -> timing.Sizes:
     )
 
 
-def _kernel(size: str, place: Placement, case: timing.Case, copy: timing.Ceiling, *, compiler: bool) -> KernelFigures:
-    measured = timing.measure(case, place.device, copy, compiler=compiler)
+def _kernel(size: str, place: Placement, measured: timing.Measured, copy: timing.Ceiling) -> KernelFigures:
     return KernelFigures(
-        name=case.name,
+        name=measured.name,
         model=size,
         slots=place.slots,
         gbps=measured.rate / 1e9,
-        share_of_copy=measured.share,
+        share_of_copy=measured.best / copy.rate,
         vs_eager=measured.vs_eager,
         vs_compile=measured.vs_compile,
     )
 
 
-def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
-    """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
+def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> tuple[StepFigures, float]:
+    """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product.
+
+    Returns its figures, but for its share, and the rate of its best turn in operations per second.
+    """
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     prepare(model, CPU_TILE)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
@@ -198,15 +200,17 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
     _fill(pool, model.config, slots)
     steps, products = turns.each_turn([lambda _: runner.step(pool), ceiling.call], place.device)
     once, operations = statistics.median(steps), slots * row_operations(model.config)
-    return StepFigures(
+    ceiling.see(products)
+    figures = StepFigures(
         model=size,
         slots=slots,
         dtype=_name(place.dtype),
         ms=once * 1e3,
         gflops=operations / once / 1e9,
-        share_of_matmul=ceiling.share(operations, min(steps), min(products)),
+        share_of_matmul=0,
         trajectory_steps_per_s=slots / once,
     )
+    return figures, operations / min(steps)
 
 
 def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:

@@ -43,7 +43,7 @@ class Solve:
 def main() -> None:
     """Serve until interrupted."""
     environment = os.environ | {_VARIABLE: json.dumps(asdict(_options)), "BENTOML_DO_NOT_TRACK": "True"}
-    command = ["-m", "bentoml", "serve", "benchmarks.peer_servers.bento:Solve", "--host", "127.0.0.1"]
+    command = ["-m", "bentoml", "serve", "benchmarks.peer_servers.bento:Solve", "--quiet", "--host", "127.0.0.1"]
     os.execve(sys.executable, [sys.executable, *command, "--port", str(_options.port)], environment)
 
 

@@ -54,7 +54,9 @@ def test_the_ceiling_is_the_best_turn_of_squares_and_the_products_that_are_given
     assert timing.ceiling(CPU, torch.float32, [product], threads=2).amount == 2 * 2048**3
 
 
-def test_a_share_compares_the_best_turns_of_both_sides() -> None:
+def test_a_ceiling_is_the_best_turn_that_was_ever_seen() -> None:
     ceiling = timing.Ceiling(lambda _: None, amount=100, rate=50.0)
-    assert ceiling.share(amount=100, best=2.0, own_best=2.0) == 1
-    assert ceiling.share(amount=50, best=4.0, own_best=2.0) == 0.25
+    ceiling.see([4.0, 2.5])
+    assert ceiling.rate == 50
+    ceiling.see([9.0, 1.0])
+    assert ceiling.rate == 100
