@@ -30,7 +30,6 @@ from gram.models.tasks import TASKS
 
 OURS = "ours"
 PEERS = {"litserve": "LitServe", "ray": "Ray Serve", "bentoml": "BentoML"}
-_MODULES = {"litserve": "litserve", "ray": "rayserve", "bentoml": "bento"}
 _CLIENTS = 32
 _DEPTHS: tuple[Depth, ...] = ("halted", "released")
 _SHARES = (0.5, 0.8)
@@ -77,7 +76,7 @@ class Side:
 def serving_side(name: str, batching: Batching | None) -> Iterator[RunningServer]:
     """Start a server. When the context ends, no process of it is left: LitServe leaves its workers when it is terminated."""
     flags = ("--batch-size", str(batching.size), "--depth", batching.depth) if batching else ()
-    module = (f"benchmarks.peer_servers.{_MODULES[name]}",) if batching else ("gram", "serve")
+    module = ("benchmarks.peer_servers", name) if batching else ("gram", "serve")
     family: list[psutil.Process] = []
     try:
         with serving(*flags, module=module, log=Path(os.devnull)) as server:

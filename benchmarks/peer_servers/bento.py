@@ -1,23 +1,20 @@
-"""BentoML: `python -m benchmarks.peer_servers.bento`.
+"""BentoML.
 
-BentoML's workers import this module, so it finds its options in the environment. A batchable endpoint takes a list of requests
-from each client, here of one.
+`bentoml serve` and its workers import this module, which finds its options in the environment. A batchable endpoint takes a
+list of requests from each client, here of one.
 """
 
 import json
 import os
-import sys
-from dataclasses import asdict
 from typing import Any
 
 import bentoml
 from fastapi import FastAPI
 
-from benchmarks.peer_servers import PATIENCE_SECONDS, PeerOptions, workers
+from benchmarks.peer_servers import BENTO_OPTIONS, PATIENCE_SECONDS, PeerOptions, workers
 from gram.server.sampling.requests import SolveRequest
 
-_VARIABLE = "PEER_OPTIONS"
-_options = PeerOptions(**json.loads(os.environ[_VARIABLE])) if _VARIABLE in os.environ else PeerOptions.parse()
+_options = PeerOptions(**json.loads(os.environ[BENTO_OPTIONS]))
 _health = FastAPI()
 
 
@@ -38,14 +35,3 @@ class Solve:
     def solve(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Answer a batch."""
         return [answer.model_dump() for answer in self._solver.solve([*map(SolveRequest.model_validate, requests)])]
-
-
-def main() -> None:
-    """Serve until interrupted."""
-    environment = os.environ | {_VARIABLE: json.dumps(asdict(_options)), "BENTOML_DO_NOT_TRACK": "True"}
-    command = ["-m", "bentoml", "serve", "benchmarks.peer_servers.bento:Solve", "--quiet", "--host", "127.0.0.1"]
-    os.execve(sys.executable, [sys.executable, *command, "--port", str(_options.port)], environment)
-
-
-if __name__ == "__main__":
-    main()

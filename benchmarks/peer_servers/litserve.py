@@ -1,4 +1,4 @@
-"""LitServe: `python -m benchmarks.peer_servers.litserve`."""
+"""LitServe."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,14 +39,9 @@ class Solve(litserve.LitAPI):
         return output.model_dump()
 
 
-def main() -> None:
+def main(options: PeerOptions) -> None:
     """Serve until interrupted."""
-    options = PeerOptions.parse()
     server = litserve.LitServer(
         Solve(options), accelerator="cpu", workers_per_device=workers(), timeout=False, healthcheck_path="/health/ready"
     )
     server.run(host="127.0.0.1", port=options.port, log_level="warning", generate_client_file=False)
-
-
-if __name__ == "__main__":
-    main()

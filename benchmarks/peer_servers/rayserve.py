@@ -1,4 +1,4 @@
-"""Ray Serve: `python -m benchmarks.peer_servers.rayserve`."""
+"""Ray Serve."""
 
 import asyncio
 import signal
@@ -41,9 +41,8 @@ class Solve:
         """Say that a replica can answer."""
 
 
-def main() -> None:
+def main(options: PeerOptions) -> None:
     """Serve until interrupted."""
-    options = PeerOptions.parse()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -56,7 +55,3 @@ def main() -> None:
         stop.wait()
         serve.shutdown()
         ray.shutdown()
-
-
-if __name__ == "__main__":
-    main()
