@@ -11,7 +11,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from gram.kernels import timing
+from gram.kernels import turns
 from gram.kernels.gpu import layout, step
 from gram.models.config import Mixing
 from gram.models.fused import FusedStep
@@ -74,7 +74,7 @@ def measured(mixing: Mixing, device: torch.device) -> None:
         for runner, pool in zip(runners, pools, strict=True):
             fill(pool, runner.model.config, slots)
         sides = [lambda _, r=runner, p=pool: r.step(p) for runner, pool in zip(runners, pools, strict=True)]
-        before, whole = timing.seconds(sides, device)
+        before, whole = turns.seconds(sides, device)
         print(f"| {mixing} | {slots} | {slots / before:,.0f} | {slots / whole:,.0f} | {before / whole:.1f} |", flush=True)
 
 

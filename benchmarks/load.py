@@ -4,28 +4,45 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 
-from gram.models.tasks import TASKS
+from gram.models.tasks import TASKS, Task
 
 TASK = TASKS["nqueens-8"]
 LARGEST_K = 64
 _TIMEOUT = httpx.Timeout(600)
 
+Body = dict[str, Any]
 
-def mixed_requests(seed: int) -> Iterator[dict[str, Any]]:
-    """Yield 8-queens requests without end: held-out puzzles in random order, K log-uniform from 1 to 64."""
+
+@dataclass(frozen=True)
+class Mix:
+    """What the requests of a load ask: held-out puzzles of one of a task's sets, and when to stop."""
+
+    task: Task = TASK
+    test_set: str = "held-out"
+    stop: Literal["all", "first_valid"] = "all"
+
+    def __str__(self) -> str:
+        return f"{self.task.name}, {self.test_set}, stop: {self.stop}"
+
+
+def mixed_requests(seed: int, mix: Mix | None = None) -> Iterator[Body]:
+    """Yield requests without end, of 8 queens by default: puzzles in random order, K log-uniform from 1 to 64."""
+    mix = mix or Mix()
+    puzzles = mix.task.test_sets[mix.test_set]
     rng = np.random.default_rng(seed)
     while True:
-        puzzle = TASK.held_out[rng.integers(len(TASK.held_out))]
+        puzzle = puzzles[rng.integers(len(puzzles))]
         k = int(np.exp(rng.uniform(0, np.log(LARGEST_K + 1))))
-        yield request(puzzle_text=TASK.text(puzzle), k=k, seed=int(rng.integers(2**53)))
+        body = {"task": mix.task.name, "puzzle": mix.task.text(puzzle), "num_trajectories": k, "stop": mix.stop}
+        yield body | {"seed": int(rng.integers(2**53))}
 
 
-def request(puzzle_text: str, k: int, seed: int) -> dict[str, Any]:
+def request(puzzle_text: str, k: int, seed: int) -> Body:
     """Return the body of a solve request for k trajectories."""
     return {"task": TASK.name, "puzzle": puzzle_text, "num_trajectories": k, "seed": seed}
 
@@ -47,15 +64,18 @@ class Outcome:
         return float(np.percentile(self.latencies, q))
 
 
-async def open_loop(url: str, rate: float, seconds: float, seed: int) -> Outcome:
-    """Send requests at Poisson arrivals, `rate` per second, without waiting for earlier answers. Returns after all answers."""
+async def open_loop(url: str, rate: float, seconds: float, seed: int, bodies: Iterable[Body] | None = None) -> Outcome:
+    """Send requests at Poisson arrivals, `rate` per second, without waiting for earlier answers. Returns after all answers.
+
+    The bodies must be enough for the run; by default they are mixed requests.
+    """
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, size=max(1, round(rate * seconds))))
-    requests = mixed_requests(seed)
+    requests = bodies or mixed_requests(seed)
     async with _client(url) as client:
         begin = time.monotonic()
 
-        async def one(arrival: float, body: dict[str, Any]) -> float:
+        async def one(arrival: float, body: Body) -> float:
             await asyncio.sleep(begin + arrival - time.monotonic())
             await _post(client, body)
             return time.monotonic() - begin - arrival
@@ -64,7 +84,7 @@ async def open_loop(url: str, rate: float, seconds: float, seed: int) -> Outcome
         return Outcome(list(latencies), time.monotonic() - begin)
 
 
-async def closed_loop(url: str, bodies: Iterable[dict[str, Any]], clients: int) -> Outcome:
+async def closed_loop(url: str, bodies: Iterable[Body], clients: int) -> Outcome:
     """Let each client send its next request when its last one is answered, until the bodies are used up."""
     waiting = iter(bodies)
     latencies: list[float] = []
@@ -85,6 +105,6 @@ def _client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, limits=httpx.Limits(max_connections=None))
 
 
-async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def _post(client: httpx.AsyncClient, body: Body) -> None:
     response = await client.post("/v1/solve", json=body)
     response.raise_for_status()

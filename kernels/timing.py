@@ -1,15 +1,11 @@
 """How fast the kernels run, beside the ceilings of this machine: the part of `gram bench` that knows no model.
 
-The sides of a comparison take turns, so that a change of the machine's speed affects all of them alike: seven turns each after
-a warm-up, or three if those take ten seconds. A turn has as many calls as fill a twentieth of a second, and ends when the
-device is done. The median turn counts. Every call takes the next of a rotating set of random inputs, which together exceed the
-caches.
+Every call takes the next of a rotating set of random inputs, which together exceed the caches.
 """
 
 import logging
 import math
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,48 +22,13 @@ import gram.kernels.swiglu
 import gram.kernels.transition
 from gram.kernels import dispatch
 from gram.kernels.noise import NoiseKey
+from gram.kernels.turns import each_turn
 
-_TURNS = 7
-_LEAST_TURNS = 3
-_ENOUGH_SECONDS = 10.0
-_TURN_SECONDS = 0.05
 _ROTATION_BYTES = 1 << 28
 _BURST_OPERATIONS = 1 << 30
 """Operations of a thread between two waits for the other threads."""
 
 _log = logging.getLogger("gram")
-
-
-def seconds(sides: Sequence[Callable[[int], object]], device: torch.device) -> list[float]:
-    """Time each side: the seconds of a call. A side is called with the number of the call."""
-    calls = [_calls(side, device) for side in sides]
-    turns: list[list[float]] = [[] for _ in sides]
-    begin = time.perf_counter()
-    for turn in range(_TURNS):
-        if turn >= _LEAST_TURNS and time.perf_counter() - begin > _ENOUGH_SECONDS:
-            break
-        for side, count, times in zip(sides, calls, turns, strict=True):
-            times.append(_turn(side, count, device) / count)
-    return [statistics.median(times) for times in turns]
-
-
-def _calls(side: Callable[[int], object], device: torch.device) -> int:
-    """The number of calls that fill a turn; finding it is the warm-up."""
-    once = _turn(side, 1, device)
-    for _ in range(2):
-        if once > _TURN_SECONDS:
-            return 1
-        once = _turn(side, 3, device) / 3
-    return max(1, math.ceil(_TURN_SECONDS / once))
-
-
-def _turn(side: Callable[[int], object], calls: int, device: torch.device) -> float:
-    begin = time.perf_counter()
-    for call in range(calls):
-        side(call)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 @dataclass(frozen=True)
@@ -83,13 +44,27 @@ class Product:
         return 2 * math.prod(self.a) * self.b[-1]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ceiling:
-    """The fastest matrix product found on this machine: a call of it, its operations, and its rate in operations per second."""
+    """The fastest of several calls on this machine, the operations or bytes of one call, and its rate: that many per second.
 
-    multiply: Callable[[int], object]
-    operations: int
+    The rate is that of the best turn ever seen, since other work on the machine slows nearly every turn, but hardly the best
+    of many. So shares are taken when everything has been measured, and none is above 1.
+    """
+
+    call: Callable[[int], object]
+    amount: int
     rate: float
+
+    def see(self, taken: Sequence[float]) -> None:
+        """Take note of further turns: the seconds of a call in each."""
+        self.rate = max(self.rate, self.amount / min(taken))
+
+
+def _fastest(sides: Sequence[tuple[Callable[[int], object], int]], device: torch.device) -> Ceiling:
+    best = [min(times) for times in each_turn([call for call, _ in sides], device)]
+    found = [Ceiling(call, amount, amount / once) for (call, amount), once in zip(sides, best, strict=True)]
+    return max(found, key=lambda each: each.rate)
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, products: Sequence[Product], threads: int) -> Ceiling:
@@ -111,11 +86,7 @@ def ceiling(device: torch.device, dtype: torch.dtype, products: Sequence[Product
             repeats = math.ceil(_BURST_OPERATIONS / product.operations)
             own = [operands(product) for _ in range(threads)]
             sides.append((partial(_multiply_apart, workers, own, repeats), product.operations * repeats * threads))
-    found = []
-    for multiply, operations in sides:
-        (once,) = seconds([multiply], device)
-        found.append(Ceiling(multiply, operations, operations / once))
-    return max(found, key=lambda each: each.rate)
+    return _fastest(sides, device)
 
 
 def _operands(product: Product, device: torch.device, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -149,12 +120,11 @@ def _multiply_apart(workers: Executor, own: Sequence[Sequence[tuple[Tensor, Tens
     list(workers.map(burst, own))
 
 
-def copy_rate(device: torch.device) -> float:
-    """The machine's ceiling for memory, in bytes per second: a tensor far beyond the caches, read once and written once."""
+def memory(device: torch.device) -> Ceiling:
+    """The machine's ceiling for memory, in bytes: a tensor far beyond the caches that is copied, or one that is only read."""
     size = 1 << (30 if device.type == "cuda" else 28)
     source, target = torch.randn(2, size // 4, device=device)
-    (once,) = seconds([lambda _: target.copy_(source)], device)
-    return 2 * size / once
+    return _fastest([(lambda _: target.copy_(source), 2 * size), (lambda _: source.sum(), size)], device)
 
 
 @dataclass(frozen=True)
@@ -171,11 +141,13 @@ class Case:
 class Measured:
     """A case's rate in bytes per second, and its speed as a multiple of the reference's, eager and under torch.compile.
 
-    The bytes are those of its inputs and outputs, each counted once. Without a working compiler, `vs_compile` is None.
+    The bytes are those of its inputs and outputs, each counted once; `best` is the rate of the best turn. Without a working
+    compiler, `vs_compile` is None.
     """
 
     name: str
     rate: float
+    best: float
     vs_eager: float
     vs_compile: float | None
 
@@ -274,8 +246,8 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Ca
 
 
 @torch.inference_mode()
-def measure(case: Case, device: torch.device, *, compiler: bool = True) -> Measured:
-    """Time a case in turns with its reference, and with a `compiler` with the compiled reference. Compiling takes a while."""
+def measure(case: Case, device: torch.device, memory: Ceiling, *, compiler: bool = True) -> Measured:
+    """Time a case in turns with its reference, the memory's ceiling and, with a `compiler`, the compiled reference (slow)."""
     first = case.draw()
     in_bytes = _bytes(first)
     rotation = [first, *(case.draw() for _ in range(_ROTATION_BYTES // in_bytes))]
@@ -286,7 +258,7 @@ def measure(case: Case, device: torch.device, *, compiler: bool = True) -> Measu
     # The first call of each is not timed: it also compiles a Triton kernel.
     case.reference(*first)
     out_bytes = _bytes(case.kernel(*first))
-    sides = [side(case.kernel), side(case.reference)]
+    sides = [side(case.kernel), side(case.reference), memory.call]
     if compiler:
         compiled = torch.compile(case.reference, dynamic=False)
         try:
@@ -296,8 +268,11 @@ def measure(case: Case, device: torch.device, *, compiler: bool = True) -> Measu
             sides.append(side(compiled))
         except Exception as error:  # whatever is wrong with the compiler, the rest can be measured
             _log.warning("torch.compile does not work here (%s): no comparison with it", type(error).__name__)
-    kernel, eager, *rest = seconds(sides, device)
-    return Measured(case.name, (in_bytes + out_bytes) / kernel, eager / kernel, rest[0] / kernel if rest else None)
+    taken = each_turn(sides, device)
+    kernel, eager, _, *rest = map(statistics.median, taken)
+    size = in_bytes + out_bytes
+    memory.see(taken[2])
+    return Measured(case.name, size / kernel, size / min(taken[0]), eager / kernel, rest[0] / kernel if rest else None)
 
 
 def _bytes(value: object) -> int:

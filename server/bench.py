@@ -13,13 +13,14 @@ from pydantic import BaseModel, Field
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gram.kernels import timing
+from gram.kernels import timing, turns
 from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.markdown import table
 from gram.models.network import GRAM
 from gram.models.serving import prepare
 from gram.models.tasks import TASKS
+from gram.server.bench_against import Comparison
 from gram.server.catalog import read_models
 from gram.server.engine.device import Placement, resolve
 from gram.server.engine.engine import Engine
@@ -27,7 +28,7 @@ from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane
 from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.engine.slots import SlotPool, Start
-from gram.server.local import steps
+from gram.server.local import steps as engine_steps
 from gram.server.sampling.options import Options
 from gram.server.settings import EngineSettings
 
@@ -60,7 +61,7 @@ class KernelFigures(BaseModel):
     model: str
     slots: int
     gbps: float = Field(description="10^9 bytes of its inputs and outputs per second")
-    share_of_copy: float = Field(description="as a share of the rate at which this machine copies memory")
+    share_of_copy: float = Field(description="as a share of the rate at which this machine reads or copies memory")
     vs_eager: float = Field(description="speed as a multiple of the reference in PyTorch, which on a CPU is the same code")
     vs_compile: float | None = Field(description="speed as a multiple of the reference under torch.compile; null if that fails")
 
@@ -100,12 +101,14 @@ class BenchReport(BaseModel):
     kernels: list[KernelFigures]
     step: list[StepFigures]
     engine: list[EngineFigures]
+    against: Comparison | None = Field(None, description="these figures against those of an earlier build, with --against")
 
     def text(self) -> str:
         """The report in Markdown, for a terminal."""
         where = f"{self.machine}, {self.threads} threads, {self.dtype}, torch {self.torch}, {self.date}"
-        ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, copies {self.copy_gbps:,.1f} GB/s"
-        return "\n\n".join([where, ceilings, *(_table(group) for group in (self.kernels, self.step, self.engine) if group)])
+        ceilings = f"matrix products {self.matmul_gflops:,.0f} GFLOP/s, memory {self.copy_gbps:,.1f} GB/s"
+        tables = [_table(group) for group in (self.kernels, self.step, self.engine) if group]
+        return "\n\n".join([where, ceilings, *tables, *([self.against.text()] if self.against else [])])
 
 
 def measure(options: EngineSettings) -> BenchReport:
@@ -120,13 +123,13 @@ def measure(options: EngineSettings) -> BenchReport:
         products = [product for tile in tiles for product in tile.products()]
         ceiling = timing.ceiling(place.device, place.dtype, products, place.threads)
         torch.set_num_threads(place.threads)  # copies and kernels are measured with all threads
-        copy = timing.copy_rate(place.device)
+        copy = timing.memory(place.device)
         bar.update()
-        kernels: list[KernelFigures] = []
+        measured: list[timing.Measured] = []
         for size, case in cases:
             bar.set_description(f"{case.name}, {size}")
-            compiler = all(kernel.vs_compile is not None for kernel in kernels)  # one that failed once is not tried again
-            kernels.append(_kernel(size, place, case, copy, compiler=compiler))
+            compiler = all(kernel.vs_compile is not None for kernel in measured)  # one that failed once is not tried again
+            measured.append(timing.measure(case, place.device, copy, compiler=compiler))
             bar.update()
         torch.set_num_threads(1)  # each tile is computed by one thread
         stepped = []
@@ -144,9 +147,9 @@ def measure(options: EngineSettings) -> BenchReport:
         dtype=_name(place.dtype),
         threads=place.threads,
         matmul_gflops=ceiling.rate / 1e9,
-        copy_gbps=copy / 1e9,
-        kernels=kernels,
-        step=stepped,
+        copy_gbps=copy.rate / 1e9,
+        kernels=[_kernel(size, place, each, copy) for (size, _), each in zip(cases, measured, strict=True)],
+        step=[each.model_copy(update={"share_of_matmul": best / ceiling.rate}) for each, best in stepped],
         engine=[served],
     )
 
@@ -174,38 +177,42 @@ def sizes_of(config: ModelConfig, rows: int) -> timing.Sizes:
     )
 
 
-def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, compiler: bool) -> KernelFigures:
-    measured = timing.measure(case, place.device, compiler=compiler)
+def _kernel(size: str, place: Placement, measured: timing.Measured, copy: timing.Ceiling) -> KernelFigures:
     return KernelFigures(
-        name=case.name,
+        name=measured.name,
         model=size,
         slots=place.slots,
         gbps=measured.rate / 1e9,
-        share_of_copy=measured.rate / copy,
+        share_of_copy=measured.best / copy.rate,
         vs_eager=measured.vs_eager,
         vs_compile=measured.vs_compile,
     )
 
 
-def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
-    """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
+def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> tuple[StepFigures, float]:
+    """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product.
+
+    Returns its figures, but for its share, and the rate of its best turn in operations per second.
+    """
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     kernels = prepare(model, CPU_TILE)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
     fill(pool, model.config, slots)
-    once, product = timing.seconds([lambda _: runner.step(pool), ceiling.multiply], place.device)
-    rate = slots * row_operations(model.config) / once
-    return StepFigures(
+    steps, products = turns.each_turn([lambda _: runner.step(pool), ceiling.call], place.device)
+    once, operations = statistics.median(steps), slots * row_operations(model.config)
+    ceiling.see(products)
+    figures = StepFigures(
         model=size,
         slots=slots,
         dtype=_name(place.dtype),
         kernels=kernels,
         ms=once * 1e3,
-        gflops=rate / 1e9,
-        share_of_matmul=rate * product / ceiling.operations,
+        gflops=operations / once / 1e9,
+        share_of_matmul=0,
         trajectory_steps_per_s=slots / once,
     )
+    return figures, operations / min(steps)
 
 
 def fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
@@ -215,7 +222,7 @@ def fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
 
 
 def _bare_step(runner: Runner, pool: SlotPool) -> float:
-    (once,) = timing.seconds([lambda _: runner.step(pool)], runner.device)
+    (once,) = turns.seconds([lambda _: runner.step(pool)], runner.device)
     return once
 
 
@@ -248,7 +255,7 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
     puzzles = held_out if len(held_out) else model.task.read(model.task.examples[0])[None]  # a task without code has none
     options = Options(num_trajectories=_TRAJECTORIES)
     requests = (options.submit(i, name, puzzles[i % len(puzzles)], i) for i in itertools.count())
-    stepping = steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)
+    stepping = engine_steps(engine, requests, in_flight=2 + 2 * lane.num_slots // _TRAJECTORIES)
     rates, shares = [], []
     for _ in range(_ENGINE_TURNS):
         made, taken, begin = 0, 0.0, time.monotonic()

@@ -23,6 +23,7 @@ LAYERS = (
     ("server.metrics",),
     ("server.api",),
     ("server.client",),
+    ("server.bench_against",),
     ("server.bench", "server.evaluation"),
     ("server.cli",),
 )

@@ -14,15 +14,16 @@ from gram.kernels.noise import NoiseKey
 from gram.models import layers, network
 from gram.models.config import ModelConfig
 from gram.models.network import GRAM
+from gram.server import bench_against
 from gram.server.bench import SIZES, row_operations, sizes_of
 
 ROOT = Path(__file__).parents[2]
 QUICK_BENCH = """
-from gram.kernels import timing
+from gram.kernels import timing, turns
 from gram.server import bench
 from gram.server.cli.main import main
 
-timing._TURNS, timing._TURN_SECONDS, timing._ROTATION_BYTES = 1, 0.001, 1 << 20
+turns._TURNS, turns._TURN_SECONDS, timing._ROTATION_BYTES = 1, 0.001, 1 << 20
 bench._ENGINE_TURNS, bench._ENGINE_SECONDS = 1, 0.1
 main()
 """
@@ -111,5 +112,61 @@ def test_the_command_measures_all_of_it_and_does_without_a_compiler(tmp_path: Pa
     for step in report["step"]:
         assert step["share_of_matmul"] > 0
         assert step["dtype"] == report["dtype"]
+    assert report["against"] is None
     (engine,) = report["engine"]
     assert engine["trajectory_steps_per_s"] > 0
+
+
+def test_rates_are_compared_round_by_round_and_what_one_build_lacks_is_named() -> None:
+    def report(step: float, **more: list[dict[str, object]]) -> dict[str, object]:
+        return {"step": [{"model": "D 128", "slots": 8, "dtype": "bfloat16", "trajectory_steps_per_s": step}], **more}
+
+    engine: list[dict[str, object]] = [{"model": "nqueens-8", "slots": 16, "trajectory_steps_per_s": 70.0}]
+    rounds = [(report(30.0, engine=engine), report(10.0)), (report(8.0), report(4.0)), (report(40.0), report(10.0))]
+    comparison = bench_against.compare("earlier", rounds)
+    (ratio,) = comparison.ratios
+    assert (ratio.what, ratio.ratio, ratio.least, ratio.greatest) == ("step: D 128, bfloat16, 8 slots", 3.0, 2.0, 4.0)
+    assert comparison.missing == ["engine: nqueens-8, 16 slots"]
+    assert "3.00 | 2.00 to 4.00" in " ".join(comparison.text().split())
+    assert "only one of the two builds measures it: engine: nqueens-8, 16 slots." in comparison.text()
+
+
+def test_both_builds_run_with_the_flags_that_were_given_and_take_turns_at_being_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builds are scripts that write down their turn and a report, as gram bench --json does."""
+    monkeypatch.setenv("PYTHONPATH", "ours")
+    turns_taken = tmp_path / "turns"
+    for name, rate in (("ours", 6), ("theirs", 2)):
+        python = tmp_path / name / ".venv/bin/python"
+        python.parent.mkdir(parents=True)
+        line = {"model": "m", "slots": 1, "dtype": "float32", "trajectory_steps_per_s": rate}
+        said = json.dumps({"step": [line]})
+        python.write_text(
+            f"#!/bin/sh\necho {name} $PYTHONPATH $4 $5 >> {turns_taken}\nfor file; do :; done\necho '{said}' > \"$file\"\n"
+        )
+        python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "ours/.venv/bin/python"))
+    report, comparison = bench_against.measure_in_turns(tmp_path / "theirs", ["--slots", "8"], rounds=2)
+    assert turns_taken.read_text().splitlines() == [
+        "ours ours --slots 8",
+        "theirs --slots 8",
+        "theirs --slots 8",
+        "ours ours --slots 8",
+    ]
+    assert report["step"][0]["trajectory_steps_per_s"] == 6
+    assert comparison.ratios[0].ratio == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [(None, "has no .venv/bin/python"), ("#!/bin/sh\necho 'no such command: bench' >&2\nexit 2\n", "no such command: bench")],
+)
+def test_a_build_that_cannot_be_measured_is_refused_with_the_reason(script: str | None, message: str, tmp_path: Path) -> None:
+    if script:
+        python = tmp_path / "bin/python"
+        python.parent.mkdir()
+        python.write_text(script)
+        python.chmod(0o755)
+    with pytest.raises(bench_against.AgainstError, match=message):
+        bench_against.report_of(bench_against.python_of(tmp_path), tmp_path, [])
