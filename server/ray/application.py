@@ -27,6 +27,9 @@ class Arguments(BaseModel):
         default_factory=lambda: {"engine": bundled_models()},
         description="deployments of engines, by name, and the checkpoint folders of each",
     )
+    options: dict[str, dict[str, Any]] = Field(
+        {}, description="Ray Serve's options of a deployment, by its name, for `gram serve --ray` and for programs"
+    )
 
 
 def build(arguments: Arguments) -> Application:
@@ -44,8 +47,8 @@ def build(arguments: Arguments) -> Application:
         "logging_config": {"enable_access_log": False},  # the server has its own
     }
     engines = [
-        serve.deployment(Engine).options(name=name, **common).bind(group.model_dump(mode="json"))
+        serve.deployment(Engine).options(name=name, **common, **arguments.options.get(name, {})).bind(group.model_dump(mode="json"))
         for name, group in groups.items()
     ]
-    api = serve.deployment(API).options(name="api", max_ongoing_requests=ROOM, **common)
+    api = serve.deployment(API).options(name="api", max_ongoing_requests=ROOM, **common, **arguments.options.get("api", {}))
     return api.bind(settings.model_dump(mode="json"), *engines)

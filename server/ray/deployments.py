@@ -39,7 +39,7 @@ _ASK_SECONDS = 2
 class Engine:
     """A replica that computes. The API processes reach its engine over connections of their own."""
 
-    async def __init__(self, settings: dict[str, Any]) -> None:
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         """Start the engine. Raises CheckpointError or EngineUnavailableError if it can't be started; Ray shows the message.
 
         `settings`: ServerSettings, with this deployment's models.
@@ -83,7 +83,8 @@ class Engine:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve, for the policy in scaling.py."""
-        return {BUSY: self._relay.busy, QUEUED_SECONDS: self._relay.queued_seconds}
+        workload = self._relay.workload
+        return {BUSY: workload.busy(self._relay.slots), QUEUED_SECONDS: workload.queued_seconds}
 
     async def __del__(self) -> None:
         """Called by Ray Serve when the replica is about to go, at most graceful_shutdown_timeout_s before its end."""
@@ -96,7 +97,7 @@ class Engine:
 class API:
     """A replica that speaks HTTP: it reads requests, shares them out over the engines, and checks and ranks what they bring."""
 
-    async def __init__(self, settings: dict[str, Any], *engines: DeploymentHandle[Any]) -> None:
+    async def __init__(self, settings: dict[str, Any], *engines: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         """`settings`: ServerSettings, with the models of all `engines`."""
         self._settings = ServerSettings.model_validate(settings)
         logs.configure(self._settings.log_format)
@@ -119,7 +120,7 @@ class API:
         self._service = Service(self._settings, models, self._metrics, self._fleet, admission, keys)
         self._running = asyncio.create_task(self._fleet.run())
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:  # noqa: N807  # the name is Ray's
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
         return BehindProxy(create_app(self._service), self._measure)
 
     async def measured(self) -> Measured:

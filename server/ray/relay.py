@@ -7,7 +7,6 @@ engine reports of them goes back there.
 import asyncio
 import contextlib
 import secrets
-import time
 from collections import Counter
 
 import msgspec
@@ -80,17 +79,6 @@ class Relay(Supervisor):
             self._idle.clear()
             await self._idle.wait()
 
-    @property
-    def busy(self) -> float:
-        """The share of the slots, of all models, that have a trajectory."""
-        return sum(lane.live for lane in self._stats.values()) / (self.slots * max(len(self._stats), 1))
-
-    @property
-    def queued_seconds(self) -> float:
-        """The time that the trajectories that wait for a slot will take, as far as it is known."""
-        now = time.monotonic()
-        return sum(lane.waiting / rate for model, lane in self._stats.items() if (rate := self._rates[model].at(now)))
-
     async def _run_once(self) -> bool:
         try:
             return await super()._run_once()
@@ -148,5 +136,4 @@ class Relay(Supervisor):
                 self._send(message)
                 if not any(other.open for other in self._links):
                     self._idle.set()
-                    for rate in self._rates.values():
-                        rate.pause()
+                    self.workload.pause()

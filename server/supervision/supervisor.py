@@ -7,8 +7,7 @@ steps engine after engine dies is taken out of rotation.
 
 import asyncio
 import logging
-import time
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from gram.server.engine.messages import (
     Cancel,
     Failed,
     FromEngine,
-    LaneStats,
     Load,
     Loaded,
     NotLoaded,
@@ -39,8 +37,8 @@ from gram.server.supervision.blame import MAX_DEATHS, Blame
 from gram.server.supervision.errors import EngineUnavailableError, OutOfMemoryError, SlowClientError
 from gram.server.supervision.job import Share
 from gram.server.supervision.process import Connection, EngineProcess, command
-from gram.server.supervision.rate import Rate
 from gram.server.supervision.rotation import Rotation
+from gram.server.supervision.workload import Workload
 
 log = logging.getLogger("gram")
 
@@ -78,8 +76,7 @@ class Supervisor:
         self._engine: Connection | None = None
         self._failure: str | None = None
         self._loading: deque[_Loading] = deque()
-        self._rates: defaultdict[str, Rate] = defaultdict(Rate)
-        self._stats: dict[str, LaneStats] = {}
+        self.workload = Workload()
         self.shares: dict[int, Share] = {}
         """What it has to bring, by the numbers of their messages."""
         self.loaded: set[str] = set()
@@ -96,14 +93,7 @@ class Supervisor:
     @property
     def backlog(self) -> Backlog:
         """What it has to do, and how fast it is."""
-        remaining = {model: lane.live + lane.waiting for model, lane in self._stats.items()}
-        own: Counter[str] = Counter()
-        for share in self.shares.values():
-            own[share.submit.model] += share.remaining
-        # The engine has not told of what it was sent last; and one that others use too tells of theirs.
-        remaining |= {model: max(count, remaining.get(model, 0)) for model, count in own.items()}
-        now = time.monotonic()
-        return Backlog(remaining, {model: rate.at(now) for model, rate in self._rates.items()})
+        return self.workload.backlog(self.shares.values())
 
     def serves(self, model: str) -> bool:
         """Whether its engine has the model, or will have it when it is ready."""
@@ -136,8 +126,7 @@ class Supervisor:
         if self.shares.pop(share.submit.request, None) and self.ready:
             self._send(Cancel(share.submit.request))
         if not self.shares:
-            for rate in self._rates.values():
-                rate.pause()
+            self.workload.pause()
 
     async def load(self, model: str, folder: Path) -> None:
         """Have the engine load a model. If this is cancelled, the engine frees the model again.
@@ -185,7 +174,7 @@ class Supervisor:
         finally:
             self.ready = False
             self.loaded.clear()
-            self._stats.clear()
+            self.workload.clear()
             while self._loading:
                 if not (loaded := self._loading.popleft().loaded).done():
                     loaded.set_exception(EngineUnavailableError("the engine died while it loaded the model; try again"))
@@ -211,7 +200,7 @@ class Supervisor:
             case StepReport():
                 self._on_report(message)
             case Pong():
-                self._stats.update(message.lanes)
+                self.workload.on_pong(message)
                 self._listener.on_pong(self._number, message)
             case Loaded() | NotLoaded():
                 self._on_loaded(message)
@@ -223,8 +212,7 @@ class Supervisor:
     def _on_report(self, report: StepReport) -> None:
         """Hand what a step brought to its shares."""
         self._blame.stepping = None
-        self._stats[report.model] = report.stats
-        self._rates[report.model].on_report(report, time.monotonic())
+        self.workload.on_report(report)
         for request, seconds in report.started.items():
             if (share := self.shares.get(request)) and share.job.queue_seconds is None:
                 share.job.queue_seconds = seconds
