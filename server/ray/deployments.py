@@ -151,7 +151,9 @@ async def _ask_all(handle: DeploymentHandle[Any], method: str) -> list[Any]:
     try:
         asked = handle.broadcast(method)
         answers = await asyncio.wait_for(asked.results_async(return_exceptions=True), _ASK_SECONDS)
-    except (DeploymentUnavailableError, TimeoutError) as error:
-        log.warning("%s does not answer %s: %r", handle.deployment_name, method, error)
+    except DeploymentUnavailableError:
+        return []  # none is there yet
+    except TimeoutError:
+        log.warning("not all replicas of %s answer %s in %d s", handle.deployment_name, method, _ASK_SECONDS)
         return []
     return [answer for answer in answers if not isinstance(answer, BaseException)]

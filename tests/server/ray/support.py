@@ -100,4 +100,3 @@ def serving_on_ray(cluster: Cluster, checkpoint: Path, replicas: int = 2, **sett
     server = RayServer(f"http://127.0.0.1:{port}", None, cluster)  # type: ignore[arg-type]  # it is no process of ours
     wait_for(lambda: server.serving() == replicas, "all engines are ready")
     yield server
-
