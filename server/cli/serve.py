@@ -13,8 +13,8 @@ class Serve(ServerSettings):
 
     ray: str | None = Field(
         None,
-        description="address of a Ray cluster (auto: this machine's), on which to run --engines engines, each with --threads "
-        "CPUs, or a GPU with --device cuda; needs gram-server[ray]",
+        description="address of a Ray cluster, or auto for that of this machine: the --engines run there, each with --threads "
+        "CPUs, or with --device cuda a GPU; needs gram-server[ray] (default: the engines run here)",
     )
 
     def cli_cmd(self) -> None:
@@ -28,15 +28,16 @@ class Serve(ServerSettings):
             raise CommandError(str(error)) from error
 
     def _serve(self, settings: ServerSettings) -> None:
+        import uvloop
+
+        from gram.server.api.app import serve
+
         if self.ray is None:
-            import uvloop
-
-            from gram.server.api.app import serve
-
             uvloop.run(serve(settings))
             return
         try:
-            from gram.server.ray.start import serve_on
+            from gram.server.ray.start import fleet_on
         except ModuleNotFoundError as error:
             raise CommandError(f"--ray needs {error.name}, which is not installed: pip install 'gram-server[ray]'") from error
-        serve_on(self.ray, settings)
+        with fleet_on(self.ray, settings) as fleet:
+            uvloop.run(serve(settings, fleet))

@@ -1,5 +1,6 @@
-"""The application that `serve run deploy/ray/config.yaml` and `gram serve --ray` start."""
+"""The application that `serve run deploy/ray/config.yaml` starts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gram.server.settings import ServerSettings
 
 RAY = "2.60"
 """The minor version of Ray that this is made for and tested with."""
-ROOM = 10_000
+_ROOM = 10_000
 """Requests that a replica of the API may have open: more than the server's own limits admit, which refuse with a 429."""
 _LAST_SECONDS = 10
 """Time for a replica to go after the grace period."""
@@ -31,16 +32,13 @@ class Arguments(BaseModel):
         description="deployments of engines, by name, and the models of each: checkpoint folders, or names of bundled ones",
     )
     options: dict[str, dict[str, Any]] = Field(
-        {}, description="Ray Serve's options of a deployment, by its name, for `gram serve --ray` and for programs"
+        {}, description="Ray Serve's options of the deployments, for programs; a file has them under `deployments`"
     )
 
 
 def build(arguments: Arguments) -> Application:
     """The application: a deployment for each group of models, and the API. Their `deployments` options say how many."""
-    if not ray.__version__.startswith(f"{RAY}."):
-        raise RuntimeError(
-            f"Ray {ray.__version__} is installed, and this server needs {RAY}: pip install 'ray[serve]=={RAY}.*'"
-        )
+    check_version()
     groups = {
         group: ServerSettings.model_validate({**arguments.settings, "model": [_folder(name) for name in names]})
         for group, names in arguments.engines.items()
@@ -48,21 +46,34 @@ def build(arguments: Arguments) -> Application:
     settings = ServerSettings.model_validate(
         {**arguments.settings, "model": [folder for group in groups.values() for folder in group.model]}
     )
-    common = {
+    own = {"max_ongoing_requests": _ROOM, "ray_actor_options": {"num_cpus": 0}} | arguments.options.get("api", {})
+    api = serve.deployment(API).options(name="api", **(_common(settings) | own))
+    return api.bind(settings.model_dump(mode="json"), *engines(groups, arguments.options))
+
+
+def engines(groups: Mapping[str, ServerSettings], options: Mapping[str, Mapping[str, Any]]) -> list[Application]:
+    """A deployment of engines for each group of models. `options`: Ray Serve's, by the name of the group."""
+    return [
+        serve.deployment(Engine)
+        .options(name=group, **{**_common(settings), **options.get(group, {})})
+        .bind(settings.model_dump(mode="json"))
+        for group, settings in groups.items()
+    ]
+
+
+def check_version() -> None:
+    """Raise RuntimeError if another Ray is installed than the one that this is made for."""
+    if not ray.__version__.startswith(f"{RAY}."):
+        raise RuntimeError(f"Ray {ray.__version__} is installed, and this server needs {RAY}: pip install 'gram-server[ray]'")
+
+
+def _common(settings: ServerSettings) -> dict[str, Any]:
+    return {
         "graceful_shutdown_timeout_s": settings.grace_seconds + _LAST_SECONDS,
         "health_check_period_s": 2,
         "logging_config": {"enable_access_log": False},  # the server has its own
         "max_constructor_retry_count": 3,
     }
-    engines = [
-        serve.deployment(Engine)
-        .options(name=name, **(common | arguments.options.get(name, {})))
-        .bind(group.model_dump(mode="json"))
-        for name, group in groups.items()
-    ]
-    light = {"max_ongoing_requests": ROOM, "ray_actor_options": {"num_cpus": 0}}
-    api = serve.deployment(API).options(name="api", **(common | light | arguments.options.get("api", {})))
-    return api.bind(settings.model_dump(mode="json"), *engines)
 
 
 def _folder(model: Path) -> Path:

@@ -138,15 +138,15 @@ class API:
         return serve.get_deployment_handle(context.deployment, context.app_name)
 
     async def _places(self) -> list[Place]:
-        return [place for engine in self._engines for place in await _ask_all(engine, "place")]
+        return [place for engine in self._engines for place in await ask_all(engine, "place")]
 
     async def _measure(self) -> list[Measured]:
         """The metrics of all replicas."""
-        told = await asyncio.gather(*(_ask_all(handle, "measured") for handle in (self._own, *self._engines)))
+        told = await asyncio.gather(*(ask_all(handle, "measured") for handle in (self._own, *self._engines)))
         return [measured for deployment in told for measured in deployment]
 
 
-async def _ask_all(handle: DeploymentHandle[Any], method: str) -> list[Any]:
+async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[Any]:
     """What all replicas of a deployment answer; without those that are lost just now."""
     try:
         asked = handle.broadcast(method)

@@ -32,7 +32,6 @@ class ReplicaFleet(Fleet):
         """`places`: asks Ray for the replicas that run."""
         super().__init__(settings, listener)
         self._places = places
-        self._numbers = itertools.count()
         # Several API processes share an engine: none may use the request numbers of another.
         self._ids = itertools.count(secrets.randbits(30) << 32)
         self._identities: dict[str, str] = {}
@@ -67,7 +66,8 @@ class ReplicaFleet(Fleet):
             log.warning("replica %s can't be reached at %s:%d: %r", place.replica, place.host, place.port, error)
             return
         listener = dataclasses.replace(self._listener, on_ready=self._on_ready)
-        number = next(self._numbers)
+        taken = {cast(Remote, supervisor).number for supervisor in self._supervisors}
+        number = next(number for number in itertools.count() if number not in taken)
         supervisor = Remote(place, link, self._settings, self._rotation, number, listener, self._identities)
         self._supervisors.append(supervisor)
         self._tasks.create_task(self._run(supervisor))

@@ -88,6 +88,7 @@ class Remote(Supervisor):
         """`identities`: by model, what its answers depend on, of the replicas that are there; shared by all supervisors."""
         super().__init__(settings, rotation, number, listener)
         self.place = place
+        self.number = number
         self._link = link
         self._identities = identities
 

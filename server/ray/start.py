@@ -1,53 +1,67 @@
-"""`gram serve --ray`: the application on a cluster that runs."""
+"""`gram serve --ray`: the server, with its engines on a Ray cluster."""
 
 import contextlib
 import logging
-import signal
 import socket
-import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from gram.server.ray.application import Arguments, build
+from gram.server.ray.application import check_version, engines
+from gram.server.ray.deployments import ask_all
+from gram.server.ray.fleet import ReplicaFleet
+from gram.server.ray.messages import Place
 from gram.server.settings import ServerSettings
 from gram.server.supervision.errors import EngineUnavailableError
+from gram.server.supervision.fleet import Fleet
+from gram.server.supervision.supervisor import Listener
 
-APPLICATION = "gram"
+APPLICATION = "gram-engines"
+"""The name of what runs on the cluster, in Ray Serve's status."""
 _LOOK_SECONDS = 5
 
 log = logging.getLogger("gram")
 
 
-def serve_on(address: str, settings: ServerSettings) -> None:
-    """Run the application on the cluster at this address until a signal. Then it ends its requests, and is removed.
+@contextlib.contextmanager
+def fleet_on(address: str, settings: ServerSettings) -> Iterator["_MakeFleet"]:
+    """Start the engines on the cluster at this address. Yields what makes their fleet. At the end they are removed.
 
-    Raises EngineUnavailableError if there is no such cluster, or if the application can't be started on it.
+    Raises EngineUnavailableError if there is no such cluster, or if they can't be started on it.
     """
     try:
+        check_version()
         _look(address)
         ray.init(address, logging_level=logging.WARNING, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineUnavailableError(f"no Ray cluster can be used at {address!r}: {_gist(error)}") from error
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     resources = {"num_cpus": settings.threads or 1, "num_gpus": int(settings.device == "cuda")}
-    own = settings.model_dump(mode="json", exclude={"model"}, exclude_unset=True)
-    options = {"engine": {"num_replicas": settings.engines or 1, "ray_actor_options": resources}}
+    options = {"num_replicas": settings.engines or 1, "ray_actor_options": resources}
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
-        app = build(Arguments(settings=own, engines={"engine": settings.model}, options=options))
-        serve.run(app, name=APPLICATION)
+        (engine,) = engines({"engine": settings}, {"engine": options})
+        serve.start(proxy_location="Disabled")  # unless Ray Serve runs already
+        handle = serve.run(engine, name=APPLICATION, route_prefix=None)
+        yield partial(_fleet, handle)
     except RuntimeError as error:
-        raise EngineUnavailableError(f"the application can't be started on Ray: {_gist(error)}") from error
-    else:
-        log.info("serving on Ray at http://%s:%d", settings.host, settings.port)
-        stopping.wait()
+        raise EngineUnavailableError(f"the engines can't be started on Ray: {_gist(error)}") from error
     finally:
         with contextlib.suppress(Exception):
             serve.delete(APPLICATION)
         ray.shutdown()
+
+
+_MakeFleet = partial[Fleet]
+
+
+def _fleet(handle: DeploymentHandle[Any], settings: ServerSettings, listener: Listener) -> Fleet:
+    async def places() -> list[Place]:
+        return await ask_all(handle, "place")
+
+    return ReplicaFleet(settings, listener, places)
 
 
 def _look(address: str) -> None:
