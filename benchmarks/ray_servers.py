@@ -60,14 +60,14 @@ class RayServer(RunningServer):
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Cluster]:
-    """A cluster of a head, for the API, and two nodes, each for an engine."""
+def ray_cluster(nodes: int = 2) -> Iterator[Cluster]:
+    """A cluster of a head, for the API, and nodes for an engine each."""
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 4, "object_store_memory": OBJECTS, "include_dashboard": False, "resources": {"head": 1}},
     )
     try:
-        for _ in range(2):
+        for _ in range(nodes):
             add_node(cluster)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
         yield cluster
