@@ -78,6 +78,7 @@ def ray_cluster(nodes: int = 2) -> Iterator[Cluster]:
 
 
 def add_node(cluster: Cluster) -> None:
+    """Add a node for one or two engines."""
     cluster.add_node(num_cpus=1, object_store_memory=OBJECTS, resources={"engine": 1})
 
 

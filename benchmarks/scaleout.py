@@ -35,6 +35,7 @@ STEP_SECONDS = 0.05
 
 
 def body(number: int, **options: Any) -> dict[str, Any]:
+    """A request with an answer of its own."""
     puzzle = QUEENS.text(QUEENS.held_out[number % len(QUEENS.held_out)])
     return {"model": "nqueens-8", "puzzle": puzzle, "num_trajectories": 20, "seed": number} | options
 
@@ -100,7 +101,7 @@ def simulated_steps(folder: Path) -> Iterator[Path]:
 
 def scaling() -> None:
     """Trajectories per second of one request for many, divided over 1, 2 and 4 engines with simulated steps."""
-    asked = {"model": "simulated", "puzzle": {"grid": [0] * 9}, "seed": 1, "max_steps": 8, "halt_threshold": 1.0}
+    asked = {"model": "simulated", "puzzle": "000000000", "seed": 1, "max_steps": 8, "halt": "never"}
     with tempfile.TemporaryDirectory() as folder, simulated_steps(Path(folder)) as checkpoint, ray_cluster(nodes=4) as cluster:
         print("| replicas | trajectories/s | of linear |\n| --- | --- | --- |")
         first = None

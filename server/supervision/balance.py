@@ -42,16 +42,17 @@ def divide(count: int, engines: Sequence[Load], least: int) -> list[int]:
 
     No engine gets fewer than `least`, unless one gets all.
     """
-    order = sorted(range(len(engines)), key=lambda engine: engines[engine].seconds)
-    for used in range(len(order), 1, -1):
-        chosen = order[:used]
+    chosen = [*range(len(engines))]
+    shares = [0.0]
+    while len(chosen) > 1:
         rates = sum(engines[engine].rate for engine in chosen)
         end = (count + sum(engines[engine].seconds * engines[engine].rate for engine in chosen)) / rates
         shares = [(end - engines[engine].seconds) * engines[engine].rate for engine in chosen]
         if min(shares) >= least:
             break
+        del chosen[shares.index(min(shares))]
     else:
-        chosen = [min(order, key=lambda engine: engines[engine].seconds + count / engines[engine].rate)]
+        chosen = [min(range(len(engines)), key=lambda engine: engines[engine].seconds + count / engines[engine].rate)]
         shares = [count]
     sizes, given, begun = [0] * len(engines), 0, 0.0
     for engine, share in zip(chosen, shares, strict=True):
