@@ -72,7 +72,6 @@ def ray_cluster(nodes: int = 2) -> Iterator[Cluster]:
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
         yield cluster
     finally:
-        serve.shutdown()
         ray.shutdown()
         cluster.shutdown()
 
@@ -99,5 +98,8 @@ def serving_on_ray(cluster: Cluster, checkpoint: Path, replicas: int = 2, **sett
     )
     serve.run(app, name="gram")
     server = RayServer(f"http://127.0.0.1:{port}", None, cluster)  # type: ignore[arg-type]  # it is no process of ours
-    wait_for(lambda: server.serving() == replicas, "all engines are ready")
-    yield server
+    try:
+        wait_for(lambda: server.serving() == replicas, "all engines are ready")
+        yield server
+    finally:
+        serve.shutdown()

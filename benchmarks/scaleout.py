@@ -110,8 +110,8 @@ def scaling() -> None:
                 serving_on_ray(cluster, checkpoint, replicas=replicas) as server,
                 httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
             ):
-                answer(client, asked | {"num_trajectories": 100 * replicas})  # so that the rates are known
-                count = 400 * replicas
+                answer(client, asked | {"num_trajectories": 32 * replicas})  # so that the rates are known
+                count = 160 * replicas
                 begin = time.monotonic()
                 answer(client, asked | {"num_trajectories": count})
                 rate = count / (time.monotonic() - begin)

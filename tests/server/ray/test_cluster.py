@@ -1,21 +1,27 @@
 """The application on a local Ray cluster of three nodes, and what its clients get while parts of it are killed."""
 
 import contextlib
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
 
-from benchmarks.ray_servers import RayServer, add_node, ray_cluster, serving_on_ray
-from benchmarks.servers import PATIENCE, RunningServer, serving, wait_for
+from benchmarks.ray_servers import OBJECTS, RayServer, add_node, ray_cluster, serving_on_ray
+from benchmarks.servers import PATIENCE, RunningServer, free_port, serving, wait_for
 from gram import Client
 from gram.server.sampling.answers import Event as ClientEvent
-from tests.server.supervision.support import Body, Event, ordered, queens, stream
+from tests.docs.support import ROOT, blocks
+from tests.server.supervision.support import Body, Event, ordered, queens, stream, untimed
 from tests.support import FIXED_SIZE
 
 BODIES: list[Body] = [
@@ -56,6 +62,49 @@ def events(client: httpx.Client, body: Body, received: list[Event] | None = None
     places = [(name, data.get("trajectory"), data.get("steps")) for name, data in came]
     assert len({*places}) == len(places)
     return ordered([event for event in came if event[0] != "step"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_the_page_says(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The lines of the document bring up a cluster and ask it; and it survives `kill -9` of a replica. Then it ends."""
+    page = blocks(ROOT / "docs" / "scaling-out.md")[0]
+    _, start, serve_run, ask = page.commands
+    folder, port = tmp_path_factory.mktemp("page"), free_port()
+    config = (ROOT / "deploy" / "ray" / "config.yaml").read_text()
+    assert "deploy/ray/config.yaml" in serve_run
+    (folder / "deploy" / "ray").mkdir(parents=True)
+    (folder / "deploy" / "ray" / "config.yaml").write_text(config.replace("port: 8000", f"port: {port}"))
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+
+    def shell(command: str) -> subprocess.Popen[bytes]:
+        line = command.replace(".venv/bin/", "").replace("localhost:8000", f"127.0.0.1:{port}")
+        return subprocess.Popen(["bash", "-c", f"exec {line}"], cwd=folder, env=environment, stdout=subprocess.PIPE)
+
+    small = f" --block --object-store-memory {OBJECTS} --include-dashboard false"
+    with shell(start + small) as cluster:
+        try:
+            wait_for(lambda: b"started" in (cluster.stdout.readline() if cluster.stdout else b""), "the cluster is up")
+            assert shell(serve_run).wait(PATIENCE) == 0
+            server = RunningServer(f"http://127.0.0.1:{port}", cluster)
+            wait_for(server.ready, "the application is ready")
+
+            def answer() -> dict[str, object]:
+                told, _ = shell(ask).communicate(timeout=PATIENCE)
+                return untimed(json.loads(told))
+
+            first = answer()
+            assert first["distinct_valid"] == first["solutions"] == 2
+            with ThreadPoolExecutor(4) as clients:
+                asked = [clients.submit(answer) for _ in range(12)]
+                children = psutil.Process(cluster.pid).children(recursive=True)
+                next(child for child in children if child.name().startswith("ray::ServeReplica:gram:engine")).kill()
+                assert all(each.result() == first for each in asked)
+        finally:
+            for child in reversed(psutil.Process(cluster.pid).children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            cluster.kill()
 
 
 def test_two_replicas_give_the_bytes_of_one_server(on_ray: RayServer, alone: RunningServer) -> None:
