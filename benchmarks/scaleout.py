@@ -1,6 +1,6 @@
 """What Ray Serve costs and brings: `python -m benchmarks.scaleout` needs gram-server[ray], and runs on one machine.
 
-overhead: the same engine behind `gram serve`, behind the application's own API on Ray Serve's proxy, and by turns.
+overhead: the same engine in `gram serve`, behind it on a cluster, and behind Ray Serve's proxy, asked by turns.
 scaling: engines whose steps take as long as they are told, on a model that computes next to nothing, since the cores of one
 machine can't show more than one machine's worth of real steps.
 faults: replicas and engines are killed while clients ask; what is lost, and what is changed?
@@ -47,13 +47,16 @@ def answer(client: httpx.Client, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def overhead(rounds: int) -> None:
-    """Latency of a lone client, and throughput of several, of both servers by turns."""
+    """Latency of a lone client, and throughput of several, of each server by turns."""
     checkpoint = next(folder for folder in bundled_models() if folder.name == "nqueens-8")
     with ExitStack() as running:
         cluster = running.enter_context(ray_cluster(nodes=1))
         servers: dict[str, RunningServer] = {
             "gram serve": running.enter_context(serving("--model", str(checkpoint), "--slots", "8", "--threads", "1")),
-            "on Ray": running.enter_context(serving_on_ray(cluster, checkpoint, replicas=1)),
+            "gram serve --ray": running.enter_context(
+                serving("--model", str(checkpoint), "--slots", "8", "--threads", "1", "--ray", cluster.address)
+            ),
+            "serve run": running.enter_context(serving_on_ray(cluster, checkpoint, replicas=1)),
         }
         alone: dict[str, list[float]] = {name: [] for name in servers}
         rates: dict[str, list[float]] = {name: [] for name in servers}
@@ -111,7 +114,7 @@ def scaling() -> None:
                 httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
             ):
                 answer(client, asked | {"num_trajectories": 32 * replicas})  # so that the rates are known
-                count = 160 * replicas
+                count = 320 * replicas
                 begin = time.monotonic()
                 answer(client, asked | {"num_trajectories": count})
                 rate = count / (time.monotonic() - begin)
@@ -126,7 +129,7 @@ def faults(kills: int) -> None:
         expected: dict[int, dict[str, Any]] = {}
         with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
             for number in range(CLIENTS):
-                expected[number] = answer(client, body(number, num_trajectories=100))
+                expected[number] = answer(client, body(number, num_trajectories=40))
             asked = lost = changed = 0
             killing = True
 
@@ -135,7 +138,7 @@ def faults(kills: int) -> None:
                 while killing:
                     asked += 1
                     try:
-                        changed += answer(client, body(number, num_trajectories=100)) != expected[number]
+                        changed += answer(client, body(number, num_trajectories=40)) != expected[number]
                     except httpx.HTTPError:
                         lost += 1
 
