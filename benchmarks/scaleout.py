@@ -21,7 +21,6 @@ from typing import Any
 import httpx
 import torch
 
-from benchmarks.ray_servers import ray_cluster, serving_on_ray
 from benchmarks.servers import PATIENCE, RunningServer, serving
 from gram.models.checkpoint import save_checkpoint
 from gram.models.config import CheckpointConfig, ModelConfig
@@ -48,6 +47,8 @@ def answer(client: httpx.Client, asked: dict[str, Any]) -> dict[str, Any]:
 
 def overhead(rounds: int) -> None:
     """Latency of a lone client, and throughput of several, of each server by turns."""
+    from benchmarks.ray_servers import ray_cluster, serving_on_ray
+
     checkpoint = next(folder for folder in bundled_models() if folder.name == "nqueens-8")
     with ExitStack() as running:
         cluster = running.enter_context(ray_cluster(nodes=1))
@@ -104,6 +105,8 @@ def simulated_steps(folder: Path) -> Iterator[Path]:
 
 def scaling() -> None:
     """Trajectories per second of one request for many, divided over 1, 2 and 4 engines with simulated steps."""
+    from benchmarks.ray_servers import ray_cluster, serving_on_ray
+
     asked = {"model": "simulated", "puzzle": "000000000", "seed": 1, "max_steps": 8, "halt": "never"}
     with tempfile.TemporaryDirectory() as folder, simulated_steps(Path(folder)) as checkpoint, ray_cluster(nodes=4) as cluster:
         print("| replicas | trajectories/s | of linear |\n| --- | --- | --- |")
@@ -124,6 +127,8 @@ def scaling() -> None:
 
 def faults(kills: int) -> None:
     """Kill engines and replicas by turns under load, and compare every answer with that of an undisturbed server."""
+    from benchmarks.ray_servers import ray_cluster, serving_on_ray
+
     checkpoint = next(folder for folder in bundled_models() if folder.name == "nqueens-8")
     with ray_cluster() as cluster, serving_on_ray(cluster, checkpoint) as server:
         expected: dict[int, dict[str, Any]] = {}

@@ -47,7 +47,7 @@ def fleet_on(address: str, settings: ServerSettings) -> Iterator["_MakeFleet"]:
         handle = serve.run(engine, name=APPLICATION, route_prefix=None)
         yield partial(_fleet, handle)
     except RuntimeError as error:
-        raise EngineUnavailableError(f"the engines can't be started on Ray: {_gist(error)}") from error
+        raise EngineUnavailableError(f"the engines can't be started on Ray: {_why() or _gist(error)}") from error
     finally:
         with contextlib.suppress(Exception):
             serve.delete(APPLICATION)
@@ -71,6 +71,14 @@ def _look(address: str) -> None:
         socket.create_connection((host, int(port)), _LOOK_SECONDS).close()
 
 
+def _why() -> str | None:
+    """What the engine's deployment says of its failure, if there is one: Ray Serve shows the traceback of the constructor."""
+    application = serve.status().applications.get(APPLICATION)
+    messages = [deployment.message for deployment in application.deployments.values()] if application else []
+    told = [line for message in messages for line in message.splitlines() if "Error: " in line]
+    return told[-1].partition("Error: ")[2] if told else None
+
+
 def _gist(error: Exception) -> str:
-    """The line of a message that says what is wrong: of a traceback, the last one."""
+    """The last line of a message."""
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()

@@ -198,3 +198,10 @@ def test_each_replica_has_its_metrics(on_ray: RayServer) -> None:
     for name in ("gram_ready", "gram_step_seconds_sum", "gram_http_request_seconds_count"):
         assert f"\n{name}{{" in text
     assert len(re.findall(r'^gram_ready\{replica="\w+"\} 1.0$', text, re.MULTILINE)) == 3
+
+
+def test_an_engine_that_cannot_start_says_why(on_ray: RayServer) -> None:
+    command = [sys.executable, "-m", "gram", "serve", "--ray", on_ray.cluster.address, "--model", "/nowhere"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 1
+    assert "the engines can't be started on Ray: /nowhere/config.json: No such file or directory" in result.stderr
