@@ -122,7 +122,8 @@ def serving(*flags: str, module: tuple[str, ...] = ("gram", "serve"), log: Path 
     command = [sys.executable, "-m", *module, "--port", str(port), *flags]
     with log.open("wb") if log else nullcontext() as stderr:
         process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=stderr, preexec_fn=interruptible)
-    server = RunningServer(f"http://127.0.0.1:{port}", process)
+    scheme = "https" if "--ssl-certfile" in flags else "http"
+    server = RunningServer(f"{scheme}://127.0.0.1:{port}", process)
     try:
         wait_for(server.ready, "the server is ready")
         yield server

@@ -14,6 +14,7 @@ Cause = Literal[
     "slow_client",
     "no_engine",
     "out_of_memory",
+    "cancelled",
     "stopping",
     "internal",
 ]
@@ -45,6 +46,7 @@ MEANINGS: dict[Cause, Meaning] = {
     "slow_client": Meaning((408,), "the client left more than `--max-unread` trajectories of its stream unread"),
     "no_engine": Meaning((503,), "no engine can answer: it is starting, it can't be started, or the model is out of rotation"),
     "out_of_memory": Meaning((503,), "the device ran out of memory in a step of the request; it may be sent again"),
+    "cancelled": Meaning((409,), "the request was cancelled by `DELETE /v1/requests/{request_id}`"),
     "stopping": Meaning((503,), "the server is stopping and the grace period is over; the request may be sent again"),
     "internal": Meaning((500,), "an internal error; the server's log has more, under the `request_id`"),
 }

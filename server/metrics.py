@@ -82,6 +82,7 @@ class Metrics:
         self.cancelled = self._counter(
             "gram_requests_cancelled", "Solve and generate requests whose client left before the result.", "model"
         )
+        self.cached = self._counter("gram_answers_from_cache", "Answers that --answer-cache-bytes has kept.", "model")
         self.active = self._gauge("gram_active_requests", "Solve and generate requests that have not ended.", "model")
         self.queue_time = self._histogram(
             "gram_queue_seconds", "Time from a request until one of its trajectories gets a slot.", _SECONDS, "model"

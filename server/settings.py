@@ -1,9 +1,10 @@
 """The settings of the server and the engine, by flag or GRAM_* environment variable. All defaults stand here."""
 
+import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gram.server.catalog import bundled_models, checkpoints
@@ -84,12 +85,30 @@ class ServerSettings(EngineSettings):
         30, description="an engine without a sign of life for this long is replaced, unless it is still starting"
     )
     grace_seconds: Count = Field(30, description="time for running requests to finish after SIGTERM")
+    answer_cache_bytes: int = Field(
+        0, ge=0, description="memory for answers to repeat when the same request comes again with the same seed (default: none)"
+    )
+    ssl_certfile: Path | None = Field(
+        None, description="PEM file of the server's certificate chain, for HTTPS (default: plain HTTP)"
+    )
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the certificate's key, if it is not in the same file")
     keys_file: Path | None = Field(
         None, description="TOML file of the API keys, read again when it changes; see gram key (default: no key is needed)"
     )
     cors_origins: list[str] = Field(
         [], description="origins whose pages may call the API from a browser, such as https://example.org"
     )
+
+    @model_validator(mode="after")
+    def _certificate_can_be_read(self) -> Self:
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ValueError("--ssl-keyfile is the key of a certificate; give that, too, with --ssl-certfile")
+        if self.ssl_certfile:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            except OSError as error:
+                raise ValueError(f"--ssl-certfile {self.ssl_certfile} can't be used, with its key: {error}") from error
+        return self
 
     @property
     def request_limits(self) -> dict[str, int]:

@@ -116,26 +116,36 @@ class Admission:
         A request that is alone is always admitted, whatever its size, and ends at its deadline with what it has then. But its
         deadline is no promise if it needs more than half of the rate.
         """
+        (ticket,) = self.admit_together(1, model, num_trajectories, timeout, stream=stream)
+        return ticket
+
+    def admit_together(
+        self, count: int, model: str, num_trajectories: int, timeout: float | None, *, stream: bool
+    ) -> list[Ticket]:
+        """Admit so many equal requests, or none of them, as `admit` does one. They count as alone if there are no others."""
         limits, now = self._limits, self._clock()
         queue = self._queues[model]
-        ticket = Ticket(queue, num_trajectories, now + (timeout or limits.max_timeout_seconds), stream, timeout is not None)
-        if stream and sum(q.streams for q in self._queues.values()) >= limits.max_streams:
+        deadline = now + (timeout or limits.max_timeout_seconds)
+        tickets = [Ticket(queue, num_trajectories, deadline, stream, timeout is not None) for _ in range(count)]
+        ticket = tickets[0]
+        if stream and sum(q.streams for q in self._queues.values()) + count > limits.max_streams:
             raise _overloaded(f"{limits.max_streams} streams are open, which is the limit", queue.seconds_until(1, now))
         rate, others = queue.rate.at(now), len(queue.tickets)
-        over = queue.remaining + num_trajectories - limits.max_queued
+        over = queue.remaining + count * num_trajectories - limits.max_queued
         if others and over > 0:
             message = f"{queue.remaining} trajectories of {model} are queued, and the limit is {limits.max_queued}"
             raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
         if rate:
             own = ticket.need(now) if ticket.promised else 0.0
             need = max(own, queue.need(rate, now)) * _MARGIN
-            if others and rate < need * (others + 1):
+            if others and rate < need * (others + count):
                 message = f"beside {others} other requests of {model}, this one or one of them would exceed its timeout_seconds"
-                raise _overloaded(message, queue.seconds_until(others - max(int(rate / need) - 1, 0), now))
-            ticket.promised &= own * _MARGIN * 2 <= rate
+                raise _overloaded(message, queue.seconds_until(others - max(int(rate / need) - count, 0), now))
+            for each in tickets:
+                each.promised &= own * _MARGIN * (count + 1) <= rate
         if ticket.promised:
             queue.promise(ticket.need(now))
-        return ticket
+        return tickets
 
 
 def _overloaded(detail: str, seconds: float) -> ProblemError:

@@ -14,17 +14,21 @@ from typing import Any
 import uvicorn
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gram import __version__
 from gram.models.tasks import Task
-from gram.server.api import admin, headers, problems, routes
+from gram.server.api import admin, headers, info, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
 from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
+from gram.server.api.inference import routes as inference
+from gram.server.api.inference.message import LENGTH_HEADER
+from gram.server.api.inference.schemas import InferenceParameters, InferenceRequest
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
@@ -67,29 +71,49 @@ def create_app(service: Service) -> ASGIApp:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-encoding", "content-type", "traceparent", REQUEST_ID],
-            expose_headers=["retry-after", REQUEST_ID],
+            allow_headers=["authorization", "content-encoding", "content-type", LENGTH_HEADER, "traceparent", REQUEST_ID],
+            expose_headers=[LENGTH_HEADER, "retry-after", REQUEST_ID],
         )
     app.state.service = service
     problems.install(app)
     if service.keys:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
-        app.include_router(routes.v1, dependencies=[Depends(authenticate)], responses=refusals)
+        for router in (routes.v1, info.guarded):
+            app.include_router(router, dependencies=[Depends(authenticate)], responses=refusals)
+        app.include_router(inference.v2, dependencies=[Depends(authenticate)], responses=inference.errors(*map(int, refusals)))
         app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
         app.include_router(routes.v1)
+        app.include_router(info.guarded)
+        app.include_router(inference.v2)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
+    app.include_router(info.public)
+    app.include_router(inference.probes)
     app.include_router(page)
+    _declare_inference_request(app)
     _declare_limits(app, service.settings)
     secured = headers.SecurityHeaders(headers.HeadAsGet(app), {"/": headers.PAGE, "/docs": headers.DOCS})
     return Observe(secured, service.metrics)
 
 
+class _InOrder(GenerateJsonSchema):
+    """Leaves everything in the order in which the code has it, examples too."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value
+
+
+def _declare_inference_request(app: FastAPI) -> None:
+    """Write what an inference request may say into the OpenAPI document; FastAPI does not know, since it does not read it."""
+    schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_InOrder)
+    app.openapi()["components"]["schemas"] |= {**schema.pop("$defs"), InferenceRequest.__name__: schema}
+
+
 def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
     """Write the limits of this server into the OpenAPI document."""
     schemas = app.openapi()["components"]["schemas"]
-    for request in (SolveRequest, GenerateRequest):
+    for request in (SolveRequest, GenerateRequest, InferenceParameters):
         properties = schemas[request.__name__]["properties"]
         for name, limit in settings.request_limits.items():
             declared = properties[request.model_fields[name].alias or name]
@@ -119,6 +143,8 @@ class Server(uvicorn.Server):
                 server_header=False,
                 log_config=None,  # the log is configured in logs.py
                 log_level="warning",
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
                 timeout_keep_alive=IDLE_SECONDS,
                 timeout_graceful_shutdown=settings.grace_seconds + _LAST_SECONDS,
             )
@@ -145,6 +171,7 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
 
     def on_ready(number: int, ready: Ready) -> None:
         metrics.on_ready(number, ready.slots)
+        service.engines[number] = ready
         where = f"{ready.device} in {ready.dtype}, {ready.slots} slots"
         log.info("engine %d ready after %.1f s: %s on %s", number, time.monotonic() - begin, ", ".join(ready.models), where)
 
@@ -157,8 +184,10 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
     fleet = make_fleet(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
     metrics.watch(fleet)
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    app = create_app(Service(settings, models, metrics, fleet, admission, keys))
-    server = Server(app, settings, end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping")))
+    service = Service(settings, models, metrics, fleet, admission, keys)
+    server = Server(
+        create_app(service), settings, end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping"))
+    )
     # uvicorn stops at a signal, and then raises it again: the process should go on to its end, not die of it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())

@@ -27,7 +27,7 @@ class ReadBody:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.max_bytes:
             problem = ProblemError(413, f"has {int(length)} bytes; send {self.max_bytes} at most", "body").problem
-            await respond(problem)(scope, receive, send)
+            await respond(scope, problem)(scope, receive, send)
             return
         body = _Body(",".join(headers.getlist("content-encoding")), self.max_bytes)
 
@@ -80,7 +80,8 @@ class _Body:
             try:
                 plain += self._stream.decompress(data, room)
             except zlib.error as error:
-                raise self._broken(str(error)) from error
+                plainly = not self._arrived and data.lstrip().startswith(b"{")
+                raise self._broken("it is not compressed; leave the header out" if plainly else str(error)) from error
             data = self._stream.unconsumed_tail or self._stream.unused_data
         return plain
 

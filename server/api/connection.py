@@ -84,6 +84,8 @@ class Protocol(HttpToolsProtocol):
 
         What is answered without waiting is answered first.
         """
+        if self.transport.get_extra_info("sslcontext"):
+            return False  # TLS closes both sides
         self.loop.call_soon(self._judge_half_closed, _PROBE_SECONDS)
         return True
 

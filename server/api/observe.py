@@ -14,7 +14,7 @@ from gram.server.metrics import Metrics
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+QUIET = frozenset({"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Paths that machines poll every few seconds. They are left out of the log, the traces and the error count."""
 
 log = logging.getLogger("gram")

@@ -74,6 +74,14 @@ class SamplingRun:
             self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
         )
 
+    async def result(self, ticket: Ticket) -> SolveResponse:
+        """Run it to its result. Raises ProblemError as `events` does."""
+        async with aclosing(self.events(ticket)) as events:
+            async for event in events:
+                if isinstance(event, SolveResponse):
+                    return event
+        raise AssertionError("a run ends with its result")
+
     async def events(self, ticket: Ticket) -> AsyncGenerator[Event]:
         """Run it. The last event is the result; a stream has events before it. Frees its slots however it ends.
 
@@ -86,6 +94,7 @@ class SamplingRun:
         job = self.service.fleet.open(
             lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
         )
+        self.service.running[job] = logs.current()
         seconds = ticket.deadline - time.monotonic()
         deadline = asyncio.get_running_loop().call_later(seconds, self.service.fleet.end, job, _DeadlineError())
         with metrics.active.labels(name).track_inprogress():
@@ -101,6 +110,7 @@ class SamplingRun:
                 raise
             finally:
                 deadline.cancel()
+                del self.service.running[job]
                 self.service.fleet.close(job)
                 observe.phases(job.submitted_at, job.queue_seconds)
         metrics.dropped.labels(name).inc(len(collector.dropped))

@@ -14,8 +14,10 @@ from pydantic import BaseModel, Field
 from starlette.types import Message, Receive, Scope, Send
 
 from gram.models.tasks import TASKS
+from gram.server import logs
 from gram.server.api import accept
 from gram.server.api.admission import Ticket
+from gram.server.api.leaving import unless_disconnected
 from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
 from gram.server.api.request import SamplingRun
 from gram.server.api.schemas import DrawnPuzzle, ModelInfo, TaskInfo
@@ -34,10 +36,20 @@ log = logging.getLogger("gram")
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
 _SSE = "text/event-stream"
-_STREAMS: dict[str, Callable[[str, str], str]] = {
-    _SSE: lambda name, data: f"event: {name}\ndata: {data}\n\n",
-    _NDJSON: lambda name, data: f'{{"event":"{name}","data":{data}}}\n',
-}
+_LAST = "end"
+"""The id of an SSE stream's last event. Clients that connect again after it say so by Last-Event-ID, and there is no more."""
+
+
+def _sse(name: str, data: str) -> str:
+    last = f"id: {_LAST}\n" if name in ("result", "error") else ""
+    return f"event: {name}\n{last}data: {data}\n\n"
+
+
+def _ndjson(name: str, data: str) -> str:
+    return f'{{"event":"{name}","data":{data}}}\n'
+
+
+_STREAMS: dict[str, Callable[[str, str], str]] = {_SSE: _sse, _NDJSON: _ndjson}
 _COMMENT, _QUIET_SECONDS = b": waiting\n\n", 2.5
 """What an SSE stream sends so that no proxy takes it for dead, if it has sent nothing between two looks at this interval."""
 _EVENT_NAMES = {kind: name for name, kind in EVENTS.items()}
@@ -76,15 +88,24 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
     media_type = accept.choose(",".join(request.headers.getlist("accept")), offered)
     if media_type is None:
         raise ProblemError(406, f"the accept header refuses all that can be sent; allow one of: {', '.join(offered)}")
-    run = await SamplingRun.read(_service(request), body)
+    if media_type == _SSE and request.headers.get("last-event-id") == _LAST:
+        return Response(status_code=204)  # an SSE client that has had it all connects again: this makes it stop
+    service = _service(request)
+    run = await SamplingRun.read(service, body)
+    key = service.answers.key(run.model.name, body)
+    if kept := service.answers.get(key):
+        service.metrics.cached.labels(run.model.name).inc()
+        return Response(kept.body, media_type=media_type, headers={"age": str(kept.age)})
     ticket = run.admit()
     if body.stream:
         return _Stream(ticket, _events(run, ticket, _STREAMS[media_type]), media_type)
     with ticket:
-        result = await _unless_disconnected(request, run, ticket)
+        result = await unless_disconnected(request, run.result(ticket))
     if result is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
-    return Response(result.model_dump_json(), media_type=media_type)
+    answer = result.model_dump_json().encode()
+    service.answers.put(key, result, answer)
+    return Response(answer, media_type=media_type)
 
 
 class _Stream(StreamingResponse):
@@ -130,28 +151,18 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
         yield write("error", told(problem).model_dump_json())
 
 
-async def _unless_disconnected(request: Request, run: SamplingRun, ticket: Ticket) -> SolveResponse | None:
-    """The result, or None if the client leaves first: then the run is cancelled."""
-
-    async def result() -> SolveResponse:
-        async with aclosing(run.events(ticket)) as events:
-            async for event in events:
-                if isinstance(event, SolveResponse):
-                    return event
-        raise AssertionError("a run ends with its result")
-
-    async def disconnected() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    solving, leaving = asyncio.create_task(result()), asyncio.create_task(disconnected())
-    try:
-        await asyncio.wait({solving, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return solving.result() if solving.done() else None
-    finally:
-        solving.cancel()
-        leaving.cancel()
-        await asyncio.gather(solving, leaving, return_exceptions=True)
+@v1.delete(
+    "/requests/{request_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Cancel a request",
+    responses={404: DOCUMENTED[404]},
+)
+async def cancel(
+    request_id: Annotated[str, Path(description="its X-Request-ID, as the client sent it")], request: Request
+) -> None:
+    """End an open solve or generate request that was sent with the same key, and free its slots. Its client is told by 409."""
+    _service(request).cancel(request_id, logs.current().key)
 
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gram.server.api.admission import Admission
+from gram.server.api.cache import AnswerCache
 from gram.server.api.keys import Keys
 from gram.server.api.problems import ProblemError
 from gram.server.api.schemas import ModelInfo
 from gram.server.catalog import LoadedModel, read_models
+from gram.server.engine.messages import Ready
+from gram.server.logs import RequestLog
 from gram.server.metrics import Metrics
 from gram.server.settings import ServerSettings
 from gram.server.supervision.fleet import Fleet
+from gram.server.supervision.job import Job
 
 
 @dataclass
@@ -24,7 +28,15 @@ class Service:
     fleet: Fleet
     admission: Admission
     keys: Keys | None = None
+    answers: AnswerCache = field(init=False)
+    engines: dict[int, Ready] = field(default_factory=dict)
+    """What each engine said of itself when it was ready, by its number."""
+    running: dict[Job, RequestLog] = field(default_factory=dict)
+    """The jobs of the open requests, and whose they are."""
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.answers = AnswerCache(self.settings.answer_cache_bytes)
 
     def info(self, model: LoadedModel) -> ModelInfo:
         """Describe a model to a client."""
@@ -47,6 +59,16 @@ class Service:
             loaded = ", ".join(self.models) or "none"
             raise ProblemError(404, f"{name!r} is not loaded; loaded models: {loaded}", "model") from None
 
+    def cancel(self, request_id: str, key: str | None) -> None:
+        """End the open requests that have this id and were sent with this key. Raises ProblemError if there are none."""
+        jobs = [job for job, request in self.running.items() if (request.request_id, request.key) == (request_id, key)]
+        if not jobs:
+            raise ProblemError(404, "no open request of yours has this id; it may have ended", "request_id")
+        for job in jobs:
+            self.fleet.end(
+                job, ProblemError(409, "the request was cancelled by DELETE /v1/requests/{request_id}", cause="cancelled")
+            )
+
     async def load(self, folder: Path) -> LoadedModel:
         """Load one more model. Raises CheckpointError, EngineUnavailableError, or ProblemError if it is loaded already."""
         (model,) = read_models([folder]).values()
@@ -63,4 +85,5 @@ class Service:
         del self.models[name]
         async with self._changing:
             await self.fleet.unload(name)
+            self.answers.clear()  # another checkpoint may come under the same name
             self.metrics.remove_model(name)

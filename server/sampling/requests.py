@@ -15,32 +15,15 @@ DEFAULT_TASK = next(iter(TASKS.values()))
 _NUMBER = re.compile(r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
 
-class SamplingRequest(Options, ABC):
-    """What to sample, and from which model."""
+class TimedOptions(Options):
+    """The options of a request that a server answers: how to sample, and how long it may take."""
 
-    ability: ClassVar[Ability]
-
-    model: str | None = Field(None, description="a name from GET /v1/models")
-    task: str | None = Field(
-        None,
-        description="a name from GET /v1/tasks; a loaded model of this task answers. POST /v1/solve finds it by the "
-        "puzzle where only one can be meant",
-        json_schema_extra={"anyOf": [{"enum": [*TASKS]}, {"type": "string"}, {"type": "null"}]},
-    )
     timeout_seconds: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
         description="answer after this time with the trajectories that have ended by then (504 if none has); refused with 429 "
         "if the model has other requests and, by the measured rate, not all would end in time (default: the server's limit)",
-    )
-    stream: bool = Field(
-        False, description="send each trajectory when it ends: as SSE, or as NDJSON with Accept: application/x-ndjson"
-    )
-    stream_steps: bool = Field(
-        False,
-        description=f"also send the first {WATCHED} trajectories after every step, as far as the client reads fast enough; "
-        "needs stream",
     )
 
     @field_validator(
@@ -52,6 +35,28 @@ class SamplingRequest(Options, ABC):
         if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
             raise ValueError("write a number, without quotes")
         return value
+
+
+class SamplingRequest(TimedOptions, ABC):
+    """What to sample, and from which model."""
+
+    ability: ClassVar[Ability]
+
+    model: str | None = Field(None, description="a name from GET /v1/models")
+    task: str | None = Field(
+        None,
+        description="a name from GET /v1/tasks; a loaded model of this task answers. POST /v1/solve finds it by the "
+        "puzzle where only one can be meant",
+        json_schema_extra={"anyOf": [{"enum": [*TASKS]}, {"type": "string"}, {"type": "null"}]},
+    )
+    stream: bool = Field(
+        False, description="send each trajectory when it ends: as SSE, or as NDJSON with Accept: application/x-ndjson"
+    )
+    stream_steps: bool = Field(
+        False,
+        description=f"also send the first {WATCHED} trajectories after every step, as far as the client reads fast enough; "
+        "needs stream",
+    )
 
     @abstractmethod
     def input(self, task: Task) -> tuple[Task, Tokens]:

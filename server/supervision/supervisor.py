@@ -243,7 +243,7 @@ class Supervisor:
                     self._send(Unload(answer.model))
             case Loaded():
                 self._rotation.fingerprints[answer.model] = answer.fingerprint
-                self._rotation.kernels[answer.model] = answer.kernels
+                self._check_kernels(answer.model, answer.kernels)
                 self.loaded.add(answer.model)
                 loading.loaded.set_result(None)
             case NotLoaded() if not abandoned:

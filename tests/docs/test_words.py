@@ -22,6 +22,7 @@ def look_up(line: str) -> None:
         "python3 -m venv .venv && .venv/bin/pip install -e '.[train]'",
         "docker compose --profile gpu up",
         "kubectl apply -k deploy/kubernetes",
+        "kubectl apply -f deploy/kubernetes/inferenceservice.yaml",
     ],
 )
 def test_what_is_there_passes(line: str) -> None:
@@ -42,6 +43,7 @@ def test_what_is_there_passes(line: str) -> None:
         "pip install -e '.[training]'",
         "docker compose --profile tpu up",
         "kubectl apply -k deploy/helm",
+        "kubectl apply -f deploy/kubernetes/inference.yaml",
         "make all",
     ],
 )

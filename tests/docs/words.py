@@ -75,7 +75,8 @@ def check(words: list[str]) -> None:
         case "docker":
             _check_compose(arguments)
         case "kubectl":
-            assert (ROOT / arguments[arguments.index("-k") + 1] / "kustomization.yaml").exists()
+            if "-k" in arguments:
+                assert (ROOT / arguments[arguments.index("-k") + 1] / "kustomization.yaml").exists()
         case "pytest" | "curl" | "printf" | "pip-audit":
             pass
         case unknown:

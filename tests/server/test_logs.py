@@ -118,7 +118,7 @@ def test_an_error_of_the_servers_own_is_explained_in_the_log_alone(logging: Logg
 
 
 def test_probes_and_scrapes_are_not_logged(logging: Logging) -> None:
-    quiet = ("/health/live", "/health/ready", "/metrics")
+    quiet = ("/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready")
     ids = [logging.server.get(path).headers["x-request-id"] for path in quiet]
     logging.of(logging.server.get("/v1/tasks").headers["x-request-id"])
     assert not [line for line in logging.lines() if line.get("request_id") in ids]

@@ -57,6 +57,20 @@ def test_the_best_score_ends_a_request_but_no_verdict_does(client: Client) -> No
     assert [error.place for error in refused.value.problem.errors] == ["stop"]
 
 
+def test_a_batch_has_no_tensor_that_calls_them_valid(server: RunningServer, answer: SolveResponse) -> None:
+    named = [output["name"] for output in server.get("/v2/models/mine").json()["outputs"]]
+    assert named == ["candidates", "text", "scores", "steps", "votes"]
+    puzzle = {"name": "puzzle", "datatype": "INT64", "shape": [1, 9], "data": [*range(9)]}
+    body = {"inputs": [puzzle], "parameters": {"seed": 1, "max_steps": 2}}
+    told = {output["name"]: output for output in server.post("/v2/models/mine/infer", json=body).json()["outputs"]}
+    assert list(told) == named
+    assert told["text"]["data"] == [candidate.text for candidate in answer.candidates]
+    refused = server.post("/v2/models/mine/infer", json=body | {"outputs": [{"name": "valid"}]})
+    assert refused.json() == {"error": f"outputs.0.name: 'valid' is none of {', '.join(named)}"}
+    refused = server.post("/v2/models/mine/infer", json=body | {"parameters": {"stop": "first_valid"}})
+    assert refused.json()["error"].startswith("parameters.stop: nine has no checker")
+
+
 def test_it_is_listed_beside_the_registered_tasks(client: Client) -> None:
     tasks = {task.name: task for task in client.tasks()}
     assert (tasks["nine"].checked, tasks["nine"].models) == (False, ["mine"])

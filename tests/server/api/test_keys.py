@@ -81,12 +81,19 @@ def test_nobody_without_a_key_is_let_in(client: httpx.Client, headers: Any, chal
         assert response.json()["cause"] == "unauthorized"
     for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
         assert client.get(path, headers=headers).status_code == 200
+    for path in ("/v2", "/v2/models/nqueens-8", "/v2/models/nqueens-8/ready"):
+        response = client.get(path, headers=headers)
+        assert (response.status_code, list(response.json())) == (401, ["error"]), "in the form of the Open Inference Protocol"
+        assert response.headers["www-authenticate"] == challenge
+    assert client.post("/v2/models/nqueens-8/infer", headers=headers).status_code == 401
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert client.get(path, headers=headers).status_code == 200
 
 
 def test_a_key_lets_in_and_is_counted_by_its_label(client: httpx.Client, guarded: RunningServer) -> None:
     before = guarded.gauge("gram_key_requests_total")
     assert client.post("/v1/solve", json=REQUEST, headers=bearer("a")).status_code == 200
-    assert client.get("/v1/tasks", headers=bearer("a")).status_code == 200
+    assert client.get("/v2/models/nqueens-8", headers=bearer("a")).status_code == 200
     assert guarded.gauge("gram_key_requests_total") == before + 2
     assert 'gram_key_requests_total{key="alice"}' in client.get("/metrics").text
 
@@ -257,5 +264,6 @@ def test_the_openapi_document_declares_the_keys_of_a_server_that_has_them(client
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, calls in document["paths"].items():
         for call in calls.values():
-            assert ("security" in call) == ("401" in call["responses"]) == path.startswith("/v1/")
+            keyed = path.startswith(("/v1/", "/v2", "/server_info")) and not path.startswith("/v2/health/")
+            assert ("security" in call) == ("401" in call["responses"]) == keyed
     assert "securitySchemes" not in server.get("/openapi.json").json()["components"]

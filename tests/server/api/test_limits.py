@@ -80,6 +80,19 @@ def test_more_than_the_queue_holds_is_told_when_to_come_again_but_a_request_alon
         assert f"try again in {response.headers['retry-after']} s" in response.json()["detail"]
 
 
+def test_a_batch_counts_as_many_requests_and_comes_in_whole_or_not_at_all(client: httpx.Client, bounded: RunningServer) -> None:
+    puzzle = {"name": "puzzle", "datatype": "BYTES", "shape": [3], "data": ["g7 a4", "h1", "d8 g7"]}
+    body = {"inputs": [puzzle], "parameters": {"seed": 5, "num_trajectories": 1}}
+    with ThreadPoolExecutor(1) as reader, streaming(client, ENDLESS) as lines:
+        reader.submit(deque, lines, 0)
+        response = client.post("/v2/models/nqueens-8/infer", json=body)
+        assert (response.status_code, list(response.json())) == (429, ["error"])
+        assert f"try again in {response.headers['retry-after']} s" in response.json()["error"]
+    bounded.wait_until("gram_active_requests", 0)
+    large = body | {"parameters": {"seed": 5, "num_trajectories": QUEUED, "max_steps": 1}}
+    assert client.post("/v2/models/nqueens-8/infer", json=large).status_code == 200, "it is alone"
+
+
 def test_only_so_many_streams_are_open(checkpoint: Path) -> None:
     with (
         serving("--model", str(checkpoint), "--max-streams", "2", *FIXED_SIZE) as server,
@@ -137,7 +150,11 @@ def test_a_deadline_is_not_longer_than_the_servers(client: httpx.Client) -> None
 
 def test_the_openapi_document_says_what_this_server_allows(client: httpx.Client) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    for request, k in (("SolveRequest", "num_trajectories"), ("GenerateRequest", "num_samples")):
+    for request, k in (
+        ("SolveRequest", "num_trajectories"),
+        ("GenerateRequest", "num_samples"),
+        ("InferenceParameters", "num_trajectories"),
+    ):
         fields = schemas[request]["properties"]
         assert (fields[k]["maximum"], fields["max_steps"]["maximum"]) == (100_000, 1024)
         assert fields["timeout_seconds"]["anyOf"][0]["maximum"] == 300
@@ -341,6 +358,20 @@ def test_what_is_over_the_limit_may_come_when_the_rate_has_made_room() -> None:
         requests.admit("m", 100, None, stream=False)
     with requests.admit("m", 100_000, None, stream=False):
         refused(requests, 1)
+
+
+def test_requests_that_come_together_are_let_in_or_refused_together() -> None:
+    requests = admission(Clock(), rate=31)
+    with requests.admit("m", 500, None, stream=False):
+        with pytest.raises(ProblemError, match="500 trajectories of m are queued"):
+            requests.admit_together(6, "m", 100, None, stream=False)
+        assert [ticket.remaining for ticket in requests.admit_together(5, "m", 100, None, stream=False)] == [100] * 5
+    with requests.admit("m", 20, 10, stream=False):  # needs 3 a second with the margin, so ten may share
+        assert len(requests.admit_together(9, "m", 1, None, stream=False)) == 9
+        with pytest.raises(ProblemError, match="would exceed its timeout_seconds"):
+            requests.admit_together(10, "m", 1, None, stream=False)
+    assert all(ticket.promised for ticket in requests.admit_together(9, "m", 20, 10, stream=False))
+    assert not any(ticket.promised for ticket in requests.admit_together(10, "m", 20, 10, stream=False))
 
 
 def test_open_streams_of_all_models_count() -> None:

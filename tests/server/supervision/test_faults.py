@@ -71,7 +71,9 @@ def test_it_is_ready_exactly_while_an_engine_can_answer(checkpoint: Path, hold: 
         hold.touch()
         server.kill_engine()
         assert not server.ready()
-        assert client.get("/health/live").status_code == 200
+        for path in ("/v2/health/ready", "/v2/models/nqueens-8/ready"):
+            assert (client.get(path).status_code, list(client.get(path).json())) == (503, ["error"])
+        assert client.get("/health/live").status_code == client.get("/v2/health/live").status_code == 200
         hold.unlink()
         wait_for(server.ready, "another engine is ready")
         assert ask(client, queens(num_trajectories=1))

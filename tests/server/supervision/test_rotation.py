@@ -137,4 +137,6 @@ def test_models_whose_files_are_corrupted_before_a_reload_leave_the_rotation(che
         assert other.result() == alone
         assert statuses(client) == {"flipped": "out_of_rotation", "truncated": "out_of_rotation", "nqueens-8": "serving"}
         assert client.get("/health/ready").status_code == 200
+        assert client.get("/v2/models/nqueens-8/ready").status_code == 200
+        assert "flipped is out of rotation" in client.get("/v2/models/flipped/ready").json()["error"]
         assert server.gauge("gram_engine_restarts_total") == 1
