@@ -54,10 +54,10 @@ def overhead(rounds: int) -> None:
         cluster = running.enter_context(ray_cluster(nodes=1))
         servers: dict[str, RunningServer] = {
             "gram serve": running.enter_context(serving("--model", str(checkpoint), "--slots", "8", "--threads", "1")),
+            "serve run": running.enter_context(serving_on_ray(cluster, checkpoint, replicas=1)),
             "gram serve --ray": running.enter_context(
                 serving("--model", str(checkpoint), "--slots", "8", "--threads", "1", "--ray", cluster.address)
             ),
-            "serve run": running.enter_context(serving_on_ray(cluster, checkpoint, replicas=1)),
         }
         alone: dict[str, list[float]] = {name: [] for name in servers}
         rates: dict[str, list[float]] = {name: [] for name in servers}

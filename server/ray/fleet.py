@@ -6,10 +6,8 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import cast
 
-from gram.server.api.problems import ProblemError
 from gram.server.engine.messages import Ready
 from gram.server.ray.messages import Place
 from gram.server.ray.remote import Link, Remote, ReplicaRefusedError
@@ -27,6 +25,8 @@ _LOOK_SECONDS = 1
 
 class ReplicaFleet(Fleet):
     """Owns a supervisor for each replica that is there. While there is none, requests wait."""
+
+    fixed = True
 
     def __init__(self, settings: ServerSettings, listener: Listener, places: Callable[[], Awaitable[list[Place]]]) -> None:
         """`places`: asks Ray for the replicas that run."""
@@ -51,9 +51,6 @@ class ReplicaFleet(Fleet):
     def close(self, job: Job) -> None:
         self._homeless = [share for share in self._homeless if share.job is not job]
         super().close(job)
-
-    async def load(self, folder: Path) -> None:
-        raise ProblemError(403, f"on Ray, models such as {folder.name} are loaded by the application's configuration")
 
     @property
     def _shares(self) -> list[Share]:

@@ -27,6 +27,9 @@ log = logging.getLogger("gram")
 class Fleet:
     """Owns the supervisors. All methods run on the API process's event loop."""
 
+    fixed = False
+    """Whether models neither come nor go while it runs, since others decide what the engines have."""
+
     def __init__(self, settings: ServerSettings, listener: Listener) -> None:
         self._settings = settings
         self._listener = listener
