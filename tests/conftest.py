@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
 
 SLOWEST = (
+    "test_cluster.py",
     "test_faults.py",
     "test_rotation.py",
     "test_adding_a_task.py",
