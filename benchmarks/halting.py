@@ -18,9 +18,9 @@ from gram.models.markdown import table
 from gram.models.precision import multiplies_bfloat16
 from gram.models.tasks import task_of
 from gram.server.cli.cases import Cases
-from gram.server.cli.inputs import PuzzleFile
 from gram.server.engine.engine import Engine
 from gram.server.evaluation.measure import Measured, measure
+from gram.server.inputs.files import PuzzleFile
 from gram.server.sampling.options import Halt, LatentNoise, Noise, Options
 from gram.server.settings import EngineSettings
 

@@ -1,5 +1,6 @@
 """How a model computes when it is served: chosen when it is loaded, and never changed, since each way rounds differently."""
 
+import importlib
 from typing import Literal
 
 import torch
@@ -9,8 +10,9 @@ from gram.models.native import native_step
 from gram.models.network import GRAM
 from gram.models.packed import can_pack, pack
 
-Kernels = Literal["AVX-512", "oneDNN", "Triton", "PyTorch"]
-"""Who makes a supervision step: kernels/cpu, models/packed.py, kernels/gpu or PyTorch's own operations."""
+Kernels = Literal["AVX-512", "oneDNN", "Triton step", "Triton", "PyTorch"]
+"""Who makes a supervision step: kernels/cpu, models/packed.py, kernels/gpu/step.py, the other kernels of that folder, each
+between PyTorch's products, or PyTorch's own operations."""
 
 
 @torch.inference_mode()
@@ -20,7 +22,9 @@ def prepare(model: GRAM, tile: int) -> Kernels:
     tile: the rows of a step, where they share products.
     """
     if uses_triton(model.initial_h):
-        return "Triton"
+        fused = importlib.import_module("gram.models.fused")  # it needs Triton
+        model.native = fused.fused_step(model)
+        return "Triton step" if model.native else "Triton"
     if forced() == "torch":
         return "PyTorch"
     if step := native_step(model):

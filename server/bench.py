@@ -71,6 +71,7 @@ class StepFigures(BaseModel):
     model: str
     slots: int
     dtype: str
+    kernels: str = Field(description="who made it: models/serving.py")
     ms: float
     gflops: float = Field(description="10^9 operations of its matrix products per second")
     share_of_matmul: float = Field(description="as a share of the best rate of matrix products on this machine")
@@ -189,16 +190,17 @@ def _kernel(size: str, place: Placement, case: timing.Case, copy: float, *, comp
 def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing.Ceiling) -> StepFigures:
     """Time a step of the engine's kind of runner over slots that are all live, in turns with the fastest product."""
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
-    prepare(model, CPU_TILE)
+    kernels = prepare(model, CPU_TILE)
     runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
     pool = runner.pool(slots)
-    _fill(pool, model.config, slots)
+    fill(pool, model.config, slots)
     once, product = timing.seconds([lambda _: runner.step(pool), ceiling.multiply], place.device)
     rate = slots * row_operations(model.config) / once
     return StepFigures(
         model=size,
         slots=slots,
         dtype=_name(place.dtype),
+        kernels=kernels,
         ms=once * 1e3,
         gflops=rate / 1e9,
         share_of_matmul=rate * product / ceiling.operations,
@@ -206,7 +208,7 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
     )
 
 
-def _fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
+def fill(pool: SlotPool, config: ModelConfig, slots: int) -> None:
     """Start a trajectory that never ends in each slot, four of them to a puzzle."""
     puzzles = torch.randint(0, config.vocab_size, (-(-slots // 4), config.seq_len), dtype=torch.uint8).numpy()
     pool.place([Start(slot, puzzles[slot // 4].tobytes(), slot // 4, slot % 4, 1.0) for slot in range(slots)])
@@ -239,7 +241,7 @@ def _engine(engine: Engine, folder: Path) -> EngineFigures:
     """Time the engine at saturation, in turns with bare steps of the same slots."""
     ((name, lane),) = engine.lanes.items()
     pool = lane.runner.pool(lane.num_slots)
-    _fill(pool, lane.runner.model.config, lane.num_slots)
+    fill(pool, lane.runner.model.config, lane.num_slots)
     engine.warm_up()
     (model,) = read_models([folder]).values()
     held_out = next(iter(model.task.test_sets.values()))

@@ -16,6 +16,7 @@ Cause = Literal[
     "out_of_memory",
     "cancelled",
     "stopping",
+    "job_store",
     "internal",
 ]
 """The kind of an error, for programs."""
@@ -34,8 +35,12 @@ MEANINGS: dict[Cause, Meaning] = {
     "invalid": Meaning(
         (400, 406, 408, 409, 415, 422, 431), "the request is wrong or did not arrive whole; `errors` names each wrong place"
     ),
-    "not_found": Meaning((404, 405), "there is no such path, method, model or task"),
-    "too_large": Meaning((413,), "the body has more bytes than `--max-body-bytes`, perhaps only when it is decompressed"),
+    "not_found": Meaning((404, 405), "there is no such path, method, model, task or job"),
+    "too_large": Meaning(
+        (413,),
+        "the body has more bytes than `--max-body-bytes`, or the file of a job than `--max-upload-bytes`, perhaps only when it "
+        "is decompressed; or a job has more puzzles than `--max-job-puzzles`",
+    ),
     "unauthorized": Meaning((401,), "the key is missing, or the server does not know it"),
     "forbidden": Meaning((403,), "the key may not do this, or the server does this for nobody"),
     "overloaded": Meaning(
@@ -48,6 +53,9 @@ MEANINGS: dict[Cause, Meaning] = {
     "out_of_memory": Meaning((503,), "the device ran out of memory in a step of the request; it may be sent again"),
     "cancelled": Meaning((409,), "the request was cancelled by `DELETE /v1/requests/{request_id}`"),
     "stopping": Meaning((503,), "the server is stopping and the grace period is over; the request may be sent again"),
+    "job_store": Meaning(
+        (503, 507), "the store of the jobs fails (503) or is full (507), or the server has none (503); what it accepted is kept"
+    ),
     "internal": Meaning((500,), "an internal error; the server's log has more, under the `request_id`"),
 }
 

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from gram.server.causes import CAUSES
 from gram.server.engine.messages import LaneStats, Pong, StepReport, Trajectory
+from gram.server.jobs.runner import Runner
+from gram.server.jobs.store import Result
 
 # Without the extra series that say when each counter began: Prometheus sees that from the values.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -133,6 +135,11 @@ class Metrics:
             "gram_device_memory_bytes",
             "Memory that the engines hold: reserved by PyTorch on a GPU, else resident memory of their processes.",
         )
+        self.jobs = self._gauge("gram_jobs", "Jobs in the store that are not done, by whether a server works on them.", "state")
+        self.job_store = self._gauge("gram_job_store_bytes", "Bytes of the puzzles and results of all jobs in the store.")
+        self.job_puzzles = self._counter("gram_job_puzzles", "Puzzles of jobs that got a result on this server.", "result")
+        for result in ("answer", "error"):
+            self.job_puzzles.labels(result)
         for model, task in tasks.items():
             self.add_model(model, task)
 
@@ -140,6 +147,16 @@ class Metrics:
         """Ask the fleet at each scrape whether it can answer."""
         self._fleet = fleet
         self.ready.set_function(lambda: fleet.ready)
+
+    def watch_jobs(self, jobs: Runner) -> None:
+        """Ask at each scrape what the store of the jobs held at the last look."""
+        self.jobs.labels("queued").set_function(lambda: jobs.totals.queued)
+        self.jobs.labels("running").set_function(lambda: jobs.totals.running)
+        self.job_store.set_function(lambda: jobs.totals.bytes)
+
+    def on_job_result(self, result: Result) -> None:
+        """Count a puzzle of a job."""
+        self.job_puzzles.labels("error" if result.failed else "answer").inc()
 
     def _is_ready(self, model: str) -> bool:
         fleet = self._fleet

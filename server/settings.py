@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gram.server.catalog import bundled_models, checkpoints
@@ -51,7 +51,24 @@ class EngineSettings(BaseSettings):
         return EngineSettings.model_validate({**settings, "model": [folder]})
 
 
-class ServerSettings(EngineSettings):
+class JobSettings(BaseSettings):
+    """Where jobs are kept, and how much of them."""
+
+    jobs: SecretStr | None = Field(
+        None,
+        description="where jobs are kept: a file, or a postgresql:// URL, which several servers may share (default: a file in "
+        "the user's folder for state)",
+    )
+    max_jobs: Count = Field(1000, description="jobs that a key may have, done or not; without keys, all clients together")
+    max_job_puzzles: Count = Field(100_000, description="puzzles of a job")
+    max_upload_bytes: Count = Field(67_108_864, description="largest file that a job may be made of, also when it is unpacked")
+    max_jobs_bytes: Count = Field(
+        4_294_967_296, description="bytes of puzzles and results of all jobs; at more, new ones get 507 and running ones wait"
+    )
+    job_seconds: Count = Field(604_800, description="age at which a job that nobody works on is deleted with its results")
+
+
+class ServerSettings(EngineSettings, JobSettings):
     """The server's own settings and limits."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")

@@ -1,6 +1,7 @@
 """Fixtures: the bundled model and a server of it."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ if not torch.cuda.is_available():
 # The tests run in several processes. With more threads than cores, those of OpenMP mostly wait for each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gram-tests-")  # where their servers keep jobs
 
 SLOWEST = (
     "test_cluster.py",
@@ -26,6 +28,7 @@ SLOWEST = (
     "test_playground.py",
     "test_limits.py",
     "test_api.py",
+    "test_jobs.py",
     "test_fleet.py",
     "test_snippets.py",
     "test_importing.py",

@@ -32,7 +32,7 @@ async def authenticate(request: Request, bearer: Annotated[HTTPAuthorizationCred
         retry = str(math.ceil(delay))
         detail = f"rate limit of key {label} exceeded; try again in {retry} s"
         raise ProblemError(429, detail, cause="rate_limited", headers={"retry-after": retry})
-    request.state.key = key
+    request.state.key, request.state.label = key, label
 
 
 async def require_admin(request: Request) -> None:

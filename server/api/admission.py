@@ -17,6 +17,8 @@ from gram.server.supervision.rate import Rate
 
 _MARGIN = 1.5
 """The safety factor of a promise: the rate is an estimate, and trajectories differ in depth."""
+_ENDLESS_SECONDS = 365 * 86_400.0
+"""The time limit of what has none, since its answer must not depend on the load."""
 _REVIEW_SECONDS = 0.1
 """The interval at which the promises are searched for the one that needs most."""
 
@@ -34,6 +36,8 @@ class Ticket:
     deadline: float
     stream: bool
     promised: bool
+    background: bool = False
+    """It belongs to a job: other requests go first, and are admitted as if it were not there."""
 
     def __enter__(self) -> "Ticket":
         self.queue.enter(self)
@@ -105,6 +109,12 @@ class Admission:
         self._limits = settings
         self._clock = clock
         self._queues: defaultdict[str, Queue] = defaultdict(Queue)
+        self._background = Queue()
+
+    def background(self, num_trajectories: int) -> Ticket:
+        """Admit a request of a job, which stands in nobody's way and has no deadline."""
+        deadline = self._clock() + _ENDLESS_SECONDS
+        return Ticket(self._background, num_trajectories, deadline, stream=False, promised=False, background=True)
 
     def on_report(self, report: StepReport) -> None:
         """Measure a supervision step."""

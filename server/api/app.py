@@ -21,9 +21,10 @@ from starlette.types import ASGIApp
 
 from gram import __version__
 from gram.models.tasks import Task
-from gram.server.api import admin, headers, info, problems, routes
+from gram.server.api import admin, headers, info, jobs, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
+from gram.server.api.background import Background
 from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
 from gram.server.api.inference import routes as inference
@@ -36,6 +37,8 @@ from gram.server.api.problems import ProblemError
 from gram.server.api.service import Service
 from gram.server.catalog import read_models
 from gram.server.engine.messages import Ready, StepReport
+from gram.server.jobs.place import open_store
+from gram.server.jobs.runner import Runner
 from gram.server.metrics import Metrics
 from gram.server.sampling.requests import GenerateRequest, SolveRequest
 from gram.server.settings import ServerSettings
@@ -64,27 +67,41 @@ def create_app(service: Service) -> ASGIApp:
             "exclude": lambda scope: scope["path"] in QUIET,
         },
         redoc_url=None,
-        middleware=[Middleware(ReadBody, max_bytes=service.settings.max_body_bytes)],
+        middleware=[
+            Middleware(
+                ReadBody,
+                max_bytes=service.settings.max_body_bytes,
+                larger={jobs.PATH: service.settings.max_upload_bytes},
+            )
+        ],
     )
     if origins := service.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-encoding", "content-type", LENGTH_HEADER, "traceparent", REQUEST_ID],
-            expose_headers=[LENGTH_HEADER, "retry-after", REQUEST_ID],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "content-encoding",
+                "content-type",
+                "idempotency-key",
+                LENGTH_HEADER,
+                "traceparent",
+                REQUEST_ID,
+            ],
+            expose_headers=[LENGTH_HEADER, "location", "retry-after", REQUEST_ID],
         )
     app.state.service = service
     problems.install(app)
     if service.keys:
         refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
-        for router in (routes.v1, info.guarded):
+        for router in (routes.v1, jobs.v1, info.guarded):
             app.include_router(router, dependencies=[Depends(authenticate)], responses=refusals)
         app.include_router(inference.v2, dependencies=[Depends(authenticate)], responses=inference.errors(*map(int, refusals)))
         app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
     else:
-        app.include_router(routes.v1)
-        app.include_router(info.guarded)
+        for router in (routes.v1, jobs.v1, info.guarded):
+            app.include_router(router)
         app.include_router(inference.v2)
         app.include_router(admin.v1, dependencies=[Depends(require_admin)])
     app.include_router(routes.probes)
@@ -123,8 +140,11 @@ def _declare_limits(app: FastAPI, settings: ServerSettings) -> None:
 class Server(uvicorn.Server):
     """The HTTP server. On a signal it takes no more requests, and running ones have `grace_seconds` to end."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, end_requests: Callable[[], None]) -> None:
-        """`end_requests`: tells the requests that are left that the grace period is over."""
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, end_jobs: Callable[[], object], end_requests: Callable[[], None]
+    ) -> None:
+        """`end_jobs`: puts the jobs aside. `end_requests`: tells the requests that are left that the grace period is over."""
+        self._end_jobs = end_jobs
         self._grace_seconds = settings.grace_seconds
         self._end_requests = end_requests
         protocol = partial(
@@ -132,6 +152,7 @@ class Server(uvicorn.Server):
             client_seconds=settings.client_seconds,
             # A client that is refused for the size of its body may still send a somewhat larger one to its end.
             max_request_bytes=MAX_HEAD_BYTES + 2 * settings.max_body_bytes,
+            larger={jobs.PATH: MAX_HEAD_BYTES + 2 * settings.max_upload_bytes},
         )
         super().__init__(
             uvicorn.Config(
@@ -151,6 +172,7 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_jobs()
         asyncio.get_running_loop().call_later(self._grace_seconds, self._end_requests)
         await super().shutdown(sockets)
 
@@ -185,13 +207,20 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
     metrics.watch(fleet)
     keys = Keys(settings.keys_file) if settings.keys_file else None
     service = Service(settings, models, metrics, fleet, admission, keys)
+    if store := open_store(settings):
+        service.jobs = Runner(store, Background(service), metrics.on_job_result)
+        metrics.watch_jobs(service.jobs)
     server = Server(
-        create_app(service), settings, end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping"))
+        create_app(service),
+        settings,
+        end_jobs=lambda: working.cancel(),
+        end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping")),
     )
     # uvicorn stops at a signal, and then raises it again: the process should go on to its end, not die of it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
     supervision = asyncio.create_task(fleet.run())
+    working = asyncio.create_task(_work(service.jobs))
     counting = asyncio.create_task(asyncio.to_thread(_count_once, {model.task for model in models.values()}))
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
@@ -201,8 +230,20 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
         if supervision.done():
             supervision.result()
     finally:
+        working.cancel()
         supervision.cancel()
-        await asyncio.gather(supervision, counting, return_exceptions=True)
+        await asyncio.gather(working, supervision, counting, return_exceptions=True)
+        if store:
+            store.close()
+
+
+async def _work(jobs: Runner | None) -> None:
+    """Run the jobs. An error of our own in their runner stops them, not the server."""
+    try:
+        if jobs:
+            await jobs.run()
+    except Exception:
+        log.exception("the jobs stop; restart the server")
 
 
 def _count_once(tasks: Iterable[Task]) -> None:

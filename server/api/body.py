@@ -1,6 +1,7 @@
 """Request bodies: decompressed, and refused if they are too large."""
 
 import zlib
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -15,21 +16,24 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "def
 class ReadBody:
     """Decompresses bodies, and refuses those over a limit: by their announced length, or while they arrive."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
+        """`larger`: paths with a limit of their own."""
         self.app = app
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        max_bytes = self._larger.get(scope["path"], self._max_bytes)
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_bytes:
-            problem = ProblemError(413, f"has {int(length)} bytes; send {self.max_bytes} at most", "body").problem
+        if length.isdigit() and int(length) > max_bytes:
+            problem = ProblemError(413, f"has {int(length)} bytes; send {max_bytes} at most", "body").problem
             await respond(scope, problem)(scope, receive, send)
             return
-        body = _Body(",".join(headers.getlist("content-encoding")), self.max_bytes)
+        body = _Body(",".join(headers.getlist("content-encoding")), max_bytes)
 
         async def read() -> Message:
             body.check_coding()

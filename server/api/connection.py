@@ -8,6 +8,7 @@ import asyncio
 import socket
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -53,10 +54,14 @@ class Protocol(HttpToolsProtocol):
     that were sent ahead, it tells only the last one that the client has left.
     """
 
-    def __init__(self, *args: Any, client_seconds: float, max_request_bytes: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, client_seconds: float, max_request_bytes: int, larger: Mapping[str, int], **kwargs: Any
+    ) -> None:
+        """`larger`: paths with a limit of their own to the bytes of a request."""
         super().__init__(*args, **kwargs)
         self._client_seconds = client_seconds
         self._max_request_bytes = max_request_bytes
+        self._larger = larger
         self._arrival: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._in_head = True
@@ -103,7 +108,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(
                     431, f"the head of the request has more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
                 )
-            elif self._request_bytes > self._max_request_bytes:
+            elif self._request_bytes > self._most_bytes():
                 self.transport.abort()  # it has been answered already, with 413 or without reading the body
             if self.transport.is_closing():
                 return
@@ -145,6 +150,10 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, f"not HTTP/1.1: {msg}")
+
+    def _most_bytes(self) -> int:
+        """The limit of the request that arrives."""
+        return self._max_request_bytes if self._in_head else self._larger.get(self.scope["path"], self._max_request_bytes)
 
     def _await_request(self, seconds: float) -> None:
         if self._arrival:

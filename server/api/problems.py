@@ -22,7 +22,7 @@ INFERENCE_PROTOCOL = "/v2"
 """Under this path errors are those of the Open Inference Protocol: {"error": detail}."""
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 406, 409, 413, 415, 422, 429, 503, 504)
+    for status in (400, 401, 403, 404, 406, 409, 413, 415, 422, 429, 503, 504, 507)
 }
 """The error responses, for the OpenAPI document."""
 

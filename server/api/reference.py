@@ -153,9 +153,10 @@ def _command(path: str, call: Schema, schemas: dict[str, Schema]) -> str | None:
     command = f"curl -s localhost:8000{path}"
     if "requestBody" not in call:
         return command
-    schema = schemas[_name(call["requestBody"]["content"]["application/json"]["schema"]["$ref"])]
-    body = min((json.dumps(example) for example in schema["examples"]), key=len)
-    return f"{command} -H 'content-type: application/json' \\\n  -d '{body}'"
+    body = call["requestBody"]["content"]["application/json"]["schema"]
+    schema = schemas[_name(body.get("anyOf", [body])[0]["$ref"])]
+    example = min((json.dumps(example) for example in schema["examples"]), key=len)
+    return f"{command} -H 'content-type: application/json' \\\n  -d '{example}'"
 
 
 def _object(name: str, schema: Schema, asked: bool) -> str:

@@ -41,6 +41,7 @@ class SamplingRun:
     """How many solutions the puzzle has (see `Task.count_solutions`)."""
     seed: int
     request: SamplingRequest
+    _collector: Collector | None = None
 
     @classmethod
     async def read(cls, service: Service, request: SamplingRequest) -> "SamplingRun":
@@ -48,11 +49,8 @@ class SamplingRun:
 
         The solutions are counted in a thread of their own, so that a puzzle on which this takes long holds nothing up.
         """
-        for name, limit in service.settings.request_limits.items():
-            if (getattr(request, name) or 0) > limit:
-                place = type(request).model_fields[name].alias or name
-                raise ProblemError(422, f"this server allows {limit} at most", place)
-        model = _choose(service, request)
+        check_limits(service, request)
+        model = choose_model(service, request)
         if refusal := request.refusal(model.task):
             raise ProblemError(422, refusal, "stop")
         if reason := service.fleet.out_of_rotation.get(model.name):
@@ -82,6 +80,14 @@ class SamplingRun:
                     return event
         raise AssertionError("a run ends with its result")
 
+    def so_far(self, top: int) -> SolveResponse | None:
+        """The best candidates of a run on its way, this many at most; None before it has begun."""
+        if self._collector is None:
+            return None
+        options = self.request.model_copy(update={"top": min(top, self.request.top or top)})
+        response = SolveResponse.of(self.model.name, self._collector, self.seed, options, 0.0, 0.0)
+        return response.model_copy(update={"complete": False})
+
     async def events(self, ticket: Ticket) -> AsyncGenerator[Event]:
         """Run it. The last event is the result; a stream has events before it. Frees its slots however it ends.
 
@@ -91,8 +97,11 @@ class SamplingRun:
         if request.stream_steps:
             yield StartEvent.of(name, self.task, self.puzzle, self.seed, request)
         collector = Collector(self.task, self.puzzle, request.num_trajectories, request.stop, self.solutions)
+        self._collector = collector
         job = self.service.fleet.open(
-            lambda number: request.submit(number, name, self.puzzle, self.seed, watch=request.stream_steps)
+            lambda number: request.submit(
+                number, name, self.puzzle, self.seed, watch=request.stream_steps, background=ticket.background
+            )
         )
         self.service.running[job] = logs.current()
         seconds = ticket.deadline - time.monotonic()
@@ -106,7 +115,8 @@ class SamplingRun:
                         yield event
                         job.max_results = math.inf
             except (asyncio.CancelledError, GeneratorExit):
-                metrics.cancelled.labels(name).inc()
+                if not ticket.background:
+                    metrics.cancelled.labels(name).inc()
                 raise
             finally:
                 deadline.cancel()
@@ -131,7 +141,7 @@ class SamplingRun:
                         continue
                     ticket.sent()
                     pruned = trajectory.ending is Ending.PRUNED
-                    if first and not pruned:
+                    if first and not pruned and not ticket.background:
                         metrics.first_candidate.labels(name).observe(time.monotonic() - job.submitted_at)
                         metrics.queue_time.labels(name).observe(job.queue_seconds or 0.0)
                         first = False
@@ -154,7 +164,15 @@ class SamplingRun:
         return [TrajectoryEvent.of_trajectory(self.task, *pair) for pair in answered] if self.request.stream else []
 
 
-def _choose(service: Service, request: SamplingRequest) -> LoadedModel:
+def check_limits(service: Service, request: SamplingRequest) -> None:
+    """Refuse options that are larger than this server allows. Raises ProblemError."""
+    for name, limit in service.settings.request_limits.items():
+        if (getattr(request, name) or 0) > limit:
+            place = type(request).model_fields[name].alias or name
+            raise ProblemError(422, f"this server allows {limit} at most", place)
+
+
+def choose_model(service: Service, request: SamplingRequest) -> LoadedModel:
     """The model that the request names, or the first one of its task. Raises ProblemError.
 
     A model out of rotation is chosen only if it is named, or no other model can answer.

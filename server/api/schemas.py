@@ -29,8 +29,9 @@ class ModelInfo(BaseModel):
     generates: bool = Field(description="whether POST /v1/generate may name it")
     origin: Origin | None = Field(description="where an imported checkpoint came from; null if it was not imported")
     kernels: str | None = Field(
-        description="who makes its steps: AVX-512 or Triton (this project's kernels), oneDNN or PyTorch; each rounds "
-        "differently, so only a server with the same one gives the same last bits; null until an engine is ready"
+        description="who makes its steps: this project's kernels (AVX-512, Triton step, Triton beside PyTorch's products), "
+        "oneDNN or PyTorch; each rounds differently, so only a server with the same one gives the same last bits; null until "
+        "an engine is ready"
     )
     config: dict[str, JsonValue] = Field(description="the configuration of the network")
     evaluation: JsonValue = Field(

@@ -11,6 +11,7 @@ from gram.server.api.problems import ProblemError
 from gram.server.api.schemas import ModelInfo
 from gram.server.catalog import LoadedModel, read_models
 from gram.server.engine.messages import Ready
+from gram.server.jobs.runner import Runner
 from gram.server.logs import RequestLog
 from gram.server.metrics import Metrics
 from gram.server.settings import ServerSettings
@@ -28,6 +29,7 @@ class Service:
     fleet: Fleet
     admission: Admission
     keys: Keys | None = None
+    jobs: Runner | None = None
     answers: AnswerCache = field(init=False)
     engines: dict[int, Ready] = field(default_factory=dict)
     """What each engine said of itself when it was ready, by its number."""

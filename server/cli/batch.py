@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from gram.models.tasks import PuzzleError, Task, pose
 from gram.server.cli.errors import CommandError
-from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.client.errors import GramError
+from gram.server.inputs.files import Line, PuzzleFile
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from gram.models.data_sets import DataSetError, labels_of
 from gram.models.tasks import PuzzleError, Tokens
-from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.evaluation.case import Case
+from gram.server.inputs.files import Line, PuzzleFile
 
 
 class Cases:

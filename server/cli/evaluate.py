@@ -15,8 +15,8 @@ from gram.server.catalog import LoadedModel, bundled_models, model_name, read_mo
 from gram.server.cli.cases import Cases
 from gram.server.cli.errors import CommandError
 from gram.server.cli.hub import local
-from gram.server.cli.inputs import PuzzleFile
 from gram.server.evaluation.settings import EvaluationSettings
+from gram.server.inputs.files import PuzzleFile
 from gram.server.sampling.options import Halt, LatentNoise, Noise, Options
 
 

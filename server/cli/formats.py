@@ -5,7 +5,7 @@ import json
 import textwrap
 
 from gram.models.tasks import TASKS, Task
-from gram.server.cli.inputs import ANSWERS, PUZZLES, RATINGS
+from gram.server.inputs.files import ANSWERS, PUZZLES, RATINGS
 
 _WIDTH = 120
 _HEAD = """# What is read

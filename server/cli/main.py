@@ -14,12 +14,15 @@ from gram.server.cli.bench import Bench
 from gram.server.cli.errors import CommandError
 from gram.server.cli.evaluate import Eval
 from gram.server.cli.importing import Import
+from gram.server.cli.jobs import Jobs
 from gram.server.cli.key import MakeKey
 from gram.server.cli.serve import Serve
 from gram.server.cli.solve import Generate, Solve
 from gram.server.cli.trace import Trace
 from gram.server.cli.train import Train
 from gram.server.client.errors import GramError
+from gram.server.inputs.errors import InputError
+from gram.server.jobs.errors import StoreError
 from gram.server.settings import DeviceError
 
 
@@ -34,10 +37,24 @@ class Gram(BaseModel):
     trace: CliSubCommand[Trace] = Field(description=Trace.__doc__)
     import_: CliSubCommand[Import] = Field(alias="import", description=Import.__doc__)
     bench: CliSubCommand[Bench] = Field(description=Bench.__doc__)
+    jobs: CliSubCommand[Jobs] = Field(description=Jobs.__doc__)
     key: CliSubCommand[MakeKey] = Field(description=MakeKey.__doc__)
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
+
+
+_ERRORS = (
+    CommandError,
+    CheckpointError,
+    DataSetError,
+    DeviceError,
+    GramError,
+    InputError,
+    KeysError,
+    PuzzleError,
+    StoreError,
+)
 
 
 def main() -> None:
@@ -45,7 +62,7 @@ def main() -> None:
     sys.argv[0] = "gram"  # however it was started, --help shows the name of the command
     try:
         CliApp.run(Gram, cli_settings_source=None)
-    except (CommandError, CheckpointError, DataSetError, DeviceError, GramError, KeysError, PuzzleError) as error:
+    except _ERRORS as error:
         sys.exit(f"gram: {error}")
     except ValidationError as error:
         sys.exit(f"gram: {describe(error)}; see gram --help")

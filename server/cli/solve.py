@@ -17,7 +17,7 @@ from gram.server.cli.batch import ENDINGS, Format, Output, solve_here, solve_the
 from gram.server.cli.drawing import draw
 from gram.server.cli.errors import CommandError
 from gram.server.cli.hub import local
-from gram.server.cli.inputs import PuzzleFile, spelled
+from gram.server.inputs.files import PuzzleFile, spelled
 from gram.server.sampling.answers import Event, SolveResponse, StartEvent
 from gram.server.sampling.options import GenerateOptions, Options
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest

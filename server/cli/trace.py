@@ -12,7 +12,7 @@ from gram.models.tasks import PuzzleError, Task, Tokens
 from gram.server.catalog import read_models
 from gram.server.cli.errors import CommandError
 from gram.server.cli.hub import local
-from gram.server.cli.inputs import PuzzleFile
+from gram.server.inputs.files import PuzzleFile
 from gram.server.settings import Device
 
 

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
@@ -34,22 +34,41 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A call of the API: what to send, and the type of the answer."""
+    """A call of the API: what to send, and the type of the answer.
+
+    `body`: sent as JSON; or `content`, of this type. `once`: the key by which the server knows a call that it has carried out.
+    `lines`: the answer is NDJSON, the lines of which are the elements of a list.
+    """
 
     answer: TypeAdapter[T]
     path: str
     body: dict[str, object] | None = None
+    method: str | None = None
+    query: Mapping[str, str] | None = None
+    content: bytes | None = None
+    content_type: str = "application/json"
+    once: str | None = None
+    lines: bool = False
 
     def request(self, seconds: float | None) -> dict[str, Any]:
         """The arguments of httpx's `request` and `stream`."""
-        request = {"method": "POST" if self.body else "GET", "url": self.path, "timeout": seconds}
-        if not self.body:
+        posts = self.body is not None or self.content is not None
+        method = self.method or ("POST" if posts else "GET")
+        request = {"method": method, "url": self.path, "params": self.query, "timeout": seconds}
+        if not posts:
             return request
         try:
-            content = to_json(self.body, fallback=_as_lists)
+            content = to_json(self.body, fallback=as_lists) if self.content is None else self.content
         except (PydanticSerializationError, ValueError) as error:
             raise GramError(f"this request can't be sent: {error}") from error
-        return request | {"content": content, "headers": {"content-type": "application/json"}}
+        once = {"idempotency-key": self.once} if self.once else {}
+        return request | {"content": content, "headers": {"content-type": self.content_type} | once}
+
+    def read(self, content: bytes) -> T:
+        """The answer. Raises ValidationError."""
+        if self.lines:
+            return self.answer.validate_json(b"[%b]" % b",".join(content.splitlines()))
+        return self.answer.validate_json(content or b"null")
 
     def seeded(self) -> Self:
         """The same with a seed, if it has none, so that it can be asked again for the same answer."""
@@ -71,7 +90,7 @@ class Seen:
         return new
 
 
-def _as_lists(value: Any) -> object:
+def as_lists(value: Any) -> object:
     """An array or a tensor of any library as nested lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -191,7 +210,7 @@ class Asking(Generic[H]):
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         self._check(response)
         try:
-            return call.answer.validate_json(response.content)
+            return call.read(response.content)
         except ValidationError as error:
             raise self._not_understood(response.text) from error
 

@@ -1,7 +1,7 @@
 """The blocking client."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain
 from types import TracebackType
@@ -10,9 +10,11 @@ from typing import Self, Unpack
 import httpx
 
 from gram.server.api.schemas import ModelInfo, TaskInfo
+from gram.server.client import jobs
 from gram.server.client.calls import MODELS, TASKS, Asking, Call, Seen, T, sampling
 from gram.server.client.errors import GramError
 from gram.server.client.options import GenerateOptions, SolveOptions
+from gram.server.jobs.schemas import JobInfo, JobResult
 from gram.server.sampling.answers import Event, SolveResponse
 
 
@@ -77,6 +79,41 @@ class Client(Asking[httpx.Client]):
         """Stream the events of the request, the last of which is the SolveResponse. Leaving the context ends the request."""
         stream = {"stream": True, "stream_steps": stream_steps}
         return self._stream(sampling("generate", task=task, model=model, **stream, **options))
+
+    def submit(
+        self,
+        puzzles: bytes | Iterable[object],
+        *,
+        task: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SolveOptions],
+    ) -> JobInfo:
+        """Submit a job: the puzzles, or the content of a file of them. It is kept, and goes on without this client."""
+        return self._ask(jobs.submit(puzzles, {"task": task, "model": model, **options}))
+
+    def submit_generate(
+        self, *, task: str | None = None, model: str | None = None, **options: Unpack[GenerateOptions]
+    ) -> JobInfo:
+        """Submit a job that makes new boards."""
+        return self._ask(jobs.submit_generate({"task": task, "model": model, **options}))
+
+    def jobs(self) -> list[JobInfo]:
+        """List the jobs of this client's key, the newest first."""
+        return self._ask(jobs.LIST)
+
+    def job(self, job: str) -> JobInfo:
+        """How far a job is."""
+        return self._ask(jobs.show(job))
+
+    def job_results(self, job: str, *, start: int = 0) -> Iterator[JobResult]:
+        """The results of a job in the order of its puzzles, from this index to the first puzzle that has none yet."""
+        while page := self._ask(jobs.results(job, start)):
+            yield from page
+            start = page[-1].index + 1
+
+    def delete_job(self, job: str) -> None:
+        """Cancel a job, and delete its results."""
+        self._ask(jobs.delete(job))
 
     def models(self) -> list[ModelInfo]:
         """List the loaded models."""

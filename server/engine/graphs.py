@@ -6,6 +6,9 @@ A graph of all tiles together would keep the GPU busier. But for another shape, 
 which sums in another order, and then the load would change the last bits of a row. Here all graphs run the same kernels on the
 same shapes, each on its own rows: batch invariance by construction, as in runner.py. A small load gains too, since a tile
 without live rows costs nothing.
+
+Where one program makes the whole step of a row (kernels/gpu/step.py), rows share no product, and a graph is of all tiles up to
+its last: one replay a step, of the smallest graph with all live rows, and as many programs side by side as there are rows.
 """
 
 from typing import NamedTuple
@@ -25,7 +28,7 @@ larger tiles may be faster."""
 
 
 class _Recorded(NamedTuple):
-    """The recorded step of a pool: a graph for each tile, the report's copy in pinned memory, and an event after the copy."""
+    """The recorded step of a pool: its graphs, the report's copy in pinned memory, and an event after the copy."""
 
     graphs: list[torch.cuda.CUDAGraph]
     report: Tensor
@@ -54,7 +57,8 @@ class GraphRunner(Runner):
     def start(self, pool: SlotPool) -> None:
         """As Runner.start: enqueue the graphs and one copy to the host, and wait for nothing."""
         graphs, report, done = self._recorded[pool]
-        for graph in graphs[: -(-pool.live // self.tile)]:
+        tiles = -(-pool.live // self.tile)
+        for graph in graphs[tiles - 1 : tiles] if self.model.native else graphs[:tiles]:
             graph.replay()
         report[: pool.live].copy_(pool.report[: pool.live], non_blocking=True)
         done.record()
@@ -66,22 +70,23 @@ class GraphRunner(Runner):
         return pool.readout(report[: pool.live])
 
     def _record(self, pool: SlotPool) -> list[torch.cuda.CUDAGraph]:
-        """Record a graph for each tile. The graphs run one after another, so they can share one memory pool."""
+        """Record a graph for each tile, or for all up to it. They run one after another, so they can share a memory pool."""
         graphs = []
         memory = torch.cuda.graph_pool_handle()
         # It takes a new stream: when a graph is deleted, PyTorch frees the matrix products' workspace of the graph's stream.
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.device))
         for start in range(0, len(pool.report), self.tile):
+            rows = slice(0 if self.model.native else start, start + self.tile)
             # A run before the recording compiles kernels and initialises libraries, which can't be recorded.
             with torch.cuda.stream(stream):
-                self._step_tile(pool, start)
+                self._step_rows(pool, rows)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, memory, stream):  # this waits for the device first
-                self._step_tile(pool, start)
+                self._step_rows(pool, rows)
             graphs.append(graph)
         return graphs
 
-    def _step_tile(self, pool: SlotPool, start: int) -> None:
-        self._advance(pool, self._tile(start))
-        self._show(pool, start)
+    def _step_rows(self, pool: SlotPool, rows: slice) -> None:
+        self._advance(pool, rows)
+        self._show(pool, rows)

@@ -69,7 +69,14 @@ class Lane:
     def submit(self, message: Submit) -> None:
         """Queue a request's trajectories."""
         min_steps = min(len(schedule(message.temperature)), message.max_steps)
-        self.scheduler.submit(message.request, message.first_index, message.num_trajectories, message.prune, min_steps)
+        self.scheduler.submit(
+            message.request,
+            message.first_index,
+            message.num_trajectories,
+            message.prune,
+            min_steps,
+            background=message.background,
+        )
         self.submitted[message.request] = message, time.monotonic()
         if message.suspect:
             self.suspects.add(message.request)

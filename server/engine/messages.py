@@ -38,6 +38,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     answer to the puzzle as it was sent. `halt_threshold`: a trajectory ends when its halt probability exceeds this; None stands
     for the model's own. `suspect`: an engine may have died of this request; while an engine has such a request,
     it announces each step (see Stepping). `watch`: report this many trajectories, the first ones, after each of their steps.
+    `background`: other requests go first.
     """
 
     request: int
@@ -54,6 +55,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     perturbation: Perturbation | None = None
     suspect: bool = False
     watch: int = 0
+    background: bool = False
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

@@ -4,7 +4,7 @@ Rows share products tile by tile. Every tile has the same shape whatever the loa
 So a row's arithmetic never depends on how many rows, slots or threads there are: batch invariance by construction. (The matrix
 product must also treat all rows of a tile alike, which tests check.) It was also the fastest way of those tried: a tile's
 activations stay in one core's cache, and the cores do not wait for each other within a step. Kernels that take each row by
-itself (kernels/cpu) need tiles only for what a step shows; there, the threads share the live rows evenly.
+itself (models/native.py, models/fused.py) need tiles only for what a step shows; there, threads share the live rows evenly.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,7 +68,7 @@ class Runner:
             for rows in self._split(pool):
                 self._advance(pool, rows)
         for start in range(0, pool.live, self.tile):
-            self._show(pool, start)
+            self._show(pool, self._tile(start))
         return pool.readout(pool.report[: pool.live])
 
     def _split(self, pool: SlotPool) -> list[slice]:
@@ -93,9 +93,8 @@ class Runner:
         key.transition.add_(self.model.config.transitions)
 
     @torch.inference_mode()
-    def _show(self, pool: SlotPool, start: int) -> None:
-        """Write what the rows of the tile from `start` on show after their step to the pool's report."""
-        rows = self._tile(start)
+    def _show(self, pool: SlotPool, rows: slice) -> None:
+        """Write what rows show after their step to the pool's report."""
         state = State(pool.state.h[rows], pool.state.l[rows])
         shown = self.model.read(state, pool.transition[rows], pool.last[rows], pool.halt_threshold[rows])
         report = pool.readout(pool.report[rows])

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from gram.server.engine.messages import Ending
 from gram.server.engine.pruning import Prune, Rungs
 
+BACKGROUND_SHARE = 16
+"""Of so many slots that are wanted by both, one goes to a request in the background."""
+
 
 @dataclass
 class Request:
@@ -18,6 +21,8 @@ class Request:
     rungs: Rungs | None = None
     min_steps: int = 1
     slots: set[int] = field(default_factory=set)
+    turns: "deque[Request]" = field(default_factory=deque, repr=False, compare=False)
+    """The queue that it waits in."""
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Running:
 
 
 class Scheduler:
-    """Gives free slots to waiting trajectories. The requests take turns, one trajectory a turn.
+    """Gives free slots to waiting trajectories. The requests take turns, one trajectory a turn, those in the background last.
 
     So a request for one trajectory waits for one round of turns, however many trajectories the other requests have. The waiting
     trajectories of a request are two numbers. (With pruning, it also keeps the scores at the checkpoint steps.)
@@ -43,6 +48,8 @@ class Scheduler:
         self._running: dict[int, Running] = {}
         self._requests: dict[int, Request] = {}
         self._turns: deque[Request] = deque()
+        self._background: deque[Request] = deque()
+        self._passed = 0  # the slots in a row that went past a waiting request in the background
         self.waiting = 0
 
     @property
@@ -69,10 +76,20 @@ class Scheduler:
         """Whether the request has trajectories, running or waiting."""
         return request in self._requests
 
-    def submit(self, request: int, first: int, stop: int, prune: Prune | None = None, min_steps: int = 1) -> None:
+    def submit(
+        self,
+        request: int,
+        first: int,
+        stop: int,
+        prune: Prune | None = None,
+        min_steps: int = 1,
+        *,
+        background: bool = False,
+    ) -> None:
         """Queue trajectories first .. stop - 1 of a new request; with `prune`, first is 0.
 
-        No trajectory halts before it has made `min_steps` supervision steps.
+        No trajectory halts before it has made `min_steps` supervision steps. In the background a request gets the slots that no
+        other request waits for, and one of BACKGROUND_SHARE of those that they do, so that it ends some day.
         """
         if request in self._requests:
             raise ValueError(f"request {request} is already here")
@@ -81,7 +98,8 @@ class Scheduler:
         if prune and first:
             raise ValueError(f"request {request} is pruned, which needs the scores of all its trajectories")
         entry = self._requests[request] = Request(request, first, stop, Rungs(prune) if prune else None, min_steps)
-        self._turns.append(entry)
+        entry.turns = self._background if background else self._turns
+        entry.turns.append(entry)
         self.waiting += stop - first
 
     def cancel(self, request: int) -> list[int]:
@@ -90,7 +108,7 @@ class Scheduler:
         if entry is None:
             return []
         if entry.next < entry.stop:
-            self._turns.remove(entry)
+            entry.turns.remove(entry)
             self.waiting -= entry.stop - entry.next
         slots = sorted(entry.slots)
         for slot in slots:
@@ -104,16 +122,24 @@ class Scheduler:
         Invariants: once all are taken from this iterator, no slot is free while a trajectory waits. The trajectories of a
         request start in the order of their index, and `_running` keeps the order of the starts.
         """
-        while self._free and self._turns:
-            request = self._turns.popleft()
+        while self._free and (turns := self._next_turns()):
+            request = turns.popleft()
             running = Running(self._free.pop(), request.id, request.next)
             request.next += 1
             self.waiting -= 1
             request.slots.add(running.slot)
             self._running[running.slot] = running
             if request.next < request.stop:
-                self._turns.append(request)
+                turns.append(request)
             yield running
+
+    def _next_turns(self) -> "deque[Request]":
+        """Whose turn it is: that of the requests in the background, or of the others; empty if nobody waits."""
+        if self._turns and self._background and self._passed < BACKGROUND_SHARE - 1:
+            self._passed += 1
+            return self._turns
+        self._passed = 0
+        return self._background or self._turns
 
     def step(self, shown: Mapping[int, tuple[float, Ending | None]]) -> list[Running]:
         """Count a step of every running trajectory, and return those that end with it, whose slots are then free.

@@ -110,6 +110,7 @@ class API:
             admission.on_report(report)
 
         def on_ready(number: int, ready: Ready) -> None:
+            self._service.engines[number] = ready
             log.info("engine %d ready: %s on %s in %s", number, ", ".join(ready.models), ready.device, ready.dtype)
 
         # What the engines do is measured where they are.

@@ -158,8 +158,13 @@ class Options(BaseModel):
         """The seed, or a random one."""
         return chosen(self.seed)
 
-    def submit(self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False) -> Submit:
-        """The message that submits a request with these options. `watch`: report trajectories on their way, too."""
+    def submit(
+        self, number: int, model: str, puzzle: Tokens, seed: int, *, watch: bool = False, background: bool = False
+    ) -> Submit:
+        """The message that submits a request with these options.
+
+        `watch`: report trajectories on their way, too. `background`: other requests go first.
+        """
         return Submit(
             request=number,
             model=model,
@@ -173,6 +178,7 @@ class Options(BaseModel):
             halt_threshold=self._halt_threshold,
             perturbation=Perturbation(**dict(self.noise)) if isinstance(self.noise, LatentNoise) else None,
             watch=WATCHED if watch else 0,
+            background=background,
         )
 
 

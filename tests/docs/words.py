@@ -175,7 +175,9 @@ def _gram_flags(subcommand: str) -> set[str]:
     if subcommand.startswith("-"):
         return {*_FLAG.findall(_gram_help())}
     assert subcommand in _subcommands(), f"gram has no {subcommand}"
-    return {*_FLAG.findall(_gram_help(subcommand))}
+    told = _gram_help(subcommand)
+    inner = re.search(r"subcommands:\s+\{([\w,]+)\}", told)
+    return {*_FLAG.findall("".join([told, *(_gram_help(subcommand, name) for name in (inner[1].split(",") if inner else []))]))}
 
 
 @cache

@@ -20,8 +20,8 @@ from gram.models.tasks import TASKS
 from gram.server.cli import batch
 from gram.server.cli.batch import WRITERS, Answer, Csv, Output, solve_here, solve_there
 from gram.server.cli.errors import CommandError
-from gram.server.cli.inputs import Line, PuzzleFile
 from gram.server.engine.engine import Engine
+from gram.server.inputs.files import Line, PuzzleFile
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.options import Options
 from tests.server.cli.support import gram

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.servers import RunningServer
 from gram.models.tasks import TASKS, Task
-from gram.server.cli.inputs import PuzzleFile
+from gram.server.inputs.files import PuzzleFile
 from tests.models.importing.support import random_tensors, small_arch, write_public
 from tests.server.cli.support import gram
 from tests.support import write_data_set

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gram.kernels.readout import Readout
 from gram.models.checkpoint import load_checkpoint
+from gram.models.serving import prepare
 from gram.server.engine.graphs import GPU_TILE, GraphRunner
 from gram.server.engine.runner import Runner
 from gram.server.engine.slots import SlotPool, Start
@@ -18,14 +19,18 @@ from tests.kernels.support import forget_choices
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
 
 
-@pytest.fixture(scope="module", params=["triton", "torch"])
+@pytest.fixture(scope="module", params=["triton step", "triton", "torch"])
 def runner(checkpoint: Path, request: pytest.FixtureRequest) -> Iterator[GraphRunner]:
-    """A runner with the Triton kernels, and one without them, as on a machine without Triton."""
+    """A runner with Triton's whole step, one with its other kernels, and one without any, as on a machine without Triton."""
+    kernels, _, whole = request.param.partition(" ")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAM_KERNELS", request.param)
+        patch.setenv("GRAM_KERNELS", kernels)
         forget_choices()
         device = torch.device("cuda")
-        yield GraphRunner(load_checkpoint(checkpoint, device, torch.bfloat16), device)
+        model = load_checkpoint(checkpoint, device, torch.bfloat16)
+        if whole:
+            assert prepare(model, GPU_TILE) == "Triton step"
+        yield GraphRunner(model, device)
     forget_choices()
 
 
@@ -53,7 +58,7 @@ def test_a_replay_does_what_its_kernels_do_one_by_one(runner: GraphRunner, rows:
     for _ in range(3):
         shown = listed(runner.step(replayed))
         for start in range(0, rows, GPU_TILE):
-            runner._step_tile(stepped, start)
+            runner._step_rows(stepped, slice(start, start + GPU_TILE))
         assert shown == listed(stepped.readout(stepped.report[:rows]))
         assert same(replayed, stepped)
 

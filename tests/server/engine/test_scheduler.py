@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gram.server.engine.messages import Ending
 from gram.server.engine.pruning import Prune
-from gram.server.engine.scheduler import Running, Scheduler
+from gram.server.engine.scheduler import BACKGROUND_SHARE, Running, Scheduler
 
 Shown = tuple[float, Ending | None]
 GOES_ON: Shown = (0.5, None)
@@ -35,7 +35,7 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
         for number, (trajectories, _, arrival) in enumerate(requests):
             if arrival == step:
                 prune = Prune(0.5, (1, 3)) if number % 2 else None
-                scheduler.submit(number, 0, trajectories, prune)
+                scheduler.submit(number, 0, trajectories, prune, background=number % 3 == 0)
         if step == 10:
             for number in cancelled & set(range(len(requests))):
                 for slot in scheduler.cancel(number):
@@ -99,6 +99,23 @@ def test_a_new_request_starts_within_one_turn_of_the_others(slots: int, others: 
     else:
         pytest.fail("the new request never started")
     assert started_before <= len(others)
+
+
+@given(slots=st.integers(1, 8), asked=st.integers(0, 60))
+def test_the_background_gets_what_is_left_and_a_small_share_beside_others(slots: int, asked: int) -> None:
+    scheduler = Scheduler(slots)
+    scheduler.submit(0, 0, 1000, background=True)
+    scheduler.submit(1, 0, 1000, background=True)
+    if asked:
+        scheduler.submit(2, 0, asked)
+    started: list[int] = []
+    while len(started) < 200:
+        admitted = [*scheduler.admit()]
+        started += [running.request for running in admitted]
+        scheduler.step({running.slot: HALTS for running in admitted})
+    until = next((place for place in reversed(range(200)) if started[place] == 2), -1) + 1
+    assert sum(request != 2 for request in started[:until]) == until // BACKGROUND_SHARE if asked else until == 0
+    assert abs(started.count(0) - started.count(1)) <= 1
 
 
 def test_a_trajectory_that_retires_ends_and_one_that_does_not_goes_on() -> None:

@@ -12,8 +12,8 @@ from numpy.typing import DTypeLike
 
 from gram.models.data_sets import DataSetError
 from gram.models.tasks import TASKS, Task, Tokens
-from gram.server.cli.errors import CommandError
-from gram.server.cli.inputs import PuzzleFile, spelled
+from gram.server.inputs.errors import InputError
+from gram.server.inputs.files import PuzzleFile, spelled
 from tests.support import write_data_set
 
 QUEENS, SUDOKU = TASKS["nqueens-8"], TASKS["sudoku-9x9"]
@@ -61,7 +61,7 @@ def test_puzzles_are_found_in_whatever_they_are_packed_in(data: bytes, numbers: 
     ids=["cut off", "not gzip", "not zstd", "not an array", "not closed"],
 )
 def test_files_that_cannot_be_read_are_refused(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises((CommandError, DataSetError), match="puzzles"):
+    with pytest.raises((InputError, DataSetError), match="puzzles"):
         PuzzleFile(wrote(tmp_path, data), [QUEENS])
 
 
@@ -123,7 +123,7 @@ def test_the_task_is_found_by_the_puzzles(text: str, name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("text", ["hello", ""])
 def test_where_no_task_reads_a_file_it_is_asked_for(text: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="--task"):
+    with pytest.raises(InputError, match="--task"):
         PuzzleFile(wrote(tmp_path, text), [*TASKS.values()])
 
 

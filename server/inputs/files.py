@@ -14,9 +14,9 @@ from pydantic_core import from_json, to_json
 
 from gram.models.data_sets import UNSCORED, DataSet, DataSetError
 from gram.models.tasks import Task, readings
-from gram.server.cli.arrays import is_array, open_arrays
-from gram.server.cli.errors import CommandError
-from gram.server.cli.opening import text_lines, unpack
+from gram.server.inputs.arrays import is_array, open_arrays
+from gram.server.inputs.errors import InputError
+from gram.server.inputs.opening import check_archive, text_lines, unpack
 from gram.server.sampling.options import Options
 
 PUZZLES = ("puzzle", "puzzles", "question", "quiz", "quizzes", "clues", "input", "inputs")
@@ -76,20 +76,22 @@ def spelled(text: str) -> tuple[object, object]:
 class PuzzleFile:
     """The puzzles of a file, all of one task. Each iteration reads them from the start of the file."""
 
-    def __init__(self, path: Path, tasks: list[Task]) -> None:
+    def __init__(self, path: Path, tasks: list[Task], max_bytes: float = math.inf, *, quiet: bool = False) -> None:
         """Find out what is in the file, "-" for standard input, or folder, and which of the tasks it is of.
 
-        Raises CommandError, or DataSetError.
+        `max_bytes`: the most that a packed file may unpack to. `quiet`: don't say which columns of a table are read.
+        Raises InputError, or DataSetError.
         """
-        self._copy = None if path.is_dir() else unpack(path)
+        self._copy = None if path.is_dir() else unpack(path, max_bytes)
         if self._copy:
             path = Path(self._copy.name)
         self._read: Callable[[Task], Iterator[Line]]
         if arrays := is_array(path):
+            check_archive(path, max_bytes)
             self._read = lambda task: _rows(open_arrays(path, task), task)
         else:
             head = [*itertools.islice(text_lines(path), _HEAD_LINES)]
-            found = _List.of(path, head, tasks) or _Table.of(path, head, tasks) or _Text(path)
+            found = _List.of(path, head, tasks) or _Table.of(path, head, tasks, quiet=quiet) or _Text(path)
             self._read = found.lines
         self.task = tasks[0] if len(tasks) == 1 else self._task(tasks)
         self.data = open_arrays(path, self.task) if arrays else None
@@ -106,11 +108,13 @@ class PuzzleFile:
         """The task that can read most of the first puzzles that it finds; of several, the first."""
         best, most = tasks[0], 0
         for task in tasks:
-            with suppress(CommandError, DataSetError):
+            with suppress(InputError, DataSetError):
                 read = sum(bool(readings(line.puzzle, [task])) for line in itertools.islice(self._read(task), _SAMPLES))
                 best, most = (task, read) if read > most else (best, most)
         if not most:
-            raise CommandError("no task reads the first puzzles of this file; name the task that is meant: --task")
+            raise InputError(
+                "no task reads the first puzzles of this file; name the task that is meant: --task, or `task` in a request"
+            )
         return best
 
 
@@ -161,7 +165,7 @@ class _Table:
     ratings: int | None
 
     @classmethod
-    def of(cls, path: Path, head: list[str], tasks: list[Task]) -> "_Table | None":
+    def of(cls, path: Path, head: list[str], tasks: list[Task], *, quiet: bool) -> "_Table | None":
         """The table that begins with these lines, if they are one. Says which columns are read, if there are several."""
         first = head[0] if head else ""
         delimiter = max(",;\t", key=first.count)
@@ -179,7 +183,7 @@ class _Table:
                 puzzles = max(range(len(boards)), key=lambda i: (boards[i], bool(_BLANKS & {*rows[1][i]})))
         if puzzles is None:
             return None
-        if len(names) > 1:
+        if len(names) > 1 and not quiet:
             and_answers = "" if answers is None else f" and the answers {names[answers]!r}"
             print(f"gram: reading the column {names[puzzles]!r}{and_answers} of {', '.join(names)}", file=sys.stderr)
         return cls(path, delimiter, puzzles, answers, ratings)
@@ -196,7 +200,7 @@ class _Table:
                     )
                     yield Line(rows.line_num, row[self.puzzles], answer or None, _number(rating))
         except csv.Error as error:
-            raise CommandError(f"{self.path}, line {rows.line_num}: {error}; is a quotation mark not closed?") from error
+            raise InputError(f"{self.path}, line {rows.line_num}: {error}; is a quotation mark not closed?") from error
 
 
 def _number(text: str) -> float | None:
