@@ -11,7 +11,7 @@ from ray.serve import Application
 
 from gram.server.catalog import bundled_models
 from gram.server.ray.deployments import API, Engine
-from gram.server.settings import ServerSettings
+from gram.server.settings import JobSettings, ServerSettings
 
 RAY = "2.60"
 """The minor version of Ray that this is made for and tested with."""
@@ -48,15 +48,13 @@ def build(arguments: Arguments) -> Application:
     )
     own = {"max_ongoing_requests": _ROOM, "ray_actor_options": {"num_cpus": 0}} | arguments.options.get("api", {})
     api = serve.deployment(API).options(name="api", **(_common(settings) | own))
-    return api.bind(settings.model_dump(mode="json"), *engines(groups, arguments.options))
+    return api.bind(_told(settings), *engines(groups, arguments.options))
 
 
 def engines(groups: Mapping[str, ServerSettings], options: Mapping[str, Mapping[str, Any]]) -> list[Application]:
     """A deployment of engines for each group of models. `options`: Ray Serve's, by the name of the group."""
     return [
-        serve.deployment(Engine)
-        .options(name=group, **{**_common(settings), **options.get(group, {})})
-        .bind(settings.model_dump(mode="json"))
+        serve.deployment(Engine).options(name=group, **{**_common(settings), **options.get(group, {})}).bind(_told(settings))
         for group, settings in groups.items()
     ]
 
@@ -65,6 +63,11 @@ def check_version() -> None:
     """Raise RuntimeError if another Ray is installed than the one that this is made for."""
     if not ray.__version__.startswith(f"{RAY}."):
         raise RuntimeError(f"Ray {ray.__version__} is installed, and this server needs {RAY}: pip install 'gram-server[ray]'")
+
+
+def _told(settings: ServerSettings) -> dict[str, Any]:
+    """What a replica is told. It keeps no jobs, and has no need of the secret that may be in their URL."""
+    return settings.model_dump(mode="json", include=ServerSettings.model_fields.keys() - JobSettings.model_fields.keys())
 
 
 def _common(settings: ServerSettings) -> dict[str, Any]:
