@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -11,7 +11,6 @@ from gram.server.causes import CAUSES
 from gram.server.engine.messages import LaneStats, Pong, StepReport, Trajectory
 from gram.server.jobs.runner import Runner
 from gram.server.jobs.store import Result
-from gram.server.supervision.fleet import Fleet
 
 # Without the extra series that say when each counter began: Prometheus sees that from the values.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -43,6 +42,18 @@ class Described(NamedTuple):
     help: str
 
 
+class Watched(Protocol):
+    """A fleet of engines, or one."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether an engine can answer."""
+
+    @property
+    def out_of_rotation(self) -> Mapping[str, str]:
+        """Models out of rotation -> why."""
+
+
 class Metrics:
     """A registry and its metrics. Series with known labels exist from the start, so that a rate misses no first event."""
 
@@ -52,7 +63,7 @@ class Metrics:
         self._slots: dict[int, int] = {}
         self._stats: dict[str, dict[int, LaneStats]] = defaultdict(dict)
         self._memory: dict[int, int] = {}
-        self._fleet: Fleet | None = None
+        self._fleet: Watched | None = None
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
         self._metrics: list[tuple[Counter | Gauge | Histogram, tuple[str, ...]]] = []
@@ -132,7 +143,7 @@ class Metrics:
         for model, task in tasks.items():
             self.add_model(model, task)
 
-    def watch(self, fleet: Fleet) -> None:
+    def watch(self, fleet: Watched) -> None:
         """Ask the fleet at each scrape whether it can answer."""
         self._fleet = fleet
         self.ready.set_function(lambda: fleet.ready)

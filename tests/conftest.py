@@ -21,6 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that the tests start
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gram-tests-")  # where their servers keep jobs
 
 SLOWEST = (
+    "test_cluster.py",
     "test_faults.py",
     "test_rotation.py",
     "test_adding_a_task.py",

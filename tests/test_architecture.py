@@ -22,7 +22,7 @@ LAYERS = (
     ("server.jobs",),
     ("server.metrics",),
     ("server.api",),
-    ("server.client",),
+    ("server.client", "server.ray"),
     ("server.bench_against",),
     ("server.bench", "server.evaluation"),
     ("server.cli",),
@@ -81,6 +81,12 @@ def test_the_import_graph_has_no_circle() -> None:
     while leaves := {module for module, targets in arrows.items() if not targets & arrows.keys() - {module}}:
         arrows = {module: targets for module, targets in arrows.items() if module not in leaves}
     assert sorted(arrows) == []
+
+
+def test_ray_is_imported_in_its_room_alone() -> None:
+    assert {module for module, path in MODULES.items() if {name.split(".")[0] for name in imports(path)} & {"ray"}} <= {
+        module for module in MODULES if room_of(module) == "server.ray"
+    }
 
 
 def test_our_own_modules_are_imported_as_gram() -> None:

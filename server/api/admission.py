@@ -13,46 +13,14 @@ from types import TracebackType
 from gram.server.api.problems import ProblemError
 from gram.server.engine.messages import StepReport
 from gram.server.settings import ServerSettings
+from gram.server.supervision.rate import Rate
 
-_MEMORY_SECONDS = 10.0
-"""The age at which a measurement weighs a third of a new one."""
-_BELIEF_SECONDS = 60.0
-"""The time without a measurement after which no rate is known."""
 _MARGIN = 1.5
 """The safety factor of a promise: the rate is an estimate, and trajectories differ in depth."""
 _ENDLESS_SECONDS = 365 * 86_400.0
 """The time limit of what has none, since its answer must not depend on the load."""
 _REVIEW_SECONDS = 0.1
 """The interval at which the promises are searched for the one that needs most."""
-
-
-class Rate:
-    """The trajectories that a model finishes per second while more wait than it has slots: its capacity, not its load."""
-
-    def __init__(self) -> None:
-        self._ended = 0.0
-        self._seconds = 0.0
-        self._began: float | None = None
-        self._measured_at = -math.inf
-
-    def on_report(self, report: StepReport, now: float) -> None:
-        """Measure a step, if trajectories have waited since the step before."""
-        if self._began is not None:
-            seconds = now - self._began
-            kept = math.exp(-seconds / _MEMORY_SECONDS)
-            self._ended = self._ended * kept + len(report.finished)
-            self._seconds = self._seconds * kept + seconds
-            self._measured_at = now
-        self._began = now if report.stats.waiting else None
-
-    def pause(self) -> None:
-        """Nothing waits any more: do not measure until the next step."""
-        self._began = None
-
-    def at(self, now: float) -> float | None:
-        """The rate at time `now`, if it is known."""
-        known = self._ended > 0 and now - self._measured_at < _BELIEF_SECONDS
-        return self._ended / self._seconds if known else None
 
 
 @dataclass(eq=False)

@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(settings: ServerSettings) -> None:
+async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, Listener], Fleet] = Fleet) -> None:
     """Serve until a signal.
 
     The API listens at once. Until an engine is ready, /health/ready says so and requests wait. Raises CheckpointError if a
@@ -203,7 +203,7 @@ async def serve(settings: ServerSettings) -> None:
         metrics.on_report(number, report)
         admission.on_report(report)
 
-    fleet = Fleet(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
+    fleet = make_fleet(settings, Listener(on_report, metrics.on_pong, on_ready, metrics.restarts.inc))
     metrics.watch(fleet)
     keys = Keys(settings.keys_file) if settings.keys_file else None
     service = Service(settings, models, metrics, fleet, admission, keys)

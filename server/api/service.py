@@ -73,6 +73,7 @@ class Service:
 
     async def load(self, folder: Path) -> LoadedModel:
         """Load one more model. Raises CheckpointError, EngineUnavailableError, or ProblemError if it is loaded already."""
+        self._check_models_may_change()
         (model,) = read_models([folder]).values()
         async with self._changing:
             if model.name in self.models:
@@ -84,8 +85,14 @@ class Service:
 
     async def unload(self, name: str) -> None:
         """Admit no more requests for a model, and free it when the running ones have ended."""
+        self._check_models_may_change()
         del self.models[name]
         async with self._changing:
             await self.fleet.unload(name)
             self.answers.clear()  # another checkpoint may come under the same name
             self.metrics.remove_model(name)
+
+    def _check_models_may_change(self) -> None:
+        """Raise ProblemError if they may not."""
+        if self.fleet.fixed:
+            raise ProblemError(403, "the engines run on Ray, and have the models that they were started with; start them anew")

@@ -10,7 +10,7 @@ import httpx
 
 from gram.server.api.schemas import ModelInfo, TaskInfo
 from gram.server.client import jobs
-from gram.server.client.calls import MODELS, TASKS, Asking, Call, T, sampling
+from gram.server.client.calls import MODELS, TASKS, Asking, Call, Seen, T, sampling
 from gram.server.client.errors import GramError
 from gram.server.client.options import GenerateOptions, SolveOptions
 from gram.server.jobs.schemas import JobInfo, JobResult
@@ -134,17 +134,22 @@ class AsyncClient(Asking[httpx.AsyncClient]):
 
     @asynccontextmanager
     async def _stream(self, call: Call[SolveResponse]) -> AsyncIterator[AsyncIterator[Event]]:
-        attempts = self._attempts()
+        async with aclosing(self._whole(call.seeded())) as events:
+            yield _chain(await anext(events), events)
+
+    async def _whole(self, call: Call[SolveResponse]) -> AsyncGenerator[Event]:
+        """A stream's events, each once. If it breaks off, it is asked for again."""
+        attempts, seen = self._attempts(), Seen()
         while True:
-            async with aclosing(self._events(call, attempts.seconds_left)) as events:
-                try:
-                    first = await anext(events)
-                except GramError as error:
-                    pause = attempts.pause(error)
-                else:
-                    yield _chain(first, events)
-                    return
-            await asyncio.sleep(pause)
+            try:
+                async with aclosing(self._events(call, attempts.seconds_left)) as events:
+                    async for event in events:
+                        if seen.first(event):
+                            attempts = self._attempts()
+                            yield event
+                return
+            except GramError as error:
+                await asyncio.sleep(attempts.pause(error))
 
     async def _events(self, call: Call[SolveResponse], seconds: float | None) -> AsyncGenerator[Event]:
         with self._translated():

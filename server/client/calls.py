@@ -5,8 +5,8 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -17,6 +17,7 @@ from gram.models.config import Ability
 from gram.server.api.schemas import ModelInfo, Problem, TaskInfo
 from gram.server.client.errors import GramError
 from gram.server.sampling.answers import EVENTS, Event, SolveResponse
+from gram.server.sampling.options import chosen
 
 URL = "http://127.0.0.1:8000"
 TIMEOUT_SECONDS = 660.0
@@ -68,6 +69,25 @@ class Call(Generic[T]):
         if self.lines:
             return self.answer.validate_json(b"[%b]" % b",".join(content.splitlines()))
         return self.answer.validate_json(content or b"null")
+
+    def seeded(self) -> Self:
+        """The same with a seed, if it has none, so that it can be asked again for the same answer."""
+        body = self.body or {}
+        return replace(self, body={**body, "seed": chosen(body.get("seed"))})  # type: ignore[arg-type]  # the server checks it
+
+
+class Seen:
+    """The events that a stream has brought. One that is asked for again brings the same, from the beginning."""
+
+    def __init__(self) -> None:
+        self._places: set[tuple[object, ...]] = set()
+
+    def first(self, event: Event) -> bool:
+        """Whether the event has not come before."""
+        place = type(event), getattr(event, "trajectory", None), getattr(event, "steps", None)
+        new = place not in self._places
+        self._places.add(place)
+        return new
 
 
 def as_lists(value: Any) -> object:
@@ -133,7 +153,8 @@ class Asking(Generic[H]):
 
         `api_key`: sent with each request; by default the environment variable GRAM_API_KEY, if it is set.
         `timeout`: seconds for an answer, retries included; in a stream, for the first event and then for each further one.
-        `max_retries`: how often to ask again after a 429 or 503, or if there is no server.
+        `max_retries`: how often to ask again after a 429 or 503, or if there is no server or it breaks off. A stream that
+        breaks off goes on where it was.
         """
         self._url = base_url
         self._timeout = timeout

@@ -11,7 +11,7 @@ import httpx
 
 from gram.server.api.schemas import ModelInfo, TaskInfo
 from gram.server.client import jobs
-from gram.server.client.calls import MODELS, TASKS, Asking, Call, T, sampling
+from gram.server.client.calls import MODELS, TASKS, Asking, Call, Seen, T, sampling
 from gram.server.client.errors import GramError
 from gram.server.client.options import GenerateOptions, SolveOptions
 from gram.server.jobs.schemas import JobInfo, JobResult
@@ -134,17 +134,22 @@ class Client(Asking[httpx.Client]):
 
     @contextmanager
     def _stream(self, call: Call[SolveResponse]) -> Iterator[Iterator[Event]]:
-        attempts = self._attempts()
+        with closing(self._whole(call.seeded())) as events:
+            yield chain([next(events)], events)
+
+    def _whole(self, call: Call[SolveResponse]) -> Generator[Event]:
+        """A stream's events, each once. If it breaks off, it is asked for again."""
+        attempts, seen = self._attempts(), Seen()
         while True:
-            with closing(self._events(call, attempts.seconds_left)) as events:
-                try:
-                    first = next(events)
-                except GramError as error:
-                    pause = attempts.pause(error)
-                else:
-                    yield chain([first], events)
-                    return
-            time.sleep(pause)
+            try:
+                with closing(self._events(call, attempts.seconds_left)) as events:
+                    for event in events:
+                        if seen.first(event):
+                            attempts = self._attempts()
+                            yield event
+                return
+            except GramError as error:
+                time.sleep(attempts.pause(error))
 
     def _events(self, call: Call[SolveResponse], seconds: float | None) -> Generator[Event]:
         with self._translated(), self._http.stream(**call.request(seconds)) as response:

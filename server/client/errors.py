@@ -30,5 +30,5 @@ class GramError(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may be answered later."""
-        return self.lost or self.status in RETRYABLE
+        """Whether the same request may be answered later. A 500 that is not the server's own is a proxy's that has lost it."""
+        return self.lost or self.status in RETRYABLE or (self.status == 500 and self.problem is None)

@@ -194,7 +194,7 @@ T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: ToEngine | FromEngine) -> bytes:
+def frame(message: msgspec.Struct) -> bytes:
     """Encode a message as it goes over the socket."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body

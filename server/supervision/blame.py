@@ -5,17 +5,17 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from gram.server.engine.messages import Stepping
-from gram.server.supervision.job import Job
+from gram.server.supervision.job import Share
 
 MAX_DEATHS = 3
 """Consecutive engine deaths before a model is retired, a request fails, or the service stops."""
 
 
 class Verdict(NamedTuple):
-    """The models and the jobs that have killed MAX_DEATHS engines in a row."""
+    """The models and the shares that have killed MAX_DEATHS engines in a row."""
 
     models: list[str]
-    jobs: list[Job]
+    shares: list[Share]
 
 
 class Blame:
@@ -31,27 +31,27 @@ class Blame:
         self.stepping: Stepping | None = None
         """The step that the present engine has announced and not finished."""
 
-    def is_suspect(self, job: Job) -> bool:
-        """Whether an engine may have died of the job, or of its model."""
-        return bool(job.deaths or self._deaths[job.submit.model])
+    def is_suspect(self, share: Share) -> bool:
+        """Whether an engine may have died of the share, or of its model."""
+        return bool(share.deaths or self._deaths[share.submit.model])
 
     def clear(self, model: str) -> None:
         """The model has brought something new: forget its deaths."""
         del self._deaths[model]
 
-    def judge(self, jobs: Collection[Job]) -> Verdict:
-        """Count the death of the present engine, which had these jobs, and name those that have caused too many."""
-        told = [job for job in jobs if job.sent and not job.complete]
+    def judge(self, shares: Collection[Share]) -> Verdict:
+        """Count the death of the present engine, which had these shares, and name those that have caused too many."""
+        told = [share for share in shares if share.sent and not share.complete]
         if self.stepping:
             models = {self.stepping.model}
-            accused = [job for job in told if job.submit.request in self.stepping.requests]
-        elif any(job.sent and job.sent.suspect for job in told):
+            accused = [share for share in told if share.submit.request in self.stepping.requests]
+        elif any(share.sent and share.sent.suspect for share in told):
             return Verdict([], [])  # it died between two steps
         else:
-            models = {job.submit.model for job in told}
+            models = {share.submit.model for share in told}
             accused = told
         self._deaths.update(models)
-        for job in accused:
-            job.deaths += 1
+        for share in accused:
+            share.deaths += 1
         deadly = [model for model in models if self._deaths[model] >= MAX_DEATHS]
-        return Verdict(deadly, [job for job in accused if job.deaths >= MAX_DEATHS and job.submit.model not in deadly])
+        return Verdict(deadly, [share for share in accused if share.deaths >= MAX_DEATHS and share.submit.model not in deadly])

@@ -1,4 +1,9 @@
-"""The fleet of engines, one for each device: a request goes to the least loaded one, and a model is loaded on all of them."""
+"""The fleet of engines, one for each device, and how they share the work. A model is loaded on all of them.
+
+A request goes to the engine that will finish it first. One for more trajectories than an engine has slots is divided over those
+that are free sooner than one engine alone would be done: a trajectory is a pure function of (weights, puzzle, seed, index), so
+its answer does not tell which engine made which.
+"""
 
 import asyncio
 import dataclasses
@@ -10,8 +15,9 @@ from pathlib import Path
 from gram.server.catalog import model_name
 from gram.server.engine.messages import Ready, Step, Submit, Trajectory
 from gram.server.settings import ServerSettings
+from gram.server.supervision.balance import divide, loads
 from gram.server.supervision.errors import EngineUnavailableError
-from gram.server.supervision.job import Job
+from gram.server.supervision.job import Job, Share
 from gram.server.supervision.rotation import Rotation
 from gram.server.supervision.supervisor import Listener, Supervisor
 
@@ -20,6 +26,9 @@ log = logging.getLogger("gram")
 
 class Fleet:
     """Owns the supervisors. All methods run on the API process's event loop."""
+
+    fixed = False
+    """Whether models neither come nor go while it runs, since others decide what the engines have."""
 
     def __init__(self, settings: ServerSettings, listener: Listener) -> None:
         self._settings = settings
@@ -56,17 +65,17 @@ class Fleet:
 
     def open(self, submit: Callable[[int], Submit]) -> Job:
         """Submit a request under a number of its own. Call `close` however it ends. Raises EngineUnavailableError."""
-        message = submit(next(self._ids))
-        if reason := self._failure or self._rotation.out.get(message.model):
+        job = Job(submit(next(self._ids)))
+        if reason := self._failure or self._rotation.out.get(job.submit.model):
             raise EngineUnavailableError(reason)
-        job = Job(message)
-        self._least_loaded().take(job)
+        self._share_out(job)
         return job
 
     def close(self, job: Job) -> None:
-        """Forget a job, and cancel what it still has in its engine."""
-        for supervisor in self._supervisors:
-            supervisor.close(job)
+        """Forget a job, and cancel what it still has in the engines."""
+        for share in job.shares:
+            for supervisor in self._supervisors:
+                supervisor.close(share)
         self._closed.set()
 
     def end(self, job: Job, error: Exception) -> None:
@@ -76,7 +85,7 @@ class Fleet:
 
     def end_all(self, error: Exception) -> None:
         """End all open jobs with this error."""
-        for job in self._jobs:
+        for job in {share.job for share in self._shares}:
             self.end(job, error)
 
     async def trajectories(self, job: Job) -> AsyncGenerator[Trajectory | Step]:
@@ -108,14 +117,14 @@ class Fleet:
 
     async def unload(self, name: str) -> None:
         """Free a model when the last of its requests has ended. The caller admits no new ones."""
-        while any(job.submit.model == name for job in self._jobs):
+        while any(share.submit.model == name for share in self._shares):
             self._closed.clear()
             await self._closed.wait()
         self._remove(name)
 
     @property
-    def _jobs(self) -> list[Job]:
-        return [job for supervisor in self._supervisors for job in supervisor.jobs.values()]
+    def _shares(self) -> list[Share]:
+        return [share for supervisor in self._supervisors for share in supervisor.shares.values()]
 
     def _remove(self, name: str) -> None:
         self._rotation.remove(name)
@@ -131,7 +140,7 @@ class Fleet:
             self._tasks.create_task(self._run(supervisor))
 
     async def _run(self, supervisor: Supervisor) -> None:
-        """Run a supervisor. When it gives up, its jobs go to the others."""
+        """Run a supervisor. When it gives up, its shares go to the others."""
         try:
             await supervisor.run()
         except EngineUnavailableError as error:
@@ -141,8 +150,8 @@ class Fleet:
                 raise
             log.error("%s; the other engines go on", error)
             self._supervisors.remove(supervisor)
-            for job in supervisor.jobs.values():
-                self._least_loaded().take(job)
+            for share in supervisor.shares.values():
+                self._place(share)
 
     def _on_ready(self, number: int, ready: Ready) -> None:
         """The first engine to start tells how many devices there are."""
@@ -150,5 +159,23 @@ class Fleet:
             self._start(ready.devices)
         self._listener.on_ready(number, ready)
 
-    def _least_loaded(self) -> Supervisor:
-        return min(self._supervisors, key=lambda supervisor: (not supervisor.ready, supervisor.remaining))
+    def _share_out(self, job: Job) -> None:
+        """Divide a job over the engines. With pruning one gets all: who is pruned follows from the scores of those before."""
+        submit, count = job.submit, job.submit.num_trajectories
+        able = [supervisor for supervisor in self._supervisors if supervisor.ready and supervisor.serves(submit.model)]
+        if len(able) < 2 or submit.prune:
+            self._place(job.share(submit.request, 0, count))
+            return
+        first, least = 0, max(supervisor.slots for supervisor in able)
+        for supervisor, size in zip(
+            able, divide(count, loads([each.backlog for each in able], submit.model), least), strict=True
+        ):
+            if size:
+                supervisor.take(job.share(next(self._ids), first, first := first + size))
+
+    def _place(self, share: Share) -> None:
+        """Give a share to the engine that will finish it first."""
+        able = [supervisor for supervisor in self._supervisors if supervisor.serves(share.submit.model)]
+        able = [supervisor for supervisor in able if supervisor.ready] or able
+        sizes = divide(share.remaining, loads([each.backlog for each in able], share.submit.model), share.remaining)
+        able[sizes.index(share.remaining)].take(share)

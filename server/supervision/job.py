@@ -15,9 +15,10 @@ MAX_UNREAD_STEPS = 1000
 
 @dataclass(eq=False)
 class Job:
-    """What a request has brought so far, and what it still needs. It outlives the engines that work on it."""
+    """What the engines bring for a request, in the order in which it comes."""
 
     submit: Submit
+    """The whole request. Its shares have numbers of their own."""
     submitted_at: float = field(default_factory=time.monotonic)
     """By time.monotonic()."""
     results: asyncio.Queue[Trajectory | Step | Exception] = field(default_factory=asyncio.Queue)
@@ -25,26 +26,10 @@ class Job:
     """Trajectories that may wait for the reader. More end the job."""
     queue_seconds: float | None = None
     """Time until its first trajectory got a slot; None while it waits."""
-    sent: Submit | None = None
-    """The message that the present engine was sent."""
-    deaths: int = 0
-    """Engines that died in its steps, or may have, since its client last got something new."""
-    _finished: set[int] = field(default_factory=set)
-    _next: int = 0
-    """The first gap: all trajectories before it are here."""
-    _shown: dict[int, int] = field(default_factory=dict)
-    """The index of a trajectory on its way -> its last step that was handed on."""
+    shares: list["Share"] = field(default_factory=list)
+    ended: bool = False
+    """Whether it was ended with an error."""
     _unread_steps: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all its trajectories are here. Its client may not have read them yet."""
-        return self._next == self.submit.num_trajectories
-
-    @property
-    def remaining(self) -> int:
-        """The number of trajectories from the first gap on."""
-        return self.submit.num_trajectories - self._next
 
     @property
     def unread(self) -> int:
@@ -61,16 +46,63 @@ class Job:
         return result
 
     def show(self, step: Step) -> bool:
+        """Hand on a step, unless the reader is slow. Returns whether it was handed on."""
+        if self._unread_steps >= MAX_UNREAD_STEPS:
+            return False
+        self._unread_steps += 1
+        self.results.put_nowait(step)
+        return True
+
+    def share(self, number: int, first: int, last: int) -> "Share":
+        """A new share, under this number: the trajectories with index first .. last - 1."""
+        submit = msgspec.structs.replace(self.submit, request=number, first_index=first, num_trajectories=last)
+        self.shares.append(Share(self, submit))
+        return self.shares[-1]
+
+    def end(self, error: Exception) -> None:
+        """End the job: its reader gets what is there, and then this error."""
+        self.ended = True
+        self.results.put_nowait(error)
+
+
+@dataclass(eq=False)
+class Share:
+    """A range of a job's trajectories, for one engine: what it has brought, and what it still needs. It outlives engines."""
+
+    job: Job
+    submit: Submit
+    sent: Submit | None = None
+    """The message that the present engine was sent."""
+    deaths: int = 0
+    """Engines that died in its steps, or may have, since it last brought something new."""
+    _finished: set[int] = field(default_factory=set)
+    _next: int = 0
+    """The first gap: all its trajectories before that are here."""
+    _shown: dict[int, int] = field(default_factory=dict)
+    """The index of a trajectory on its way -> its last step that was handed on."""
+
+    def __post_init__(self) -> None:
+        self._next = self.submit.first_index
+
+    @property
+    def complete(self) -> bool:
+        """Whether all its trajectories are here. The client may not have read them yet."""
+        return self._next == self.submit.num_trajectories
+
+    @property
+    def remaining(self) -> int:
+        """The number of trajectories from the first gap on."""
+        return self.submit.num_trajectories - self._next
+
+    def show(self, step: Step) -> bool:
         """Hand on a step of a trajectory on its way, unless an earlier engine has shown it or the reader is slow.
 
         Returns whether it was handed on.
         """
-        if self._has(step.index) or step.steps <= self._shown.get(step.index, 0) or self._unread_steps >= MAX_UNREAD_STEPS:
+        if self._has(step.index) or step.steps <= self._shown.get(step.index, 0) or not self.job.show(step):
             return False
         self._shown[step.index] = step.steps
-        self._unread_steps += 1
         self.deaths = 0
-        self.results.put_nowait(step)
         return True
 
     def accept(self, trajectory: Trajectory) -> None:
@@ -83,11 +115,7 @@ class Job:
         while self._next in self._finished:
             self._finished.remove(self._next)
             self._next += 1
-        self.results.put_nowait(trajectory)
-
-    def end(self, error: Exception) -> None:
-        """End the job: its reader gets what is there, and then this error."""
-        self.results.put_nowait(error)
+        self.job.results.put_nowait(trajectory)
 
     def unfinished(self) -> Submit | None:
         """What to submit to a new engine, if anything: all trajectories from the first gap on.

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
+import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Self
 
 from gram.server.engine.messages import FromEngine, Ping, ToEngine, Unframer, frame
+from gram.server.settings import EngineSettings, LogFormat
 
 log = logging.getLogger("gram")
 
@@ -17,23 +20,23 @@ _REAP_SECONDS = 5
 """Time for a killed engine to be gone. One that waits for a broken device may take longer, and is left behind."""
 
 
-class EngineProcess:
-    """An engine process at the other end of a socket pair."""
+def command(settings: EngineSettings, log_format: LogFormat, number: int, known: Mapping[str, str]) -> list[str]:
+    """The command that starts an engine, whose last option, the socket, EngineProcess adds.
 
-    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._process = process
+    `number`, `known`: as Engine takes them.
+    """
+    engine = settings.model_dump_json(include=set(EngineSettings.model_fields))
+    module = [sys.executable, "-P", "-m", "gram.server.engine.process"]
+    return [*module, "--number", str(number), "--settings", engine, "--log-format", log_format, "--known", json.dumps(known)]
+
+
+class Connection:
+    """A connection to an engine."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._silent_seconds = 0
-
-    @classmethod
-    async def start(cls, command: Sequence[str]) -> Self:
-        """Start an engine with this command, which ends before the option for the socket, --fd."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fd = theirs.fileno()
-            process = await asyncio.create_subprocess_exec(*command, "--fd", str(fd), pass_fds=[fd])
-        return cls(process, *await asyncio.open_connection(sock=ours))
 
     def send(self, message: ToEngine) -> None:
         """Send a message; it is queued if the engine is busy."""
@@ -62,8 +65,29 @@ class EngineProcess:
         self._writer.transport.abort()
 
     async def end(self) -> None:
-        """Kill the process. Without its socket an engine exits by itself; one that does not is of no use."""
+        """Close the connection."""
         self._writer.close()
+
+
+class EngineProcess(Connection):
+    """An engine process at the other end of a socket pair."""
+
+    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self._process = process
+
+    @classmethod
+    async def start(cls, command: Sequence[str]) -> Self:
+        """Start an engine with a `command`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            process = await asyncio.create_subprocess_exec(*command, "--fd", str(fd), pass_fds=[fd])
+        return cls(process, *await asyncio.open_connection(sock=ours))
+
+    async def end(self) -> None:
+        """Kill the process. Without its socket an engine exits by itself; one that does not is of no use."""
+        await super().end()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await asyncio.wait({asyncio.create_task(self._process.wait())}, timeout=_REAP_SECONDS)

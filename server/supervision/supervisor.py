@@ -1,4 +1,4 @@
-"""The supervisor keeps one engine running: it submits jobs, hands out what comes back, and replaces an engine that dies.
+"""The supervisor keeps one engine running: it submits what jobs need, hands out what comes, and replaces an engine that dies.
 
 A trajectory is a pure function of (weights, puzzle, seed, index). So when an engine dies, the unfinished trajectories are
 submitted to a new one, and clients get the answers that they would have had. An engine that hangs is killed. A model in whose
@@ -6,9 +6,7 @@ steps engine after engine dies is taken out of rotation.
 """
 
 import asyncio
-import json
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
@@ -33,12 +31,14 @@ from gram.server.engine.messages import (
     Submit,
     Unload,
 )
-from gram.server.settings import EngineSettings, ServerSettings
+from gram.server.settings import ServerSettings
+from gram.server.supervision.balance import Backlog
 from gram.server.supervision.blame import MAX_DEATHS, Blame
 from gram.server.supervision.errors import EngineUnavailableError, OutOfMemoryError, SlowClientError
-from gram.server.supervision.job import Job
-from gram.server.supervision.process import EngineProcess
+from gram.server.supervision.job import Share
+from gram.server.supervision.process import Connection, EngineProcess, command
 from gram.server.supervision.rotation import Rotation
+from gram.server.supervision.workload import Workload
 
 log = logging.getLogger("gram")
 
@@ -73,18 +73,31 @@ class Supervisor:
         self._number = number
         self._listener = listener
         self._blame = Blame()
-        self._engine: EngineProcess | None = None
+        self._engine: Connection | None = None
         self._failure: str | None = None
         self._loading: deque[_Loading] = deque()
-        self.jobs: dict[int, Job] = {}
+        self.workload = Workload()
+        self.shares: dict[int, Share] = {}
+        """What it has to bring, by the numbers of their messages."""
         self.loaded: set[str] = set()
         """The models that the present engine has loaded."""
+        self.slots = 1
+        """Of each model in its present or last engine."""
         self.ready = False
 
     @property
-    def remaining(self) -> int:
-        """The number of trajectories that it has yet to bring."""
-        return sum(job.remaining for job in self.jobs.values())
+    def out_of_rotation(self) -> dict[str, str]:
+        """Models out of rotation -> the error message that their requests get."""
+        return self._rotation.out
+
+    @property
+    def backlog(self) -> Backlog:
+        """What it has to do, and how fast it is."""
+        return self.workload.backlog(self.shares.values())
+
+    def serves(self, model: str) -> bool:
+        """Whether its engine has the model, or will have it when it is ready."""
+        return model in self._rotation.folders
 
     async def run(self) -> None:
         """Keep an engine running until cancelled. Raises EngineUnavailableError when it gives up."""
@@ -99,19 +112,21 @@ class Supervisor:
             if self._failure is not None:
                 raise EngineUnavailableError(self._failure)
             self._listener.on_restart()
-            log.error("the engine died; starting another for %d unfinished requests", len(self.jobs))
+            log.error("the engine died; starting another for %d unfinished requests", len(self.shares))
 
-    def take(self, job: Job) -> None:
-        """Submit what is unfinished of a job. Call `close` however the job ends."""
-        job.sent = None
-        self.jobs[job.submit.request] = job
+    def take(self, share: Share) -> None:
+        """Submit what is unfinished of a share. Call `close` however its job ends."""
+        share.sent = None
+        self.shares[share.submit.request] = share
         if self.ready:
-            self._submit(job)
+            self._submit(share)
 
-    def close(self, job: Job) -> None:
-        """Forget a job, if it is here, and cancel what it still has in the engine."""
-        if self.jobs.pop(job.submit.request, None) and self.ready:
-            self._send(Cancel(job.submit.request))
+    def close(self, share: Share) -> None:
+        """Forget a share, if it is here, and cancel what it still has in the engine."""
+        if self.shares.pop(share.submit.request, None) and self.ready:
+            self._send(Cancel(share.submit.request))
+        if not self.shares:
+            self.workload.pause()
 
     async def load(self, model: str, folder: Path) -> None:
         """Have the engine load a model. If this is cancelled, the engine frees the model again.
@@ -131,11 +146,11 @@ class Supervisor:
             self.loaded.remove(model)
             self._send(Unload(model))
 
-    def _submit(self, job: Job) -> None:
-        """Tell the engine what is unfinished of a job."""
-        if submit := job.unfinished():
-            job.sent = msgspec.structs.replace(submit, suspect=self._blame.is_suspect(job))
-            self._send(job.sent)
+    def _submit(self, share: Share) -> None:
+        """Tell the engine what is unfinished of a share."""
+        if submit := share.unfinished():
+            share.sent = msgspec.structs.replace(submit, suspect=self._blame.is_suspect(share))
+            self._send(share.sent)
 
     def _send(self, message: Submit | Cancel | Load | Unload) -> None:
         assert self._engine, "nothing is sent before an engine is ready"
@@ -144,9 +159,9 @@ class Supervisor:
     async def _run_once(self) -> bool:
         """One life of an engine, to its end. Returns whether it made a step for a request or answered a ping."""
         self._blame.stepping = None
-        for job in self.jobs.values():
-            job.sent = None
-        engine = self._engine = await EngineProcess.start(self._command())
+        for share in self.shares.values():
+            share.sent = None
+        engine = self._engine = await self._start()
         watch = asyncio.create_task(engine.watch(lambda: self.ready, self._patience))
         lived = False
         try:
@@ -159,6 +174,7 @@ class Supervisor:
         finally:
             self.ready = False
             self.loaded.clear()
+            self.workload.clear()
             while self._loading:
                 if not (loaded := self._loading.popleft().loaded).done():
                     loaded.set_exception(EngineUnavailableError("the engine died while it loaded the model; try again"))
@@ -170,13 +186,12 @@ class Supervisor:
         """How many seconds of the engine's silence are no hang."""
         return self._settings.engine_timeout_seconds if self.ready and not self._loading else _START_SECONDS
 
-    def _command(self) -> list[str]:
-        """The command that starts an engine with the models in rotation; EngineProcess adds the socket."""
+    async def _start(self) -> Connection:
+        """Start an engine with the models in rotation."""
         settings = self._settings.model_copy(update={"model": self._rotation.served})
-        command = [sys.executable, "-P", "-m", "gram.server.engine.process", "--number", str(self._number)]
-        command += ["--settings", settings.model_dump_json(include=set(EngineSettings.model_fields))]
-        command += ["--log-format", self._settings.log_format]
-        return [*command, "--known", json.dumps(self._rotation.fingerprints)]
+        return await EngineProcess.start(
+            command(settings, self._settings.log_format, self._number, known=self._rotation.fingerprints)
+        )
 
     def _receive(self, message: FromEngine) -> None:
         match message:
@@ -185,6 +200,7 @@ class Supervisor:
             case StepReport():
                 self._on_report(message)
             case Pong():
+                self.workload.on_pong(message)
                 self._listener.on_pong(self._number, message)
             case Loaded() | NotLoaded():
                 self._on_loaded(message)
@@ -194,22 +210,26 @@ class Supervisor:
                 self._failure = f"no engine can answer: {message.message}"
 
     def _on_report(self, report: StepReport) -> None:
-        """Hand what a step brought to its jobs."""
+        """Hand what a step brought to its shares."""
         self._blame.stepping = None
+        self.workload.on_report(report)
         for request, seconds in report.started.items():
-            if (job := self.jobs.get(request)) and job.queue_seconds is None:
-                job.queue_seconds = seconds
-        shown = [job.show(step) for step in report.steps if (job := self.jobs.get(step.request))]
+            if (share := self.shares.get(request)) and share.job.queue_seconds is None:
+                share.job.queue_seconds = seconds
+        shown = [share.show(step) for step in report.steps if (share := self.shares.get(step.request))]
         for trajectory in report.finished:
-            if job := self.jobs.get(trajectory.request):
-                job.accept(trajectory)
-                if job.unread > job.max_results:
-                    self._end(job, SlowClientError())
+            if share := self.shares.get(trajectory.request):
+                if share.job.ended:  # it has shares in other engines, and one of those ended it
+                    self.close(share)
+                    continue
+                share.accept(trajectory)
+                if share.job.unread > share.job.max_results:
+                    self._end(share, SlowClientError())
         if report.finished or any(shown):
             self._blame.clear(report.model)
         for request in report.out_of_memory:
-            if job := self.jobs.get(request):
-                self._end(job, OutOfMemoryError(report.model))
+            if share := self.shares.get(request):
+                self._end(share, OutOfMemoryError(report.model))
         self._listener.on_report(self._number, report)
 
     def _on_loaded(self, answer: Loaded | NotLoaded) -> None:
@@ -232,6 +252,7 @@ class Supervisor:
     def _on_ready(self, ready: Ready) -> None:
         """The engine can answer: submit all that waits."""
         self.loaded = set(ready.models)
+        self.slots = ready.slots
         for model, reason in ready.missing.items():
             log.error("%s can't be loaded again: %s", model, reason)
             if model in self._rotation.folders:
@@ -248,8 +269,8 @@ class Supervisor:
                 self._check_kernels(model, ready.kernels[model])
             else:  # it was removed while this engine started
                 self.unload(model)
-        for job in self.jobs.values():
-            self._submit(job)
+        for share in self.shares.values():
+            self._submit(share)
         self._listener.on_ready(self._number, ready)
 
     def _check_kernels(self, model: str, kernels: str) -> None:
@@ -259,25 +280,25 @@ class Supervisor:
 
     def _judge(self) -> bool:
         """Count the engine's death, and end what has killed too many engines. Returns whether anything was ended."""
-        models, jobs = self._blame.judge(self.jobs.values())
+        models, shares = self._blame.judge(self.shares.values())
         for model in models:
             self._retire(model, f"{MAX_DEATHS} engines in a row died in its steps")
-        for job in jobs:
+        for share in shares:
             detail = f"{MAX_DEATHS} engines in a row died in the steps of this request; the server's log may say why"
-            self._end(job, EngineUnavailableError(detail))
-        return bool(models or jobs)
+            self._end(share, EngineUnavailableError(detail))
+        return bool(models or shares)
 
     def _retire(self, model: str, reason: str) -> None:
         """Take a model out of rotation, and end its requests."""
         detail = f"{model} is out of rotation: {reason}; ask another model, or fix it and restart the server"
         log.error("%s", detail)
         self._rotation.out[model] = detail
-        for job in [*self.jobs.values()]:
-            if job.submit.model == model:
-                self._end(job, EngineUnavailableError(detail))
+        for share in [*self.shares.values()]:
+            if share.submit.model == model:
+                self._end(share, EngineUnavailableError(detail))
         if self._rotation.over:
             self._failure = f"no engine can answer, for no model is left: {detail}"
 
-    def _end(self, job: Job, error: Exception) -> None:
-        job.end(error)
-        self.close(job)
+    def _end(self, share: Share, error: Exception) -> None:
+        share.job.end(error)
+        self.close(share)

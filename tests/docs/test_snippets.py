@@ -29,6 +29,7 @@ PAGES = [
 FOLLOWED = {
     "adding-a-task.md": "test_adding_a_task.py does what the page says, in its order",
     "own-data.md": "test_own_data.py does what the page says, in its order",
+    "scaling-out.md": "tests/server/ray/test_cluster.py does what the page says, in its order",
     "importing.md": "test_importing.py does what the page says, in its order",
 }
 NOT_RUN = {

@@ -243,6 +243,7 @@ class Script(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Scripted)
         self.told = told
         self.requests: list[tuple[float, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.asked = threading.Event()
 
     @property
@@ -258,7 +259,7 @@ class Scripted(BaseHTTPRequestHandler):
         self.server.requests.append((time.monotonic(), dict(self.headers)))
         self.server.asked.set()
         status, headers, body = self.server.told[min(number, len(self.server.told) - 1)]
-        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
         self.send_response(status)
         for name, value in ({"content-length": str(len(body))} | headers).items():
             self.send_header(name, value)
@@ -377,32 +378,53 @@ def test_a_server_that_comes_up_is_found() -> None:
         time.sleep(0.5)
         server = Script.__new__(Script)
         ThreadingHTTPServer.__init__(server, ("127.0.0.1", port), Scripted)
-        server.told, server.requests, server.asked = (NO_MODELS,), [], threading.Event()
+        server.told, server.requests, server.bodies, server.asked = (NO_MODELS,), [], [], threading.Event()
         with server:
             threading.Thread(target=server.serve_forever).start()
             assert asking.result() == []
             server.shutdown()
 
 
-def test_a_stream_is_asked_again_before_its_first_event_and_not_after() -> None:
-    begun = lines(("step", STEP), ("news", {"of": "a later version"}))
+def test_a_500_that_is_not_the_servers_own_comes_of_a_proxy_and_is_asked_again() -> None:
+    lost: Told = (500, {"content-type": "text/plain"}, b"Internal Server Error")
+    with script(lost, lost, NO_MODELS) as server:
+        assert Client(server.url).models() == []
+        assert len(server.requests) == 3
+
+
+def test_a_stream_that_breaks_off_goes_on_where_it_was_with_the_same_seed() -> None:
+    again = [STEP | {"steps": steps} for steps in (1, 2, 3)]
+    begun = lines(("step", again[0]), ("news", {"of": "a later version"}))
     not_now = lines(("error", json.loads(problem(503)[2])))
     cut = {"content-length": "1000000", "connection": "close"}
-    with script(problem(503), (200, {}, not_now), (200, {}, begun + lines(("result", ANSWER)))) as server:
-        with Client(server.url) as client, client.solve_stream("p") as events:
-            assert [type(event) for event in events] == [StepEvent, SolveResponse]
-        assert len(server.requests) == 3
-    for rest in (not_now, b""):
-        with script((200, {}, begun + rest)) as server:
-            with Client(server.url) as client, client.solve_stream("p") as events, pytest.raises(GramError):
-                list(events)
-            assert len(server.requests) == 1
-    with script((200, cut, b""), (200, cut, begun)) as server:
-        with Client(server.url) as client, client.solve_stream("p") as events:
-            next(events)
-            with pytest.raises(GramError, match="does not answer"):
-                list(events)
-        assert len(server.requests) == 2
+    told: tuple[Told, ...] = (
+        problem(503),
+        (200, {}, not_now),
+        (200, cut, begun),
+        (200, {}, lines(("step", again[1])) + not_now),
+        (200, {}, lines(*(("step", step) for step in again), ("result", ANSWER))),
+    )
+    for options, seed in (({}, None), ({"seed": 7}, 7)):
+        for ask in (streamed, lambda url, **options: awaited(url, lambda client: collected(client, "p", **options))):
+            with script(*told) as server:
+                *steps, result = ask(server.url, **options)
+                assert [step.steps for step in steps if isinstance(step, StepEvent)] == [1, 2, 3]
+                assert isinstance(result, SolveResponse)
+                seeds = {json.loads(body)["seed"] for body in server.bodies}
+                assert len(server.bodies) == len(told)
+                assert len(seeds) == 1
+                assert seed in {None, *seeds}
+
+
+def test_a_stream_that_ends_without_a_result_is_an_error() -> None:
+    with script((200, {}, lines(("step", STEP)))) as server, pytest.raises(GramError, match="without a result"):
+        streamed(server.url)
+    assert len(server.requests) == 1
+
+
+def streamed(url: str, **options: Any) -> list[Event]:
+    with Client(url) as client, client.solve_stream("p", **options) as events:
+        return list(events)
 
 
 def test_the_key_is_sent_that_is_given_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,56 +9,60 @@ from hypothesis import strategies as st
 
 from gram.server.engine.messages import Ending, Step, Submit, Trajectory
 from gram.server.engine.pruning import Prune
-from gram.server.supervision.job import MAX_UNREAD_STEPS, Job
+from gram.server.supervision.job import MAX_UNREAD_STEPS, Job, Share
 
 SUBMIT = Submit(0, "nqueens-8", bytes(64), num_trajectories=4, max_steps=16, seed=1, temperature=1.0)
 PRUNED = msgspec.structs.replace(SUBMIT, prune=Prune(0.5, (2, 4)))
 
 
-def accept(job: Job, *indices: int) -> None:
+def whole(submit: Submit) -> Share:
+    return Job(submit).share(0, 0, submit.num_trajectories)
+
+
+def accept(share: Share, *indices: int) -> None:
     for index in indices:
-        job.accept(Trajectory(0, index, 3, 0.5, Ending.HALTED, bytes(64)))
+        share.accept(Trajectory(0, index, 3, 0.5, Ending.HALTED, bytes(64)))
 
 
 @pytest.mark.parametrize(("submit", "first"), [(SUBMIT, 2), (PRUNED, 0)])
 def test_it_starts_at_the_first_gap_or_with_pruning_at_the_beginning_and_delivers_nothing_twice(
     submit: Submit, first: int
 ) -> None:
-    job = Job(submit)
-    accept(job, 0, 3, 1)
-    assert job.unfinished() == msgspec.structs.replace(submit, first_index=first)
-    accept(job, *range(first, 4))
-    delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
+    share = whole(submit)
+    accept(share, 0, 3, 1)
+    assert share.unfinished() == msgspec.structs.replace(submit, first_index=first)
+    accept(share, *range(first, 4))
+    delivered = [share.job.results.get_nowait() for _ in range(share.job.results.qsize())]
     assert [trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)] == [0, 3, 1, 2]
 
 
 @pytest.mark.parametrize("submit", [SUBMIT, PRUNED])
 def test_a_request_whose_trajectories_are_all_here_needs_nothing(submit: Submit) -> None:
-    job = Job(submit)
-    accept(job, 2, 0, 1, 3)
-    assert job.unfinished() is None
+    share = whole(submit)
+    accept(share, 2, 0, 1, 3)
+    assert share.unfinished() is None
 
 
 @given(st.data(), st.integers(1, 12), st.sampled_from([SUBMIT, PRUNED]), st.integers(0, 5))
 def test_however_often_engines_die_each_trajectory_is_delivered_once(
     data: st.DataObject, trajectories: int, submit: Submit, deaths: int
 ) -> None:
-    job = Job(msgspec.structs.replace(submit, num_trajectories=trajectories))
+    share = whole(msgspec.structs.replace(submit, num_trajectories=trajectories))
     for life in range(deaths + 1):
-        resumed = job.unfinished()
+        resumed = share.unfinished()
         if resumed is None:
             break
         reported = data.draw(st.permutations(range(resumed.first_index, trajectories)))
-        accept(job, *reported[: None if life == deaths else data.draw(st.integers(0, trajectories))])
-    delivered = [job.results.get_nowait() for _ in range(job.results.qsize())]
+        accept(share, *reported[: None if life == deaths else data.draw(st.integers(0, trajectories))])
+    delivered = [share.job.results.get_nowait() for _ in range(share.job.results.qsize())]
     assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
-    assert job.complete
-    assert job.unfinished() is None
+    assert share.complete
+    assert share.unfinished() is None
 
 
-def show(job: Job, index: int, *steps: int) -> None:
+def show(share: Share, index: int, *steps: int) -> None:
     for step in steps:
-        job.show(Step(0, index, step, 0.5, bytes(64)))
+        share.show(Step(0, index, step, 0.5, bytes(64)))
 
 
 def read_all(job: Job) -> list[tuple[int, int]]:
@@ -72,37 +76,37 @@ def read_all(job: Job) -> list[tuple[int, int]]:
 
 
 def test_a_step_is_shown_once_though_another_engine_makes_it_again() -> None:
-    job = Job(SUBMIT)
-    show(job, 0, 1, 2)
-    accept(job, 1)
-    show(job, 0, 1, 2, 3)
-    show(job, 1, 1, 2)
-    accept(job, 0, 1)
-    show(job, 0, 4)
-    assert read_all(job) == [(0, 1), (0, 2), (1, 3), (0, 3), (0, 3)]
+    share = whole(SUBMIT)
+    show(share, 0, 1, 2)
+    accept(share, 1)
+    show(share, 0, 1, 2, 3)
+    show(share, 1, 1, 2)
+    accept(share, 0, 1)
+    show(share, 0, 4)
+    assert read_all(share.job) == [(0, 1), (0, 2), (1, 3), (0, 3), (0, 3)]
 
 
 def test_a_slow_reader_misses_steps_but_no_trajectory() -> None:
-    job = Job(SUBMIT)
-    show(job, 0, *range(1, 2 * MAX_UNREAD_STEPS))
-    accept(job, 1, 2)
-    assert job.unread == 2
-    seen = read_all(job)
+    share = whole(SUBMIT)
+    show(share, 0, *range(1, 2 * MAX_UNREAD_STEPS))
+    accept(share, 1, 2)
+    assert share.job.unread == 2
+    seen = read_all(share.job)
     assert seen == [(0, step) for step in range(1, MAX_UNREAD_STEPS + 1)] + [(1, 3), (2, 3)]
-    show(job, 0, 2 * MAX_UNREAD_STEPS)
-    assert read_all(job) == [(0, 2 * MAX_UNREAD_STEPS)], "what is shown later comes through again"
+    show(share, 0, 2 * MAX_UNREAD_STEPS)
+    assert read_all(share.job) == [(0, 2 * MAX_UNREAD_STEPS)], "what is shown later comes through again"
 
 
 def test_deaths_are_forgotten_when_a_request_brings_something_new() -> None:
-    job = Job(SUBMIT)
-    accept(job, 1, 3)
-    show(job, 2, 1)
-    job.deaths = 2
-    accept(job, 1, 3)
-    show(job, 2, 1)
-    assert job.deaths == 2, "it may be its trajectory 0 that engines die of"
-    show(job, 2, 2)
-    assert job.deaths == 0
-    job.deaths = 2
-    accept(job, 2)
-    assert job.deaths == 0
+    share = whole(SUBMIT)
+    accept(share, 1, 3)
+    show(share, 2, 1)
+    share.deaths = 2
+    accept(share, 1, 3)
+    show(share, 2, 1)
+    assert share.deaths == 2, "it may be its trajectory 0 that engines die of"
+    show(share, 2, 2)
+    assert share.deaths == 0
+    share.deaths = 2
+    accept(share, 2)
+    assert share.deaths == 0
