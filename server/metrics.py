@@ -82,15 +82,21 @@ class Metrics:
             self.errors.labels(cause)
         self.key_requests = self._counter("gram_key_requests", "Requests with an API key, by the label of the key.", "key")
         self.cancelled = self._counter(
-            "gram_requests_cancelled", "Solve and generate requests whose client left before the result.", "model"
+            "gram_requests_cancelled", "Interactive solve and generate requests whose client left before the result.", "model"
         )
         self.cached = self._counter("gram_answers_from_cache", "Answers that --answer-cache-bytes has kept.", "model")
         self.active = self._gauge("gram_active_requests", "Solve and generate requests that have not ended.", "model")
         self.queue_time = self._histogram(
-            "gram_queue_seconds", "Time from a request until one of its trajectories gets a slot.", _SECONDS, "model"
+            "gram_queue_seconds",
+            "Time from an interactive request until one of its trajectories gets a slot.",
+            _SECONDS,
+            "model",
         )
         self.first_candidate = self._histogram(
-            "gram_time_to_first_candidate_seconds", "Time from a request to its first finished trajectory.", _SECONDS, "model"
+            "gram_time_to_first_candidate_seconds",
+            "Time from an interactive request to its first finished trajectory.",
+            _SECONDS,
+            "model",
         )
         self.queue_depth = self._gauge("gram_queue_depth", "Trajectories waiting for a slot.", "model")
         self.live_slots = self._gauge("gram_live_slots", "Slots with a running trajectory.", "model")

@@ -14,6 +14,8 @@ LogFormat = Literal["text", "json"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Count = Annotated[int, Field(gt=0)]
 
+_FROM_ENVIRONMENT = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+
 
 def _each(folders: list[Path]) -> list[Path]:
     return [checkpoint for folder in folders for checkpoint in checkpoints(folder)]
@@ -26,7 +28,7 @@ class DeviceError(ValueError):
 class EngineSettings(BaseSettings):
     """Where and how the engine computes."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+    model_config = _FROM_ENVIRONMENT
 
     model: Annotated[list[Path], AfterValidator(_each)] = Field(
         default_factory=bundled_models,
@@ -53,6 +55,8 @@ class EngineSettings(BaseSettings):
 
 class JobSettings(BaseSettings):
     """Where jobs are kept, and how much of them."""
+
+    model_config = _FROM_ENVIRONMENT
 
     jobs: SecretStr | None = Field(
         None,

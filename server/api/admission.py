@@ -37,7 +37,7 @@ class Ticket:
     stream: bool
     promised: bool
     background: bool = False
-    """It belongs to a job: other requests go first, and are admitted as if it were not there."""
+    """It is a batch request or belongs to a job: other requests go first, and are admitted as if it were not there."""
 
     def __enter__(self) -> "Ticket":
         self.queue.enter(self)
@@ -109,12 +109,20 @@ class Admission:
         self._limits = settings
         self._clock = clock
         self._queues: defaultdict[str, Queue] = defaultdict(Queue)
-        self._background = Queue()
+        self._batches: defaultdict[str, Queue] = defaultdict(Queue)
+        self._jobs = Queue()
 
-    def background(self, num_trajectories: int) -> Ticket:
+    def admit_job(self, num_trajectories: int) -> Ticket:
         """Admit a request of a job, which stands in nobody's way and has no deadline."""
         deadline = self._clock() + _ENDLESS_SECONDS
-        return Ticket(self._background, num_trajectories, deadline, stream=False, promised=False, background=True)
+        return Ticket(self._jobs, num_trajectories, deadline, stream=False, promised=False, background=True)
+
+    def admit_batch(self, model: str, num_trajectories: int, timeout: float | None, *, stream: bool) -> Ticket:
+        """Admit a batch request, whose deadline is no promise. Raises ProblemError if it must come later."""
+        queue, deadline = self._batches[model], self._clock() + (timeout or self._limits.max_timeout_seconds)
+        self._check_streams(stream, queue)
+        self._check_length(model, queue, num_trajectories, self._queues[model].rate.at(self._clock()))
+        return Ticket(queue, num_trajectories, deadline, stream, promised=False, background=True)
 
     def on_report(self, report: StepReport) -> None:
         """Measure a supervision step."""
@@ -138,13 +146,9 @@ class Admission:
         deadline = now + (timeout or limits.max_timeout_seconds)
         tickets = [Ticket(queue, num_trajectories, deadline, stream, timeout is not None) for _ in range(count)]
         ticket = tickets[0]
-        if stream and sum(q.streams for q in self._queues.values()) + count > limits.max_streams:
-            raise _overloaded(f"{limits.max_streams} streams are open, which is the limit", queue.seconds_until(1, now))
+        self._check_streams(count * stream, queue)
         rate, others = queue.rate.at(now), len(queue.tickets)
-        over = queue.remaining + count * num_trajectories - limits.max_queued
-        if others and over > 0:
-            message = f"{queue.remaining} trajectories of {model} are queued, and the limit is {limits.max_queued}"
-            raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
+        self._check_length(model, queue, count * num_trajectories, rate)
         if rate:
             own = ticket.need(now) if ticket.promised else 0.0
             need = max(own, queue.need(rate, now)) * _MARGIN
@@ -156,6 +160,18 @@ class Admission:
         if ticket.promised:
             queue.promise(ticket.need(now))
         return tickets
+
+    def _check_streams(self, more: int, queue: Queue) -> None:
+        most, queues = self._limits.max_streams, [*self._queues.values(), *self._batches.values()]
+        if more and sum(q.streams for q in queues) + more > most:
+            raise _overloaded(f"{most} streams are open, which is the limit", queue.seconds_until(1, self._clock()))
+
+    def _check_length(self, model: str, queue: Queue, more: int, rate: float | None) -> None:
+        most = self._limits.max_queued
+        over = queue.remaining + more - most
+        if queue.tickets and over > 0:
+            message = f"{queue.remaining} trajectories of {model} are queued, and the limit is {most}"
+            raise _overloaded(message, min(over, queue.remaining) / rate if rate else 0.0)
 
 
 def _overloaded(detail: str, seconds: float) -> ProblemError:

@@ -62,7 +62,7 @@ class Background(Solver):
         run = await SamplingRun.read(self._service, request_of(job, puzzle))
         if job.puzzles == 1:
             self._runs[job.id] = run
-        with self._service.admission.background(run.request.num_trajectories) as ticket:
+        with self._service.admission.admit_job(run.request.num_trajectories) as ticket:
             return await run.result(ticket)
 
 

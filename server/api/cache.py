@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.requests import SamplingRequest
 
-_NOT_OF_THE_ANSWER = {"model", "task", "stream", "stream_steps", "timeout_seconds"}
+_NOT_OF_THE_ANSWER = {"model", "task", "priority", "stream", "stream_steps", "timeout_seconds"}
 """Fields of a request that don't change what is kept: complete answers of a model that is known."""
 
 

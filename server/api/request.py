@@ -68,9 +68,9 @@ class SamplingRun:
         """Reserve its place in the queue. Raises ProblemError if it must come later."""
         request = self.request
         self.service.model(self.model.name)  # while its solutions were counted, the model may have been unloaded
-        return self.service.admission.admit(
-            self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream
-        )
+        admission = self.service.admission
+        admit = admission.admit if request.priority == "interactive" else admission.admit_batch
+        return admit(self.model.name, request.num_trajectories, request.timeout_seconds, stream=request.stream)
 
     async def result(self, ticket: Ticket) -> SolveResponse:
         """Run it to its result. Raises ProblemError as `events` does."""

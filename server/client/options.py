@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 from gram.models.perturbation import Latent
 from gram.server.sampling.collector import Select
 from gram.server.sampling.options import Guidance, Halt, Noise
+from gram.server.sampling.requests import Priority
 
 
 class PruningOptions(TypedDict, total=False):
@@ -45,6 +46,7 @@ class SamplingOptions(TypedDict, total=False):
     top: int | None
     guidance: Literal["none"] | Guidance | GuidanceOptions
     timeout_seconds: float | None
+    priority: Priority
 
 
 class SolveOptions(SamplingOptions, total=False):

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from gram.server.sampling.options import WATCHED, GenerateOptions, Options
 DEFAULT_TASK = next(iter(TASKS.values()))
 
 _NUMBER = re.compile(r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
+
+
+Priority = Literal["interactive", "batch"]
 
 
 class TimedOptions(Options):
@@ -48,6 +51,11 @@ class SamplingRequest(TimedOptions, ABC):
         description="a name from GET /v1/tasks; a loaded model of this task answers. POST /v1/solve finds it by the "
         "puzzle where only one can be meant",
         json_schema_extra={"anyOf": [{"enum": [*TASKS]}, {"type": "string"}, {"type": "null"}]},
+    )
+    priority: Priority = Field(
+        "interactive",
+        description="who gets free slots first: a batch request gets those that no interactive one waits for, and now and then "
+        "one that they do, so that it ends some day; its timeout_seconds is no promise",
     )
     stream: bool = Field(
         False, description="send each trajectory when it ends: as SSE, or as NDJSON with Accept: application/x-ndjson"

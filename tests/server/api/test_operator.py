@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ def test_an_answer_that_was_asked_for_with_its_seed_is_kept(secure: RunningServe
         assert "age" not in secure.post("/v1/solve", json=request | other, headers=ALICE).headers, other
     random = {name: value for name, value in request.items() if name != "seed"}
     assert len({secure.post("/v1/solve", json=random, headers=ALICE).json()["seed"] for _ in range(2)}) == 2
+
+
+def test_batch_requests_stand_in_no_interactive_ones_way(secure: RunningServer) -> None:
+    batch = ENDLESS | {"priority": "batch", "stream": True}
+    with httpx.Client(base_url=secure.url, timeout=PATIENCE, headers=ALICE) as client, ExitStack() as streams:
+        for _ in range(2):
+            opened = streams.enter_context(client.stream("POST", "/v1/solve", json=batch))
+            next(opened.iter_lines())
+        refused = client.post("/v1/solve", json=batch)
+        assert (refused.status_code, refused.json()["cause"]) == (429, "overloaded")
+        answer = client.post("/v1/solve", json=REQUEST | {"num_trajectories": 50, "timeout_seconds": PATIENCE})
+        assert answer.json()["trajectories"] == 50
+        assert secure.gauge("gram_active_requests") == 2
+    secure.wait_until("gram_active_requests", 0)
 
 
 def test_without_memory_no_answer_is_kept(server: RunningServer) -> None:
