@@ -149,4 +149,5 @@ def describe(error: ValidationError) -> str:
 
 def place(location: Iterable[str | int]) -> str:
     """The place of a validation error in the input. A part in <> only names the chosen member of a union, and is left out."""
-    return ".".join(part for part in map(str, location) if not part.startswith("<"))
+    parts = (part if part.isprintable() else repr(part) for part in map(str, location))
+    return ".".join(part for part in parts if not part.startswith("<"))

@@ -102,9 +102,8 @@ def test_an_answer_that_was_asked_for_with_its_seed_is_kept(secure: RunningServe
 def test_batch_requests_stand_in_no_interactive_ones_way(secure: RunningServer) -> None:
     batch = ENDLESS | {"priority": "batch", "stream": True}
     with httpx.Client(base_url=secure.url, timeout=PATIENCE, headers=ALICE) as client, ExitStack() as streams:
-        for _ in range(2):
-            opened = streams.enter_context(client.stream("POST", "/v1/solve", json=batch))
-            next(opened.iter_lines())
+        opened = [streams.enter_context(client.stream("POST", "/v1/solve", json=batch)).iter_lines() for _ in range(2)]
+        assert [next(lines) for lines in opened] == ["event: trajectory"] * 2
         refused = client.post("/v1/solve", json=batch)
         assert (refused.status_code, refused.json()["cause"]) == (429, "overloaded")
         answer = client.post("/v1/solve", json=REQUEST | {"num_trajectories": 50, "timeout_seconds": PATIENCE})
