@@ -14,7 +14,7 @@ LogFormat = Literal["text", "json"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Count = Annotated[int, Field(gt=0)]
 
-_FROM_ENVIRONMENT = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+FROM_ENVIRONMENT = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
 
 
 def _each(folders: list[Path]) -> list[Path]:
@@ -28,7 +28,7 @@ class DeviceError(ValueError):
 class EngineSettings(BaseSettings):
     """Where and how the engine computes."""
 
-    model_config = _FROM_ENVIRONMENT
+    model_config = FROM_ENVIRONMENT
 
     model: Annotated[list[Path], AfterValidator(_each)] = Field(
         default_factory=bundled_models,
@@ -56,7 +56,7 @@ class EngineSettings(BaseSettings):
 class JobSettings(BaseSettings):
     """Where jobs are kept, and how much of them."""
 
-    model_config = _FROM_ENVIRONMENT
+    model_config = FROM_ENVIRONMENT
 
     jobs: SecretStr | None = Field(
         None,

@@ -9,14 +9,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gram.server import logs
 from gram.server.api.problems import ProblemError
-from gram.server.api.service import Service
+from gram.server.api.service import service_of
 
 _bearer = HTTPBearer(auto_error=False, description="a key made by `gram key`, whose hash is in the server's --keys-file")
 
 
 async def authenticate(request: Request, bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> None:
     """Admit a request with a known key that is within its rate limit. Raises ProblemError."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     keys = service.keys
     assert keys, "only a server with keys asks for them"
     known = keys.identify(bearer.credentials) if bearer else None
@@ -32,11 +32,11 @@ async def authenticate(request: Request, bearer: Annotated[HTTPAuthorizationCred
         retry = str(math.ceil(delay))
         detail = f"rate limit of key {label} exceeded; try again in {retry} s"
         raise ProblemError(429, detail, cause="rate_limited", headers={"retry-after": retry})
-    request.state.key, request.state.label = key, label
+    request.state.key = key
 
 
 async def require_admin(request: Request) -> None:
     """Admit a request with an admin's key. A server without keys has no admins. Raises ProblemError."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     if service.keys is None or not request.state.key.admin:
         raise ProblemError(403, "this needs a key with admin = true in the server's --keys-file")

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from gram.models.config import CheckpointError
-from gram.server.api.problems import DOCUMENTED, ProblemError
+from gram.server.api.problems import ProblemError, documented
 from gram.server.api.schemas import LoadRequest, ModelInfo
-from gram.server.api.service import Service
+from gram.server.api.service import service_of
 from gram.server.catalog import checkpoint_in
 
 v1 = APIRouter(prefix="/v1/models")
@@ -18,11 +18,11 @@ v1 = APIRouter(prefix="/v1/models")
     "",
     status_code=201,
     summary="Load a model",
-    responses={status: DOCUMENTED[status] for status in (400, 403, 404, 409, 413, 415, 422, 503)},
+    responses=documented(400, 403, 404, 409, 413, 415, 422, 503),
 )
 async def load(body: LoadRequest, request: Request) -> ModelInfo:
     """Load a checkpoint from the server's --models-root on every device. Running requests pause for a moment."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     root = service.settings.models_root
     if root is None:
         raise ProblemError(403, "this server loads no models while it runs; start it with --models-root to allow that")
@@ -39,10 +39,10 @@ async def load(body: LoadRequest, request: Request) -> ModelInfo:
     status_code=204,
     response_class=Response,
     summary="Unload a model",
-    responses={status: DOCUMENTED[status] for status in (403, 404)},
+    responses=documented(403, 404),
 )
 async def unload(name: Annotated[str, Path(description="a name from GET /v1/models")], request: Request) -> None:
     """Admit no more requests for a model, wait for those that run, and free its memory."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     service.model(name)
     await service.unload(name)

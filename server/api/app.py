@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -93,17 +92,11 @@ def create_app(service: Service) -> ASGIApp:
         )
     app.state.service = service
     problems.install(app)
-    if service.keys:
-        refusals: dict[int | str, dict[str, Any]] = {status: problems.DOCUMENTED[status] for status in (401, 429)}
-        for router in (routes.v1, jobs.v1, info.guarded):
-            app.include_router(router, dependencies=[Depends(authenticate)], responses=refusals)
-        app.include_router(inference.v2, dependencies=[Depends(authenticate)], responses=inference.errors(*map(int, refusals)))
-        app.include_router(admin.v1, dependencies=[Depends(authenticate), Depends(require_admin)], responses=refusals)
-    else:
-        for router in (routes.v1, jobs.v1, info.guarded):
-            app.include_router(router)
-        app.include_router(inference.v2)
-        app.include_router(admin.v1, dependencies=[Depends(require_admin)])
+    guards, refusals = ([Depends(authenticate)], (401, 429)) if service.keys else ([], ())
+    for router in (routes.v1, jobs.v1, info.guarded):
+        app.include_router(router, dependencies=guards, responses=problems.documented(*refusals))
+    app.include_router(inference.v2, dependencies=guards, responses=inference.errors(*refusals))
+    app.include_router(admin.v1, dependencies=[*guards, Depends(require_admin)], responses=problems.documented(*refusals))
     app.include_router(routes.probes)
     app.include_router(info.public)
     app.include_router(inference.probes)

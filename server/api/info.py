@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, JsonValue
 
 from gram import __version__
-from gram.server.api.service import Service
+from gram.server.api.service import service_of
 
 public = APIRouter()
 """What is open to all."""
@@ -48,7 +48,7 @@ async def get_version() -> Version:
 @guarded.get("/server_info", summary="What the server runs on, and its settings")
 async def server_info(request: Request) -> ServerInfo:
     """Describe the engines and the settings, for a report of a problem or to compare two servers."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     return ServerInfo(
         version=__version__,
         python_version=platform.python_version(),

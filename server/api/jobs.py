@@ -4,14 +4,15 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic_core import from_json
 
-from gram.server.api.problems import DOCUMENTED, ProblemError
-from gram.server.api.service import Service
+from gram.server import logs
+from gram.server.api.problems import ProblemError, documented
+from gram.server.api.service import Service, service_of
 from gram.server.api.submission import FULL, submission
 from gram.server.jobs.errors import StoreError, StoreFullError, TooManyJobsError, TooManyPuzzlesError
 from gram.server.jobs.runner import Runner
@@ -42,15 +43,11 @@ _BODY = {
 Name = Annotated[str, Path(description="the job's id")]
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: DOCUMENTED[status] for status in statuses}
-
-
 @v1.post(
     "",
     status_code=202,
     summary="Submit a job",
-    responses=_errors(400, 404, 413, 415, 422, 429, 503, 507),
+    responses=documented(400, 404, 413, 415, 422, 429, 503, 507),
     openapi_extra={"requestBody": _BODY},
 )
 async def submit(
@@ -67,28 +64,28 @@ async def submit(
     its options are then in the query: `?task=sudoku-9x9&num_trajectories=50&seed=1`, each as text or JSON. Line n has the seed
     of the job + n - 1. A wrong puzzle of a file is answered by its error. A job has no deadline and no stream.
     """
-    service, jobs = _service(request), _jobs(request)
+    service, jobs = service_of(request), _jobs(request)
     async with submission(request, service) as (asked, puzzles):
-        job = await _add(request, jobs, asked, puzzles, idempotency_key)
+        job = await _add(jobs, asked, puzzles, idempotency_key)
     jobs.wake()
     response.headers["location"] = f"{PATH}/{job.id}"
     return _info(service, jobs, job)
 
 
-@v1.get("", summary="Your jobs", responses=_errors(503))
+@v1.get("", summary="Your jobs", responses=documented(503))
 async def listed(request: Request) -> list[JobInfo]:
     """List the jobs of the key, the newest first; on a server without keys, everybody's."""
-    service, jobs = _service(request), _jobs(request)
+    service, jobs = service_of(request), _jobs(request)
     with _told():
-        found = await jobs.store.call(jobs.store.jobs, _owner(request))
+        found = await jobs.store.call(jobs.store.jobs, _owner())
     return [_info(service, jobs, job) for job in found]
 
 
-@v1.get("/{name}", summary="How far a job is", responses=_errors(404, 503))
+@v1.get("/{name}", summary="How far a job is", responses=documented(404, 503))
 async def show(name: Name, request: Request) -> JobInfo:
     """Say how far a job is. If it has one puzzle and runs here, `partial` has the ranking until now."""
-    service, jobs = _service(request), _jobs(request)
-    return _info(service, jobs, await _job(request, jobs, name))
+    service, jobs = service_of(request), _jobs(request)
+    return _info(service, jobs, await _job(jobs, name))
 
 
 @v1.get(
@@ -97,7 +94,7 @@ async def show(name: Name, request: Request) -> JobInfo:
     response_class=StreamingResponse,
     responses={
         200: {"model": JobResult, "content": {"application/x-ndjson": {}}, "description": "a JobResult a line"},
-        **_errors(404, 422, 503),
+        **documented(404, 422, 503),
     },
 )
 async def results(
@@ -111,7 +108,7 @@ async def results(
     So the next call begins behind the last line of this one, whether or not the job still runs.
     """
     jobs = _jobs(request)
-    await _job(request, jobs, name)
+    await _job(jobs, name)
     with _told():
         first = await jobs.store.call(jobs.store.results, name, from_, min(limit, _PAGE))
 
@@ -126,47 +123,42 @@ async def results(
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-@v1.delete("/{name}", status_code=204, response_class=Response, summary="Cancel and delete a job", responses=_errors(404, 503))
+@v1.delete(
+    "/{name}", status_code=204, response_class=Response, summary="Cancel and delete a job", responses=documented(404, 503)
+)
 async def delete(name: Name, request: Request) -> None:
     """Forget a job and its results. What it has in the engines is cancelled before their next step."""
     jobs = _jobs(request)
-    job = await _job(request, jobs, name)
+    job = await _job(jobs, name)
     with _told():
         await jobs.store.call(jobs.store.delete, job.id)
     await jobs.cancel(job.id)
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 def _jobs(request: Request) -> Runner:
-    if (jobs := _service(request).jobs) is None:
+    if (jobs := service_of(request).jobs) is None:
         raise ProblemError(503, "this server keeps no jobs, as its log says; start it with --jobs FILE", cause="job_store")
     return jobs
 
 
-def _owner(request: Request) -> str | None:
+def _owner() -> str | None:
     """The label of the key; None, for everybody, on a server without keys."""
-    return request.state.label if _service(request).keys else None
+    return logs.current().key
 
 
-async def _job(request: Request, jobs: Runner, name: str) -> Job:
+async def _job(jobs: Runner, name: str) -> Job:
     with _told():
-        job = await jobs.store.call(jobs.store.get, name, _owner(request))
+        job = await jobs.store.call(jobs.store.get, name, _owner())
     if job is None:
         raise ProblemError(404, f"there is no job {name[:64]!r}; it may have expired", "name")
     return job
 
 
-async def _add(
-    request: Request, jobs: Runner, asked: SamplingRequest, puzzles: Iterator[tuple[int, str]], once: str | None
-) -> Job:
+async def _add(jobs: Runner, asked: SamplingRequest, puzzles: Iterator[tuple[int, str]], once: str | None) -> Job:
     assert asked.model is not None
     assert asked.task is not None
     options = asked.model_dump_json(exclude=_NO_PLACE, by_alias=True)
-    seed, owner = asked.chosen_seed(), _owner(request) or ""
+    seed, owner = asked.chosen_seed(), _owner() or ""
     with _told():
         return await jobs.store.call(
             jobs.store.add, owner, asked.ability, asked.model, asked.task, options, seed, puzzles, once

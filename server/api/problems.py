@@ -20,11 +20,13 @@ from gram.server.supervision.errors import EngineUnavailableError, SlowClientErr
 MEDIA_TYPE = "application/problem+json"
 INFERENCE_PROTOCOL = "/v2"
 """Under this path errors are those of the Open Inference Protocol: {"error": detail}."""
-DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 406, 409, 413, 415, 422, 429, 503, 504, 507)
-}
-"""The error responses, for the OpenAPI document."""
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses with these statuses, for the OpenAPI document."""
+    return {
+        status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase} for status in statuses
+    }
 
 
 class ProblemError(Exception):

@@ -18,10 +18,10 @@ from gram.server import logs
 from gram.server.api import accept
 from gram.server.api.admission import Ticket
 from gram.server.api.leaving import unless_disconnected
-from gram.server.api.problems import DOCUMENTED, ProblemError, problem_of, told
+from gram.server.api.problems import ProblemError, documented, problem_of, told
 from gram.server.api.request import SamplingRun
 from gram.server.api.schemas import DrawnPuzzle, ModelInfo, TaskInfo
-from gram.server.api.service import Service
+from gram.server.api.service import service_of
 from gram.server.sampling.answers import EVENTS, Board, SolveResponse
 from gram.server.sampling.options import chosen
 from gram.server.sampling.requests import DEFAULT_TASK, GenerateRequest, SamplingRequest, SolveRequest
@@ -58,13 +58,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {_SSE: {}, _NDJSON: {}},
         "description": "the ranked answers; with `stream`, events before them",
     },
-    **{status: DOCUMENTED[status] for status in (400, 404, 406, 413, 415, 422, 429, 503, 504)},
+    **documented(400, 404, 406, 413, 415, 422, 429, 503, 504),
 }
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
 
 
 @v1.post("/solve", summary="Solve a puzzle", response_model=SolveResponse, responses=_RESPONSES)
@@ -90,7 +85,7 @@ async def _answer(body: SamplingRequest, request: Request) -> Response:
         raise ProblemError(406, f"the accept header refuses all that can be sent; allow one of: {', '.join(offered)}")
     if media_type == _SSE and request.headers.get("last-event-id") == _LAST:
         return Response(status_code=204)  # an SSE client that has had it all connects again: this makes it stop
-    service = _service(request)
+    service = service_of(request)
     run = await SamplingRun.read(service, body)
     key = service.answers.key(run.model.name, body)
     if kept := service.answers.get(key):
@@ -156,26 +151,26 @@ async def _events(run: SamplingRun, ticket: Ticket, write: Callable[[str, str], 
     status_code=204,
     response_class=Response,
     summary="Cancel a request",
-    responses={404: DOCUMENTED[404]},
+    responses=documented(404),
 )
 async def cancel(
     request_id: Annotated[str, Path(description="its X-Request-ID, as the client sent it")], request: Request
 ) -> None:
     """End an open solve or generate request that was sent with the same key, and free its slots. Its client is told by 409."""
-    _service(request).cancel(request_id, logs.current().key)
+    service_of(request).cancel(request_id, logs.current().key)
 
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")
 async def models(request: Request) -> list[ModelInfo]:
     """List the loaded models: name, task, sizes, and the figures that `gram eval` measured."""
-    service = _service(request)
+    service = service_of(request)
     return [service.info(model) for model in service.models.values()]
 
 
 @v1.get("/tasks", summary="Kinds of puzzles, and how to write them")
 async def tasks(request: Request) -> list[TaskInfo]:
     """List the registered tasks and those of the loaded models, with the accepted spellings of a puzzle and an example each."""
-    loaded = _service(request).models.values()
+    loaded = service_of(request).models.values()
     return [
         TaskInfo(
             name=task.name,
@@ -192,7 +187,7 @@ async def tasks(request: Request) -> list[TaskInfo]:
 @v1.get(
     "/tasks/{name}/puzzle",
     summary="A puzzle to try",
-    responses={status: DOCUMENTED[status] for status in (404, 422)},
+    responses=documented(404, 422),
 )
 def puzzle(
     name: Annotated[str, Path(description="a name from GET /v1/tasks", examples=[DEFAULT_TASK.name])],
@@ -222,15 +217,14 @@ async def live() -> Health:
     return Health(status="live")
 
 
-@probes.get("/health/ready", summary="Whether an engine can answer", responses={503: DOCUMENTED[503]})
+@probes.get("/health/ready", summary="Whether an engine can answer", responses=documented(503))
 async def ready(request: Request) -> Health:
     """Answer 503 while the engines start, or if none can be started."""
-    if not _service(request).fleet.ready:
-        raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
+    service_of(request).check_ready()
     return Health(status="ready")
 
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus' text format."""
-    return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

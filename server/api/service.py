@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastapi import Request
+
 from gram.server.api.admission import Admission
 from gram.server.api.cache import AnswerCache
 from gram.server.api.keys import Keys
@@ -61,6 +63,11 @@ class Service:
             loaded = ", ".join(self.models) or "none"
             raise ProblemError(404, f"{name!r} is not loaded; loaded models: {loaded}", "model") from None
 
+    def check_ready(self) -> None:
+        """Raise ProblemError if no engine can answer."""
+        if not self.fleet.ready:
+            raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
+
     def cancel(self, request_id: str, key: str | None) -> None:
         """End the open requests that have this id and were sent with this key. Raises ProblemError if there are none."""
         jobs = [job for job, request in self.running.items() if (request.request_id, request.key) == (request_id, key)]
@@ -96,3 +103,9 @@ class Service:
         """Raise ProblemError if they may not."""
         if self.fleet.fixed:
             raise ProblemError(403, "the engines run on Ray, and have the models that they were started with; start them anew")
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers a request."""
+    service: Service = request.app.state.service
+    return service

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, CliPositionalArg, CliSubCommand, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliPositionalArg, CliSubCommand
 
 from gram.server.cli.errors import CommandError
 from gram.server.inputs.files import spelled
 from gram.server.sampling.options import Options
+from gram.server.settings import FROM_ENVIRONMENT
 
 if TYPE_CHECKING:
     from gram.server.client.client import Client
@@ -22,7 +23,7 @@ _POLL_SECONDS = 0.5
 class _There(BaseSettings):
     """Which server is asked."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+    model_config = FROM_ENVIRONMENT
 
     url: str = Field("http://127.0.0.1:8000", description="address of the server")
     api_key: str | None = Field(None, description="API key of that server, if it needs one; better set in GRAM_API_KEY")
@@ -36,7 +37,7 @@ class _There(BaseSettings):
 class Submit(Options, _There):
     """Submit a file of puzzles, or one puzzle, and print the job's id. Files are those of `gram solve --input`."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+    model_config = FROM_ENVIRONMENT
 
     file: CliPositionalArg[Path | None] = Field(None, description="the file; - reads standard input")
     puzzle: str | None = Field(None, description="one puzzle, instead of a file")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
-from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from pydantic_settings import CliPositionalArg
 
 from gram.models.config import ModelConfig
 from gram.models.tasks import TASKS, Plain, Task, readings
@@ -21,7 +21,7 @@ from gram.server.inputs.files import PuzzleFile, spelled
 from gram.server.sampling.answers import Event, SolveResponse, StartEvent
 from gram.server.sampling.options import GenerateOptions, Options
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
-from gram.server.settings import EngineSettings
+from gram.server.settings import FROM_ENVIRONMENT, EngineSettings
 
 if TYPE_CHECKING:
     from gram.server.client.client import Client
@@ -33,7 +33,7 @@ _Calls = tuple[Callable[..., SolveResponse], Callable[..., AbstractContextManage
 class Sampling(Options, EngineSettings):
     """What `gram solve` and `gram generate` share."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAM_", extra="ignore")
+    model_config = FROM_ENVIRONMENT
     request_type: ClassVar[type[SamplingRequest]]
 
     task: str | None = Field(None, description="the kind of puzzle (default: that of the first loaded model that reads it)")

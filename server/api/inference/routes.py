@@ -23,7 +23,7 @@ from gram.server.api.inference.schemas import (
 )
 from gram.server.api.leaving import unless_disconnected
 from gram.server.api.problems import INFERENCE_PROTOCOL, ProblemError
-from gram.server.api.service import Service
+from gram.server.api.service import Service, service_of
 from gram.server.catalog import LoadedModel
 
 v2 = APIRouter(prefix=INFERENCE_PROTOCOL)
@@ -39,15 +39,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": InferenceError, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 def _named(
     request: Request, name: Annotated[str, Path(description="a name from GET /v1/models", examples=[EXAMPLE_MODEL])]
 ) -> LoadedModel:
-    return _service(request).model(name)
+    return service_of(request).model(name)
 
 
 def _of_version(
@@ -72,8 +67,7 @@ async def live() -> Live:
 @probes.get("/health/ready", summary="Whether an engine can answer", responses=errors(503))
 async def ready(request: Request) -> Ready:
     """Answer 503 while the engines start, or if none can be started."""
-    if not _service(request).fleet.ready:
-        raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
+    service_of(request).check_ready()
     return Ready()
 
 
@@ -98,13 +92,13 @@ async def version(model: OfVersion) -> ModelMetadata:
 @v2.get("/models/{name}/ready", summary="Whether a model can answer", responses=errors(404, 503))
 async def model_ready(model: Named, request: Request) -> ModelReady:
     """Answer 503 while the engines start, or if the model is out of rotation."""
-    return _ready(model, _service(request))
+    return _ready(model, service_of(request))
 
 
 @v2.get("/models/{name}/versions/{version}/ready", summary="Whether a model can answer", responses=errors(404, 503))
 async def version_ready(model: OfVersion, request: Request) -> ModelReady:
     """The same, with the version."""
-    return _ready(model, _service(request))
+    return _ready(model, service_of(request))
 
 
 _INFER: dict[str, Any] = {
@@ -144,7 +138,7 @@ async def infer_version(model: OfVersion, request: Request) -> Response:
 
 async def _infer(model: LoadedModel, request: Request) -> Response:
     body = await request.body()
-    work = batch.infer(_service(request), model, body, request.headers.get(LENGTH_HEADER))
+    work = batch.infer(service_of(request), model, body, request.headers.get(LENGTH_HEADER))
     answer = await unless_disconnected(request, work)
     if answer is None:
         return Response(status_code=499)  # nobody reads it; the log and the metrics show this status
@@ -157,6 +151,5 @@ async def _infer(model: LoadedModel, request: Request) -> Response:
 def _ready(model: LoadedModel, service: Service) -> ModelReady:
     if reason := service.fleet.out_of_rotation.get(model.name):
         raise ProblemError(503, reason)
-    if not service.fleet.ready:
-        raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
+    service.check_ready()
     return ModelReady(name=model.name)
