@@ -82,8 +82,10 @@ def add_node(cluster: Cluster) -> None:
 
 
 @contextmanager
-def serving_on_ray(cluster: Cluster, checkpoint: Path, replicas: int = 2, **settings: object) -> Iterator[RayServer]:
-    """The application, with this many engines."""
+def serving_on_ray(
+    cluster: Cluster, checkpoint: Path, replicas: int = 2, apis: int = 1, **settings: object
+) -> Iterator[RayServer]:
+    """The application, with this many engines and replicas of the API."""
     port = free_port()
     serve.start(http_options={"port": port}, proxy_location="HeadOnly")
     app = build(
@@ -92,7 +94,7 @@ def serving_on_ray(cluster: Cluster, checkpoint: Path, replicas: int = 2, **sett
             engines={"engine": [checkpoint]},
             options={
                 "engine": {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0, "resources": {"engine": 0.5}}},
-                "api": {"ray_actor_options": {"num_cpus": 0, "resources": {"head": 0.1}}},
+                "api": {"num_replicas": apis, "ray_actor_options": {"num_cpus": 0, "resources": {"head": 0.1}}},
             },
         )
     )

@@ -32,7 +32,6 @@ from gram.server.api.inference.schemas import InferenceParameters, InferenceRequ
 from gram.server.api.keys import Keys
 from gram.server.api.observe import QUIET, REQUEST_ID, Observe
 from gram.server.api.page import page
-from gram.server.api.problems import ProblemError
 from gram.server.api.service import Service
 from gram.server.catalog import read_models
 from gram.server.engine.messages import Ready, StepReport
@@ -46,9 +45,8 @@ from gram.server.supervision.supervisor import Listener
 
 log = logging.getLogger("gram")
 
-_STOPPING = "the server is stopping, and the grace period is over; send the request again"
 _LAST_SECONDS = 5
-"""Time for clients to read this last message."""
+"""Time after the grace period for clients to read that the server is stopping."""
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -207,13 +205,13 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
         create_app(service),
         settings,
         end_jobs=lambda: working.cancel(),
-        end_requests=lambda: fleet.end_all(ProblemError(503, _STOPPING, cause="stopping")),
+        end_requests=lambda: fleet.end_all(problems.stopping()),
     )
     # uvicorn stops at a signal, and then raises it again: the process should go on to its end, not die of it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     http = asyncio.create_task(server.serve())
     supervision = asyncio.create_task(fleet.run())
-    working = asyncio.create_task(_work(service.jobs))
+    working = asyncio.create_task(work(service.jobs))
     counting = asyncio.create_task(asyncio.to_thread(_count_once, {model.task for model in models.values()}))
     try:
         await asyncio.wait({http, supervision}, return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +228,7 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
             store.close()
 
 
-async def _work(jobs: Runner | None) -> None:
+async def work(jobs: Runner | None) -> None:
     """Run the jobs. An error of our own in their runner stops them, not the server."""
     try:
         if jobs:

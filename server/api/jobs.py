@@ -137,7 +137,9 @@ async def delete(name: Name, request: Request) -> None:
 
 def _jobs(request: Request) -> Runner:
     if (jobs := service_of(request).jobs) is None:
-        raise ProblemError(503, "this server keeps no jobs, as its log says; start it with --jobs FILE", cause="job_store")
+        raise ProblemError(
+            503, "this server keeps no jobs, as its log says; start it with --jobs or, on Ray, GRAM_JOBS", cause="job_store"
+        )
     return jobs
 
 

@@ -58,6 +58,11 @@ class ProblemError(Exception):
         return error
 
 
+def stopping() -> ProblemError:
+    """What the requests are told that a server which stops has not finished in time."""
+    return ProblemError(503, "the server is stopping, and the grace period is over; send the request again", cause="stopping")
+
+
 def told(problem: Problem) -> Problem:
     """Return the problem as the running request tells it, after noting it in that request's log line."""
     request = logs.current()

@@ -157,7 +157,10 @@ async def cancel(
     request_id: Annotated[str, Path(description="its X-Request-ID, as the client sent it")], request: Request
 ) -> None:
     """End an open solve or generate request that was sent with the same key, and free its slots. Its client is told by 409."""
-    service_of(request).cancel(request_id, logs.current().key)
+    service, key = service_of(request), logs.current().key
+    everywhere = service.cancel_everywhere
+    if not (await everywhere(request_id, key) if everywhere else service.cancel(request_id, key)):
+        raise ProblemError(404, "no open request of yours has this id; it may have ended", "request_id")
 
 
 @v1.get("/models", summary="Loaded checkpoints and their measured quality")

@@ -1,6 +1,7 @@
 """What the routes work with: the loaded models, the fleet of engines and the metrics."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Service:
     """What each engine said of itself when it was ready, by its number."""
     running: dict[Job, RequestLog] = field(default_factory=dict)
     """The jobs of the open requests, and whose they are."""
+    cancel_everywhere: Callable[[str, str | None], Awaitable[bool]] | None = None
+    """Calls `cancel` here and in all other API processes, if there are any, and says whether one of them had the request."""
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -68,15 +71,14 @@ class Service:
         if not self.fleet.ready:
             raise ProblemError(503, "no engine is ready yet; try again in a few seconds")
 
-    def cancel(self, request_id: str, key: str | None) -> None:
-        """End the open requests that have this id and were sent with this key. Raises ProblemError if there are none."""
+    def cancel(self, request_id: str, key: str | None) -> bool:
+        """End the open requests that have this id and were sent with this key. Returns whether there are any."""
         jobs = [job for job, request in self.running.items() if (request.request_id, request.key) == (request_id, key)]
-        if not jobs:
-            raise ProblemError(404, "no open request of yours has this id; it may have ended", "request_id")
         for job in jobs:
             self.fleet.end(
                 job, ProblemError(409, "the request was cancelled by DELETE /v1/requests/{request_id}", cause="cancelled")
             )
+        return bool(jobs)
 
     async def load(self, folder: Path) -> LoadedModel:
         """Load one more model. Raises CheckpointError, EngineUnavailableError, or ProblemError if it is loaded already."""

@@ -11,7 +11,7 @@ from ray.serve import Application
 
 from gram.server.catalog import bundled_models
 from gram.server.ray.deployments import API, Engine
-from gram.server.settings import JobSettings, ServerSettings
+from gram.server.settings import ServerSettings
 
 RAY = "2.60"
 """The minor version of Ray that this is made for and tested with."""
@@ -39,6 +39,8 @@ class Arguments(BaseModel):
 def build(arguments: Arguments) -> Application:
     """The application: a deployment for each group of models, and the API. Their `deployments` options say how many."""
     check_version()
+    if "jobs" in arguments.settings:
+        raise ValueError("the address of the jobs may hold a password, and all can read this: set GRAM_JOBS on the machines")
     groups = {
         group: ServerSettings.model_validate({**arguments.settings, "model": [_folder(name) for name in names]})
         for group, names in arguments.engines.items()
@@ -66,8 +68,8 @@ def check_version() -> None:
 
 
 def _told(settings: ServerSettings) -> dict[str, Any]:
-    """What a replica is told. It keeps no jobs, and has no need of the secret that may be in their URL."""
-    return settings.model_dump(mode="json", include=ServerSettings.model_fields.keys() - JobSettings.model_fields.keys())
+    """What a replica is told, which all can read in Ray: not where the jobs are, since a password may be in their URL."""
+    return settings.model_dump(mode="json", exclude={"jobs"})
 
 
 def _common(settings: ServerSettings) -> dict[str, Any]:

@@ -14,13 +14,18 @@ from starlette.types import ASGIApp
 
 from gram.server import logs
 from gram.server.api.admission import Admission
-from gram.server.api.app import create_app
+from gram.server.api.app import create_app, work
+from gram.server.api.background import Background
 from gram.server.api.keys import Keys
+from gram.server.api.problems import stopping
 from gram.server.api.service import Service
 from gram.server.catalog import model_name, read_models
 from gram.server.engine.messages import Ready, StepReport
+from gram.server.jobs.place import open_store
+from gram.server.jobs.runner import Runner
 from gram.server.metrics import Metrics
 from gram.server.ray.behind import BehindProxy, Measured
+from gram.server.ray.drain import end_late
 from gram.server.ray.fleet import ReplicaFleet
 from gram.server.ray.messages import Place
 from gram.server.ray.relay import Relay
@@ -98,7 +103,10 @@ class API:
     """A replica that speaks HTTP: it reads requests, shares them out over the engines, and checks and ranks what they bring."""
 
     async def __init__(self, settings: dict[str, Any], *engines: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
-        """`settings`: ServerSettings, with the models of all `engines`."""
+        """`settings`: ServerSettings, with the models of all `engines`.
+
+        They say nothing of `jobs`: GRAM_JOBS does, where the replica runs. Raises StoreError if that can't be used.
+        """
         self._settings = ServerSettings.model_validate(settings)
         logs.configure(self._settings.log_format)
         self._engines = engines
@@ -119,19 +127,44 @@ class API:
         self._metrics.watch(self._fleet)
         keys = Keys(self._settings.keys_file) if self._settings.keys_file else None
         self._service = Service(self._settings, models, self._metrics, self._fleet, admission, keys)
+        self._service.cancel_everywhere = self._cancel_everywhere
+        self._store = open_store(self._settings) if self._settings.jobs else None
+        if self._store:
+            self._service.jobs = Runner(self._store, Background(self._service), self._metrics.on_job_result)
+            self._metrics.watch_jobs(self._service.jobs)
         self._running = asyncio.create_task(self._fleet.run())
+        self._working = asyncio.create_task(work(self._service.jobs))
+        self._watching = asyncio.create_task(end_late(self._listed, self._settings.grace_seconds, self._end))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # the name is Ray's
         return BehindProxy(create_app(self._service), self._measure)
 
     async def measured(self) -> Measured:
         """The metrics of this replica."""
-        return serve.get_replica_context().replica_tag, generate_latest(self._metrics.registry).decode()
+        return await self.name(), generate_latest(self._metrics.registry).decode()
 
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces the replica if this raises."""
         if self._running.done():
             self._running.result()
+
+    async def name(self) -> str:
+        """The replica's name in Ray."""
+        name: str = serve.get_replica_context().replica_tag
+        return name
+
+    async def cancel(self, request_id: str, key: str | None) -> bool:
+        """End the open requests of this replica with this id and key. Returns whether there are any."""
+        return self._service.cancel(request_id, key)
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve when the replica has no open requests any more, and is to go."""
+        tasks = (self._watching, self._working, self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._store:
+            self._store.close()
 
     @cached_property
     def _own(self) -> DeploymentHandle[Any]:
@@ -146,15 +179,36 @@ class API:
         told = await asyncio.gather(*(ask_all(handle, "measured") for handle in (self._own, *self._engines)))
         return [measured for deployment in told for measured in deployment]
 
+    async def _cancel_everywhere(self, request_id: str, key: str | None) -> bool:
+        """Cancel a request on whatever replica it runs."""
+        return any(await ask_all(self._own, "cancel", request_id, key))
 
-async def ask_all(handle: DeploymentHandle[Any], method: str) -> list[Any]:
-    """What all replicas of a deployment answer; without those that are lost just now."""
+    async def _listed(self) -> bool:
+        """Whether Ray Serve has this replica on the list of those that run."""
+        try:
+            return await self.name() in await answers(self._own, "name")
+        except TimeoutError:  # another one does not answer
+            return True
+
+    def _end(self) -> None:
+        self._working.cancel()
+        self._fleet.end_all(stopping())
+
+
+async def ask_all(handle: DeploymentHandle[Any], method: str, *args: object) -> list[Any]:
+    """What all replicas of a deployment answer; nothing if one does not answer in time, which the log says."""
     try:
-        asked = handle.broadcast(method)
-        answers = await asyncio.wait_for(asked.results_async(return_exceptions=True), _ASK_SECONDS)
-    except DeploymentUnavailableError:
-        return []  # none is there yet
+        return await answers(handle, method, *args)
     except TimeoutError:
         log.warning("not all replicas of %s answer %s in %d s", handle.deployment_name, method, _ASK_SECONDS)
         return []
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def answers(handle: DeploymentHandle[Any], method: str, *args: object) -> list[Any]:
+    """What all replicas of a deployment answer; without those that are lost just now. Raises TimeoutError."""
+    try:
+        asked = handle.broadcast(method, *args)
+        told = await asyncio.wait_for(asked.results_async(return_exceptions=True), _ASK_SECONDS)
+    except DeploymentUnavailableError:
+        return []  # none is there
+    return [answer for answer in told if not isinstance(answer, BaseException)]

@@ -35,3 +35,11 @@ def test_another_version_of_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ray, "__version__", "2.59.1")
     with pytest.raises(RuntimeError, match=r"Ray 2\.59\.1 is installed, and this server needs 2\.60: pip install"):
         check_version()
+
+
+@needs_ray
+def test_where_the_jobs_are_is_no_setting_of_ray_where_all_can_read_it() -> None:
+    from gram.server.ray.application import Arguments, build
+
+    with pytest.raises(ValueError, match="set GRAM_JOBS on the machines"):
+        build(Arguments(settings={"jobs": "postgresql://user:secret@host/database"}))
