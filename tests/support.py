@@ -18,9 +18,10 @@ FIXED_SIZE = ("--slots", "8", "--threads", "1")
 """Flags of a server that measures nothing at its start, steps quickly, and leaves a core to what runs beside it."""
 
 
-def unchecked_checkpoint(folder: Path) -> Path:
-    """Write a checkpoint of the task "nine", which has no code: 9 symbols of 9. Its random weights give many answers."""
-    sizes = ModelConfig(vocab_size=9, seq_len=9, dim=8, num_layers=1, mixer_dim=8, mlp_dim=8, guidance_dim=8, num_registers=1)
+def unchecked_checkpoint(folder: Path, cells: int = 9) -> Path:
+    """Write a checkpoint of the task "nine", which has no code: `cells` symbols of 9. Its random weights give many answers."""
+    small = {"dim": 8, "num_layers": 1, "mixer_dim": 8, "mlp_dim": 8, "guidance_dim": 8, "num_registers": 1}
+    sizes = ModelConfig(vocab_size=9, seq_len=cells, **small)
     torch.manual_seed(0)
     save_checkpoint(folder, CheckpointConfig(task="nine", checked=False, model=sizes), GRAM(sizes, torch.float32))
     return folder
