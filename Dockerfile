@@ -43,9 +43,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # hadolint ignore=DL3006
 FROM ${DEVICE}
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gram
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gram && install -d -o 10001 -g 10001 /var/lib/gram
 # Root's files, which the server can't change. It writes none of its own but Triton's and numba's, in /tmp, so the root file
-# system can be read-only: docker run --read-only --tmpfs /tmp
+# system can be read-only: docker run --read-only --tmpfs /tmp. /var/lib/gram is for a volume with its jobs.
 COPY --from=build /venv /venv
 ENV GRAM_HOST=0.0.0.0 GRAM_LOG_FORMAT=json NUMBA_CACHE_DIR=/tmp/numba
 # By number: Kubernetes' runAsNonRoot can't judge a name.

@@ -142,6 +142,10 @@ class Metrics:
             "Memory that the engines hold: reserved by PyTorch on a GPU, else resident memory of their processes.",
         )
         self.jobs = self._gauge("gram_jobs", "Jobs in the store that are not done, by whether a server works on them.", "state")
+        self.job_waiting = self._gauge(
+            "gram_job_waiting_seconds",
+            "Time for which the job that has waited longest has had no server, since it was accepted or last worked on.",
+        )
         self.job_store = self._gauge("gram_job_store_bytes", "Bytes of the puzzles and results of all jobs in the store.")
         self.job_puzzles = self._counter("gram_job_puzzles", "Puzzles of jobs that got a result on this server.", "result")
         for result in ("answer", "error"):
@@ -158,6 +162,7 @@ class Metrics:
         """Ask at each scrape what the store of the jobs held at the last look."""
         self.jobs.labels("queued").set_function(lambda: jobs.totals.queued)
         self.jobs.labels("running").set_function(lambda: jobs.totals.running)
+        self.job_waiting.set_function(lambda: jobs.totals.waiting_seconds)
         self.job_store.set_function(lambda: jobs.totals.bytes)
 
     def on_job_result(self, result: Result) -> None:

@@ -59,7 +59,7 @@ class Runner:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._rests_until = -math.inf
-        self.totals = Totals(0, 0, 0)
+        self.totals = Totals()
         """What the store held at the last look."""
 
     async def run(self) -> None:

@@ -90,11 +90,13 @@ class Result(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the store holds: jobs without and with a server that works on them, and bytes."""
+    """What the store holds: jobs without and with a server that works on them, and bytes; and how long they wait."""
 
-    queued: int
-    running: int
-    bytes: int
+    queued: int = 0
+    running: int = 0
+    bytes: int = 0
+    waiting_seconds: float = 0.0
+    """Of the job that has waited longest for a server, since it was accepted or last worked on."""
 
 
 class Store:
@@ -266,7 +268,10 @@ class Store:
         with self._database.transaction():
             ((running,),) = self._execute("SELECT count(*) FROM gram_jobs WHERE deleted = 0 AND held_until > ?", now)
             ((open_,),) = self._execute("SELECT count(*) FROM gram_jobs WHERE deleted = 0 AND done < puzzles")
-            return Totals(max(open_ - running, 0), running, self._bytes())
+            ((since,),) = self._execute(
+                "SELECT min(updated) FROM gram_jobs WHERE deleted = 0 AND done < puzzles AND held_until <= ?", now
+            )
+            return Totals(max(open_ - running, 0), running, self._bytes(), 0.0 if since is None else max(now - since, 0.0))
 
     def _forget(self, name: str, rows: int = 2**62) -> None:
         """Delete so many rows of a job, and the job when none is left."""

@@ -76,7 +76,12 @@ def test_the_health_check_tells_a_server_that_is_ready_from_none(server: Running
 
 def test_the_lock_file_pins_what_the_project_asks_for_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["otel"]]
+    wanted = [
+        Requirement(line)
+        for line in project["dependencies"]
+        + project["optional-dependencies"]["otel"]
+        + project["optional-dependencies"]["jobs"]
+    ]
     entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
     pins = {}
     for entry in entries:
@@ -100,6 +105,9 @@ def test_compose_runs_one_server_beside_prometheus_and_grafana(profile: str | No
     assert "gram" in services[server]["networks"]["default"]["aliases"], "what Prometheus scrapes"
     assert services[server]["build"]["args"].get("DEVICE", "cpu") == (profile or "cpu")
     assert int(services[server]["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS
+    (jobs,) = services[server]["volumes"]
+    assert Path(services[server]["environment"]["GRAM_JOBS"]).parent == Path(jobs["target"])
+    assert f"install -d -o 10001 -g 10001 {jobs['target']}" in DOCKERFILE, "a new volume takes its owner from the image"
     for service in services.values():
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
@@ -124,7 +132,9 @@ def test_kserve_runs_the_pod_of_the_deployment() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": service["metadata"], "spec": predictor}
     kubernetes_validate.validate(pod, "1.33", strict=True)
     plain = {**MANIFESTS["Deployment"]["spec"]["template"]["spec"]}
-    plain["containers"] = [plain["containers"][0] | {"name": "kserve-container", "env": [{"name": "PROTOCOL", "value": "v2"}]}]
+    (container,) = plain["containers"]
+    environment = [{"name": "PROTOCOL", "value": "v2"}, *container["env"]]
+    plain["containers"] = [container | {"name": "kserve-container", "env": environment}]
     assert predictor == plain
 
 
@@ -144,6 +154,8 @@ def test_the_manifests_fit_each_other_and_the_server() -> None:
     assert pod["terminationGracePeriodSeconds"] >= container["lifecycle"]["preStop"]["sleep"]["seconds"] + GRACE_SECONDS + 5
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == "10001:10001"
     assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert [variable["name"] for variable in container["env"]] == ["GRAM_JOBS"]
+    assert container["env"][0]["valueFrom"]["secretKeyRef"]["optional"], "the server also runs without jobs"
     (port,) = container["ports"]
     assert port["containerPort"] == ServerSettings.model_fields["port"].default
     assert {port["name"]} == {

@@ -60,6 +60,7 @@ def test_the_manifest_is_a_rayservice_whose_pods_are_kubernetes_own() -> None:
         kubernetes_validate.validate(pod, "1.33", strict=True)
         assert pod["spec"]["terminationGracePeriodSeconds"] > GRACE_SECONDS + 10
         (container,) = pod["spec"]["containers"]
+        assert [variable["name"] for variable in container["env"]] == ["GRAM_JOBS"]
         (port,) = container["ports"]
         assert port["containerPort"] == yaml.safe_load(SERVICE["spec"]["serveConfigV2"])["http_options"]["port"]
         (engine, _) = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])["applications"][0]["deployments"]

@@ -8,7 +8,7 @@ import pytest
 
 from gram.server.jobs import store as module
 from gram.server.jobs.errors import StoreError, StoreFullError, TooManyJobsError, TooManyPuzzlesError
-from gram.server.jobs.store import Job, Result, Store
+from gram.server.jobs.store import Job, Result, Store, Totals
 from gram.server.settings import JobSettings
 
 MODELS = ["nqueens-8"]
@@ -112,6 +112,17 @@ def test_only_jobs_of_models_that_answer_are_taken(opened: Opened) -> None:
     assert store.claim("me", []) is None
 
 
+def test_it_tells_how_long_a_job_has_had_no_server(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    accepted = add(store).updated
+    add(store, model="other")
+    monkeypatch.setattr(module.time, "time", lambda: accepted + 100)
+    assert store.totals().waiting_seconds == pytest.approx(100)
+    for model in (*MODELS, "other"):
+        assert store.claim("me", [model])
+    assert store.totals().waiting_seconds == 0
+
+
 def test_the_same_key_accepts_a_job_once(opened: Opened) -> None:
     store = opened(max_jobs=1)
     first = add(store, once="a")
@@ -126,7 +137,7 @@ def test_what_is_refused_leaves_nothing(opened: Opened) -> None:
         add(opened(max_job_puzzles=5), 6)
     with pytest.raises(StoreFullError, match="45 bytes"):
         add(store, 5)
-    assert store.totals() == (0, 0, 0)
+    assert store.totals() == Totals()
     add(store)
     with pytest.raises(TooManyJobsError, match="delete"):
         add(store)
@@ -152,7 +163,7 @@ def test_old_and_deleted_jobs_free_their_room(opened: Opened, monkeypatch: pytes
     store.delete(job.id)
     assert not solve(store, job, "me", 0)
     store.release(job.id, "me")
-    assert store.totals() == (0, 0, 0)
+    assert store.totals() == Totals()
     for _ in range(6):
         store.sweep()
     assert store.puzzles(job.id, -1, 10) == []
