@@ -43,7 +43,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([str(programs / "postgres"), *options], user=user, stdout=log, stderr=log, cwd="/")
     try:
-        wait_for(lambda: (folder / ".s.PGSQL.5432").exists(), "PostgreSQL listens")
+        status = data / "postmaster.pid"  # the socket is there before the server is
+        wait_for(lambda: status.exists() and "ready" in status.read_text(), "PostgreSQL is ready")
         yield f"postgresql://gram@/postgres?host={folder}"
     finally:
         server.terminate()
