@@ -99,3 +99,4 @@ class ReplicaFleet(Fleet):
         homeless, self._homeless = self._homeless, []
         for share in homeless:
             self._place(share)
+        self._relieve()

@@ -2,7 +2,8 @@
 
 A request goes to the engine that will finish it first. One for more trajectories than an engine has slots is divided over those
 that are free sooner than one engine alone would be done: a trajectory is a pure function of (weights, puzzle, seed, index), so
-its answer does not tell which engine made which.
+its answer does not tell which engine made which. An engine that comes later takes over a part of
+what the others have not begun.
 """
 
 import asyncio
@@ -158,6 +159,7 @@ class Fleet:
         if number == 0 and self._settings.engines is None:
             self._start(ready.devices)
         self._listener.on_ready(number, ready)
+        self._relieve()
 
     def _share_out(self, job: Job) -> None:
         """Divide a job over the engines. With pruning one gets all: who is pruned follows from the scores of those before."""
@@ -172,6 +174,24 @@ class Fleet:
         ):
             if size:
                 supervisor.take(job.share(next(self._ids), first, first := first + size))
+
+    def _relieve(self) -> None:
+        """Give engines that have nothing to do the last part of the large shares of others.
+
+        What an engine has begun of a share that is divided, at most a trajectory for each slot, begins again.
+        """
+        for idle in [each for each in self._supervisors if each.ready and not each.shares]:
+            for busy in [each for each in self._supervisors if each.ready and each is not idle]:
+                for share in [*busy.shares.values()]:
+                    if idle.serves(model := share.submit.model) and not (share.submit.prune or share.deaths or share.job.ended):
+                        theirs, own = loads([busy.backlog, idle.backlog], model)
+                        others = theirs._replace(seconds=max(theirs.seconds - share.remaining / theirs.rate, 0.0))
+                        keep, give = divide(share.remaining, [others, own], max(busy.slots, idle.slots))
+                        if keep and give:
+                            busy.close(share)
+                            rest, moved = share.job.split(share, share.submit.num_trajectories - give, self._ids)
+                            busy.take(rest)
+                            idle.take(moved)
 
     def _place(self, share: Share) -> None:
         """Give a share to the engine that will finish it first."""

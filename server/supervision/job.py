@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -59,6 +60,15 @@ class Job:
         self.shares.append(Share(self, submit))
         return self.shares[-1]
 
+    def split(self, share: "Share", at: int, numbers: Iterator[int]) -> tuple["Share", "Share"]:
+        """Replace a share by two, under these numbers: its trajectories before the index `at`, and the others."""
+        self.shares.remove(share)
+        before = self.share(next(numbers), share.submit.first_index, at)
+        after = self.share(next(numbers), at, share.submit.num_trajectories)
+        for part in (before, after):
+            part.go_on_from(share)
+        return before, after
+
     def end(self, error: Exception) -> None:
         """End the job: its reader gets what is there, and then this error."""
         self.ended = True
@@ -94,6 +104,14 @@ class Share:
         """The number of trajectories from the first gap on."""
         return self.submit.num_trajectories - self._next
 
+    def go_on_from(self, whole: "Share") -> None:
+        """Know what the share has brought that this one is a part of."""
+        own = range(self.submit.first_index, self.submit.num_trajectories)
+        self.deaths = whole.deaths
+        self._finished = {index for index in own if whole._has(index)}
+        self._shown = {index: step for index, step in whole._shown.items() if index in own}
+        self._advance()
+
     def show(self, step: Step) -> bool:
         """Hand on a step of a trajectory on its way, unless an earlier engine has shown it or the reader is slow.
 
@@ -112,9 +130,7 @@ class Share:
         self._shown.pop(trajectory.index, None)
         self._finished.add(trajectory.index)
         self.deaths = 0
-        while self._next in self._finished:
-            self._finished.remove(self._next)
-            self._next += 1
+        self._advance()
         self.job.results.put_nowait(trajectory)
 
     def unfinished(self) -> Submit | None:
@@ -128,6 +144,11 @@ class Share:
         if self.submit.prune:
             return self.submit
         return msgspec.structs.replace(self.submit, first_index=self._next)
+
+    def _advance(self) -> None:
+        while self._next in self._finished:
+            self._finished.remove(self._next)
+            self._next += 1
 
     def _has(self, index: int) -> bool:
         return index < self._next or index in self._finished

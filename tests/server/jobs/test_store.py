@@ -116,7 +116,7 @@ def test_it_tells_how_long_a_job_has_had_no_server(opened: Opened, monkeypatch: 
     store = opened()
     accepted = add(store).updated
     add(store, model="other")
-    monkeypatch.setattr(module.time, "time", lambda: accepted + 100)
+    monkeypatch.setattr(time, "time", lambda: accepted + 100)
     assert store.totals().waiting_seconds == pytest.approx(100)
     for model in (*MODELS, "other"):
         assert store.claim("me", [model])

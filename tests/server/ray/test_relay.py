@@ -115,6 +115,32 @@ def test_replicas_come_are_drained_and_go_and_the_trajectories_stay_the_same(che
     run(scene())
 
 
+def test_a_replica_that_comes_takes_over_a_part_of_what_runs(checkpoint: Path) -> None:
+    async def scene() -> None:
+        async with relaying("one", checkpoint) as (_, place):
+            places = [place]
+            async with fleet_of(checkpoint, places) as fleet:
+                alone = await collect(fleet, submit(fleet, 20))
+                job = submit(fleet, 100_000)
+                async with relaying("two", checkpoint) as (_, place):
+                    places.append(place)
+                    await until(lambda: len(job.shares) == 2)
+                    before, after = (share.submit for share in job.shares)
+                    assert 0 == before.first_index < before.num_trajectories == after.first_index < after.num_trajectories
+                    assert after.num_trajectories == 100_000
+                    came: dict[int, Trajectory] = {}
+                    async for each in fleet.trajectories(job):
+                        assert isinstance(each, Trajectory)
+                        assert each.index not in came
+                        came[each.index] = each
+                        if each.index >= after.first_index:
+                            break
+                    fleet.close(job)
+                assert [each_of(came[index]) for index in range(20)] == [each_of(each) for each in alone]
+
+    run(scene())
+
+
 def test_a_replica_with_other_weights_gets_no_requests_until_it_is_alone(checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / checkpoint.name
     shutil.copytree(checkpoint, other)

@@ -1,6 +1,7 @@
 """What a request still needs of a new engine, after the death of one."""
 
 import asyncio
+import itertools
 
 import msgspec
 import pytest
@@ -58,6 +59,23 @@ def test_however_often_engines_die_each_trajectory_is_delivered_once(
     assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
     assert share.complete
     assert share.unfinished() is None
+
+
+@given(st.data(), st.integers(2, 12))
+def test_a_share_that_is_divided_delivers_each_trajectory_once(data: st.DataObject, trajectories: int) -> None:
+    share = whole(msgspec.structs.replace(SUBMIT, num_trajectories=trajectories))
+    accept(share, *data.draw(st.lists(st.integers(0, trajectories - 1), max_size=trajectories - 1, unique=True)))
+    remaining, at = share.remaining, data.draw(st.integers(1, trajectories - 1))
+    parts = share.job.split(share, at, itertools.count(7))
+    assert share.job.shares == [*parts]
+    assert [part.submit.request for part in parts] == [7, 8]
+    assert sum(part.remaining for part in parts) <= remaining
+    for part in parts:
+        if resumed := part.unfinished():
+            accept(part, *data.draw(st.permutations(range(resumed.first_index, resumed.num_trajectories))))
+        assert part.complete
+    delivered = [share.job.results.get_nowait() for _ in range(share.job.results.qsize())]
+    assert sorted(trajectory.index for trajectory in delivered if isinstance(trajectory, Trajectory)) == [*range(trajectories)]
 
 
 def show(share: Share, index: int, *steps: int) -> None:
