@@ -1,11 +1,13 @@
 """Measure what each part of inference is worth: the same weights without the learned mean, without noise, without halting."""
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from gram.models.checkpoint import load_checkpoint, save_checkpoint
 from gram.models.config import ZOO, read_config
 from gram.models.evaluation.records import Evaluation
 from gram.models.evaluation.scores import Conditions, evaluate, judge
@@ -38,9 +40,20 @@ def measure(folder: Path, samples: int, limit: int | None) -> dict[str, Evaluati
         return evaluate(judge(task, conditions, puzzles, drawn))
 
     results = {"full": served(full), "no halting": unhalted(full), "sigma = 0": served(still)}
+    with tempfile.TemporaryDirectory() as changed:
+        engine = Engine(EngineSettings(model=[_without_mean(folder, Path(changed) / "mu-0")]))
+        (lane,) = engine.lanes.values()
+        return results | {"mu = 0": served(full), "mu = 0, no halting": unhalted(full)}
+
+
+def _without_mean(folder: Path, to: Path) -> Path:
+    """Write a copy of a checkpoint whose mu is 0, and return its folder."""
+    config = read_config(folder)
+    model = load_checkpoint(folder, torch.device("cpu"), torch.float32)
     with torch.no_grad():
-        lane.runner.model.prior.mean.down.weight.zero_()
-    return results | {"mu = 0": served(full), "mu = 0, no halting": unhalted(full)}
+        model.prior.mean.down.weight.zero_()
+    save_checkpoint(to, config, model)
+    return to
 
 
 def main() -> None:

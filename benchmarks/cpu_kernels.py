@@ -18,7 +18,7 @@ from gram.models.serving import Kernels
 from gram.models.tasks import TASKS
 from gram.server.engine.engine import Engine
 from gram.server.engine.messages import StepReport
-from gram.server.engine.runner import CPU_TILE
+from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.local import steps
 from gram.server.sampling.options import Options
 from gram.server.settings import Dtype, EngineSettings
@@ -51,6 +51,7 @@ def engine_at_work(folder: Path, dtype: Dtype, kernels: Kernels, trajectories: i
         raise SystemExit("there are no kernels for this processor here; is there a C++ compiler?")
     if kernels != "AVX-512":
         model.native = None
+        lane.runner = Runner(model, lane.runner.device)
     if kernels == "oneDNN":
         pack(model, CPU_TILE)
     puzzles = TASKS[folder.name].held_out

@@ -49,10 +49,14 @@ def request(puzzle_text: str, k: int, seed: int) -> Body:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The latencies of a run's requests in seconds, from the scheduled arrival of each, and the length of the run."""
+    """The latencies of a run's requests in seconds, from the scheduled arrival of each, and the length of the run.
+
+    `backlog`: the requests that were open when the last one was sent.
+    """
 
     latencies: list[float]
     seconds: float
+    backlog: int = 0
 
     @property
     def throughput(self) -> float:
@@ -81,7 +85,8 @@ async def open_loop(url: str, rate: float, seconds: float, seed: int, bodies: It
             return time.monotonic() - begin - arrival
 
         latencies = await asyncio.gather(*(one(float(a), b) for a, b in zip(arrivals, requests, strict=False)))
-        return Outcome(list(latencies), time.monotonic() - begin)
+        backlog = sum(float(a) + latency > arrivals[-1] for a, latency in zip(arrivals, latencies, strict=True))
+        return Outcome(list(latencies), time.monotonic() - begin, backlog)
 
 
 async def closed_loop(url: str, bodies: Iterable[Body], clients: int) -> Outcome:
@@ -99,6 +104,27 @@ async def closed_loop(url: str, bodies: Iterable[Body], clients: int) -> Outcome
 
         await asyncio.gather(*(one() for _ in range(clients)))
         return Outcome(latencies, time.monotonic() - begin)
+
+
+async def saturation(url: str, bodies: Iterator[Body], clients: int, warm: float, seconds: float) -> float:
+    """The requests per second that are answered to clients each of which sends its next request when its last one is answered.
+
+    Answers are counted for so many seconds, after `warm` seconds of the same load. Neither the first answers count nor those to
+    the last requests, for which the server has fewer and fewer clients.
+    """
+    begin = time.monotonic() + warm
+    end = begin + seconds
+    answered = 0
+    async with _client(url) as client:
+
+        async def one() -> None:
+            nonlocal answered
+            while time.monotonic() < end:
+                await _post(client, next(bodies))
+                answered += begin < time.monotonic() < end
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+    return answered / seconds
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -12,7 +12,6 @@ import itertools
 import os
 import signal
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import psutil
 from pydantic import JsonValue
 from tqdm import tqdm
 
-from benchmarks.load import Body, Mix, Outcome, closed_loop, mixed_requests, open_loop
+from benchmarks.load import Body, Mix, Outcome, mixed_requests, open_loop, saturation
 from benchmarks.servers import RunningServer, serving
 from benchmarks.whole_requests import Depth
 from gram.models.markdown import table
@@ -40,9 +39,6 @@ _MIXES = (
 )
 _WARM_SECONDS = 4.0
 """Of a server's start, not measured: BentoML is ready when its first worker is."""
-
-_SUSTAINED = 0.9
-"""A rate is sustained if at least this share of it is done."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,8 @@ class Side:
         return Outcome([latency for outcome in self.outcomes[rate] for latency in outcome.latencies], 1).percentile(q)
 
     def sustains(self, rate: float) -> bool:
-        """Whether it kept up with this rate."""
-        return statistics.median(outcome.throughput for outcome in self.outcomes[rate]) >= _SUSTAINED * rate
+        """Whether it kept up with this rate: in the end no more requests were open than the clients have at saturation."""
+        return statistics.median(outcome.backlog for outcome in self.outcomes[rate]) <= _CLIENTS
 
 
 @contextmanager
@@ -97,10 +93,8 @@ def _bodies(name: str, seed: int, mix: Mix) -> Iterator[Body]:
 
 
 def _saturate(url: str, name: str, mix: Mix, seconds: float) -> float:
-    """Requests per second of 32 clients, each of which sends its next request when its last one is answered."""
-    end = time.monotonic() + seconds
-    bodies = itertools.takewhile(lambda _: time.monotonic() < end, _bodies(name, 0, mix))
-    return asyncio.run(closed_loop(url, bodies, _CLIENTS)).throughput
+    """The server's requests per second at saturation."""
+    return asyncio.run(saturation(url, _bodies(name, 0, mix), _CLIENTS, _WARM_SECONDS, seconds))
 
 
 def answers(server: RunningServer, name: str, mix: Mix, count: int = 3) -> list[JsonValue]:
@@ -121,7 +115,6 @@ def _tune(
     for name, batching in tqdm([*itertools.product(peers, batchings)], desc="tuning", unit="start"):
         with serving_side(name, batching) as server:
             for mix in mixes:
-                _saturate(server.url, name, mix, _WARM_SECONDS)
                 rate = _saturate(server.url, name, mix, seconds)
                 tqdm.write(f"tuning: {PEERS[name]}, batches of {batching}: {rate:.1f} requests/s at saturation of {mix}")
                 if (name, mix) not in best or rate > best[name, mix][1]:
@@ -140,7 +133,6 @@ def _compare(best: dict[str, tuple[Batching, float]], mix: Mix, rounds: int, sec
             expected = expected or given
             if given != expected:
                 raise SystemExit(f"{name} gives other answers than ours to {mix}; is it the same build?")
-            _saturate(server.url, name, mix, _WARM_SECONDS)
             side.saturation.append(_saturate(server.url, name, mix, seconds))
             for rate in rates:
                 bodies = _bodies(name, number // len(sides) + 1, mix)

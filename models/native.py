@@ -2,13 +2,14 @@
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gram.kernels.cpu.library import KeyArguments, ModelArguments, computes, library
+from gram.kernels.cpu.library import ModelArguments, RowArguments, computes, library
 from gram.kernels.noise import NoiseKey
 from gram.models.config import ModelConfig
 from gram.models.layers import Core, PositionMixer, SwiGLU
@@ -28,6 +29,19 @@ def native_step(model: GRAM) -> "NativeStep | None":
     """The supervision step of a model, or None if the kernels can't make it on this machine."""
     able = model.initial_h.device.type == "cpu" and computes(model.dtype) and fits(model.config)
     return NativeStep(model) if able else None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a step shows of its rows, and where.
+
+    last: int64 [B], the transitions after which each row ends at the latest. halt_threshold: float32 [B]. report: uint8 [B, n],
+    where each row's numbers and answer are written as the bytes of kernels.readout.Readout, n >= 16 + N.
+    """
+
+    last: Tensor
+    halt_threshold: Tensor
+    report: Tensor
 
 
 class NativeStep:
@@ -52,6 +66,8 @@ class NativeStep:
             config.num_layers,
             config.low_steps,
             config.transitions,
+            config.num_registers,
+            len(model.decoder.weight),
             config.flat,
             config.mixer_norm == "positions",
             config.guidance != "none",
@@ -61,19 +77,35 @@ class NativeStep:
             low,
             high,
             self._pointers(prior),
+            self._pointers(_readout(model)),
         )
         name = f"gram_step_{str(dtype).removeprefix('torch.')}"
         self._function = cast("Callable[..., None]", getattr(library(), name))
 
     def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
         """As GRAM.perturb and GRAM.supervision_step: state, e_x [B, L, D], key [B], sigmas [B, 2] -> the next state."""
-        h, low = (z.clone(memory_format=torch.contiguous_format) for z in state)
-        parts = [part.contiguous() for part in (*key.parts, sigmas)]
-        keys = KeyArguments(*(part.data_ptr() for part in parts))
-        e_x = e_x.contiguous()
-        tensors = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (h, low, e_x))
-        self._function(ctypes.byref(self._model), len(h), *tensors, ctypes.byref(keys))
-        return State(h, low)
+        after = State(*(z.clone(memory_format=torch.contiguous_format) for z in state))
+        self.share(after, e_x.contiguous(), torch.arange(len(after.h)), key, sigmas)()
+        return after
+
+    def share(
+        self, state: State, e_x: Tensor, puzzle: Tensor, key: NoiseKey, sigmas: Tensor, shown: "Shown | None" = None
+    ) -> Callable[[], None]:
+        """Prepare a step of rows, in place, and return what makes it: each thread that calls it takes rows until none is left.
+
+        state: [B, L, D], and e_x: [places, L, D], both contiguous. puzzle: int64 [B], the place of each row's puzzle in e_x.
+        key: [B]. sigmas: [B, 2]. All rows are stepped when the last call has returned.
+        """
+        tensors = [*state, e_x, *(part.contiguous() for part in (puzzle, *key.parts, sigmas))]
+        stride = 0
+        if shown:
+            tensors += [shown.last.contiguous(), shown.halt_threshold.contiguous(), shown.report]
+            stride = shown.report.stride(0)
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+        rows = RowArguments(*pointers, stride=stride, count=len(puzzle))
+        rows.kept = tensors
+        arguments = ctypes.byref(self._model), ctypes.byref(rows), ctypes.byref(ctypes.c_int32(0))
+        return lambda: self._function(*arguments)
 
     def _pointers(self, tensors: list[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
         self._kept += tensors
@@ -112,6 +144,13 @@ class _Pack:
         out, depth = weight.shape
         weight = weight.to(self._dtype).view(out // _LANES, _LANES, depth // self._pair, self._pair)
         return weight.transpose(1, 2)
+
+
+def _readout(model: GRAM) -> list[Tensor]:
+    """The weights of the heads and of the decoder."""
+    assert model.heads.bias is not None
+    weights = (model.heads.weight.float(), model.heads.bias.float(), model.decoder.weight.to(model.dtype))
+    return [weight.detach().contiguous() for weight in weights]
 
 
 def _grouped(x: Tensor, size: int) -> Tensor:

@@ -26,6 +26,7 @@ from gram.server.engine.device import Placement, resolve
 from gram.server.engine.engine import Engine
 from gram.server.engine.graphs import GraphRunner
 from gram.server.engine.lane import Lane
+from gram.server.engine.rows import cpu_runner
 from gram.server.engine.runner import CPU_TILE, Runner
 from gram.server.engine.slots import SlotPool, Start
 from gram.server.local import steps as engine_steps
@@ -196,7 +197,9 @@ def _step(size: str, like: Runner, place: Placement, slots: int, ceiling: timing
     """
     model = GRAM(SIZES[size], place.dtype, posterior=False).to(place.device).cast_weights().requires_grad_(False)
     kernels = prepare(model, CPU_TILE)
-    runner = GraphRunner(model, place.device) if isinstance(like, GraphRunner) else Runner(model, place.device, like.threads)
+    runner = (
+        GraphRunner(model, place.device) if isinstance(like, GraphRunner) else cpu_runner(model, place.device, like.threads)
+    )
     pool = runner.pool(slots)
     fill(pool, model.config, slots)
     steps, products = turns.each_turn([lambda _: runner.step(pool), ceiling.call], place.device)

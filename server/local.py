@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from gram.models.tasks import Task, Tokens
 from gram.server.engine.engine import Engine
+from gram.server.engine.lane import raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Ending, StepReport, Submit, Trajectory
 from gram.server.sampling.answers import Event, PrunedEvent, SolveResponse, StepEvent, TrajectoryEvent
 from gram.server.sampling.collector import Collector
@@ -33,7 +34,8 @@ def steps(engine: Engine, requests: Iterable[Submit], *, in_flight: int) -> Iter
                 engine.handle(request)
             if engine.idle:
                 return
-            yield from engine.step()
+            engine.start()
+            yield from (raise_if_out_of_memory(outcome.report()) for outcome in engine.finish())
         raise KeyboardInterrupt
 
 

@@ -219,7 +219,7 @@ class Metrics:
         """Count a supervision step."""
         self.row_steps.labels(report.model).inc(report.rows)
         self.step_seconds.labels(report.model).observe(report.seconds)
-        self.occupancy.labels(report.model).observe(report.rows / self._slots[number])
+        self.occupancy.labels(report.model).observe(report.rows / report.slots)
         self._on_stats(number, report.model, report.stats)
 
     def on_trajectory(self, model: str, trajectory: Trajectory, *, valid: bool | None) -> None:

@@ -52,7 +52,6 @@ struct BFloat16 {
 
 }  // namespace
 
-extern "C" void gram_step_bfloat16(const gram::Model* model, int rows, uint16_t* h, uint16_t* low, const uint16_t* e_x,
-                                   const gram::Keys* keys) {
-  gram::step<BFloat16>(model, rows, h, low, e_x, keys);
+extern "C" void gram_step_bfloat16(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
+  gram::step<BFloat16>(model, rows, next);
 }

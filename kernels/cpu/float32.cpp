@@ -26,7 +26,6 @@ struct Float32 {
 
 }  // namespace
 
-extern "C" void gram_step_float32(const gram::Model* model, int rows, float* h, float* low, const float* e_x,
-                                  const gram::Keys* keys) {
-  gram::step<Float32>(model, rows, h, low, e_x, keys);
+extern "C" void gram_step_float32(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
+  gram::step<Float32>(model, rows, next);
 }

@@ -15,18 +15,24 @@ class ModelArguments(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("length", "dim", "mixer_dim", "mlp_dim", "guidance_dim", "layers")),
-        *((name, ctypes.c_int32) for name in ("low_steps", "transitions", "flat", "norm_over_positions", "guidance")),
-        ("learned_mean", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("low_steps", "transitions", "registers", "symbols", "flat")),
+        *((name, ctypes.c_int32) for name in ("norm_over_positions", "guidance", "learned_mean")),
         ("log_sigma_min", ctypes.c_float),
         ("log_sigma_max", ctypes.c_float),
-        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("low", "high", "prior")),
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("low", "high", "prior", "readout")),
     ]
 
 
-class KeyArguments(ctypes.Structure):
-    """step.hpp's Keys."""
+class RowArguments(ctypes.Structure):
+    """step.hpp's Rows. `kept`: the tensors that it points to."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("seed", "index", "transition", "temperature", "sigmas")]
+    kept: list[torch.Tensor]
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("h", "low", "e_x", "puzzle", "seed", "index", "transition")),
+        *((name, ctypes.c_void_p) for name in ("temperature", "sigmas", "last", "threshold", "report")),
+        *((name, ctypes.c_int32) for name in ("stride", "count")),
+    ]
 
 
 @functools.cache

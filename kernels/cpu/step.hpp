@@ -1,4 +1,5 @@
-// A supervision step of one row after another, for processors with AVX-512: models/network.py's supervision_step, fused.
+// A supervision step of one row after another, for processors with AVX-512: models/network.py's supervision_step, fused, and
+// kernels/readout.py.
 //
 // A row's activations stay in the core's cache from the first transition to the last, each product ends with what follows it
 // (silu and the gate, or the residual and the norm), and the noise is made where it is added. Rows do not share a product, so a
@@ -11,9 +12,12 @@
 
 #include <immintrin.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <initializer_list>
 #include <memory>
 
 namespace gram {
@@ -21,20 +25,30 @@ namespace gram {
 constexpr float kEps = 1e-5f;  // kernels/norm.py
 
 // The sizes and packed weights of a network, as native.py fills them in. The weights of a core are four a layer: the mixer's
-// gate_up and down, the MLP's gate_up and down. Those of the guidance: mu's gate_up and down, log sigma's, and its bias.
+// gate_up and down, the MLP's gate_up and down. Those of the guidance: mu's gate_up and down, log sigma's, and its bias. Those of
+// the readout: the heads' [2, D] and their biases in float32, the decoder's [V, D].
 struct Model {
-  int32_t length, dim, mixer_dim, mlp_dim, guidance_dim, layers, low_steps, transitions;
+  int32_t length, dim, mixer_dim, mlp_dim, guidance_dim, layers, low_steps, transitions, registers, symbols;
   int32_t flat, norm_over_positions, guidance, learned_mean;
   float log_sigma_min, log_sigma_max;
   const void* const* low;
   const void* const* high;
   const void* const* prior;
+  const void* const* readout;
 };
 
-// Of each row: seed, index, transitions made; temperature; and the sigmas of what h and l get before the step.
-struct Keys {
-  const int64_t *seed, *index, *transition;
+// The rows of a step. Of each row: its state; the place of its puzzle in e_x; seed, index, transitions made; temperature; and the
+// sigmas of what h and l get before the step. For the readout, if there is a report: the transitions after which the row ends at
+// the latest, the halt probability above which it does, and its `stride` bytes in the report.
+struct Rows {
+  void *h, *low;
+  const void* e_x;
+  const int64_t *puzzle, *seed, *index, *transition;
   const float *temperature, *sigmas;
+  const int64_t* last;
+  const float* threshold;
+  uint8_t* report;
+  int32_t stride, count;
 };
 
 // e^x, to float32's precision, for x from -87 to 87.
@@ -150,10 +164,13 @@ class Step {
   }
 
   // A step of one row, in place.
-  void row(Real* h, Real* low, const Real* e_x, const Keys& keys, int i) {
-    const int64_t seed = keys.seed[i], index = keys.index[i], transition = keys.transition[i];
-    perturb(h, keys.sigmas[2 * i], seed, index, transition, 1);
-    perturb(low, keys.sigmas[2 * i + 1], seed, index, transition, 2);
+  void row(const Rows& rows, int i) {
+    const size_t size = size_t(m_.length) * m_.dim;
+    Real *h = static_cast<Real*>(rows.h) + i * size, *low = static_cast<Real*>(rows.low) + i * size;
+    const Real* e_x = static_cast<const Real*>(rows.e_x) + rows.puzzle[i] * size;
+    const int64_t seed = rows.seed[i], index = rows.index[i], transition = rows.transition[i];
+    perturb(h, rows.sigmas[2 * i], seed, index, transition, 1);
+    perturb(low, rows.sigmas[2 * i + 1], seed, index, transition, 2);
     for (int t = 0; t < m_.transitions; t++) {
       for (int k = 0; k < m_.low_steps + m_.flat; k++) {
         Real* z = m_.flat ? h : low;
@@ -169,8 +186,9 @@ class Step {
           Type::write(h + j, _mm512_add_ps(Type::read(h + j), Type::read(low + j)));
         core(h, m_.high);
       }
-      if (m_.guidance) sample(h, keys.temperature[i], seed, index, transition + t);
+      if (m_.guidance) sample(h, rows.temperature[i], seed, index, transition + t);
     }
+    if (rows.report) show(h, low, transition + m_.transitions >= rows.last[i], rows.threshold[i], rows.report + size_t(i) * rows.stride);
   }
 
  private:
@@ -381,6 +399,43 @@ class Step {
       }
   }
 
+  // What the row shows: four numbers, and the symbols of its answer.
+  void show(const Real* h, const Real* low, bool is_last, float threshold, uint8_t* report) {
+    const float* heads = static_cast<const float*>(m_.readout[0]);
+    const float* biases = static_cast<const float*>(m_.readout[1]);
+    const Real* decoder = static_cast<const Real*>(m_.readout[2]);
+    float probability[2];
+    for (int head = 0; head < 2; head++) {
+      __m512 sum = _mm512_setzero_ps();
+      for (int d = 0; d < m_.dim; d += 16)
+        sum = _mm512_fmadd_ps(Type::read(h + d), _mm512_loadu_ps(heads + head * m_.dim + d), sum);
+      probability[head] = 1.f / (1.f + std::exp(-(_mm512_reduce_add_ps(sum) + biases[head])));
+    }
+    __mmask16 broken = 0;
+    for (int j = 0; j < m_.length * m_.dim; j += 16)
+      for (const Real* z : {h, low}) {
+        const __m512 v = Type::read(z + j), nothing = _mm512_sub_ps(v, v);
+        broken |= _mm512_cmp_ps_mask(nothing, nothing, _CMP_UNORD_Q);
+      }
+    const bool halts = probability[0] > threshold;
+    const float numbers[4] = {probability[0], probability[1], broken ? 0.f : 1.f, float((halts || broken || is_last) + halts)};
+    std::memcpy(report, numbers, sizeof numbers);
+    for (int l = m_.registers; l < m_.length; l++) {
+      float best = -INFINITY;
+      int symbol = 0;
+      for (int s = 0; s < m_.symbols; s++) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int d = 0; d < m_.dim; d += 16)
+          sum = _mm512_fmadd_ps(Type::read(h + size_t(l) * m_.dim + d), Type::read(decoder + size_t(s) * m_.dim + d), sum);
+        Real rounded[16];  // of equals the first counts, so logits are compared as they are elsewhere, in the type of h
+        Type::write(rounded, _mm512_set1_ps(_mm512_reduce_add_ps(sum)));
+        const float logit = _mm512_cvtss_f32(Type::read(rounded));
+        if (logit > best) best = logit, symbol = s;
+      }
+      report[sizeof numbers + l - m_.registers] = uint8_t(symbol);
+    }
+  }
+
   // z = z + sigma * noise, in place: kernels/perturbation.py.
   void perturb(Real* z, float sigma, int64_t seed, int64_t index, int64_t transition, uint32_t stream) {
     if (!(sigma > 0.f)) return;
@@ -397,12 +452,11 @@ class Step {
   }
 };
 
+// Makes a step of rows, in place. Threads share it: each call takes rows, counted by `next`, until none is left.
 template <class Type>
-void step(const Model* model, int rows, typename Type::Real* h, typename Type::Real* low, const typename Type::Real* e_x,
-          const Keys* keys) {
+void step(const Model* model, const Rows* rows, int32_t* next) {
   Step<Type> network(*model);
-  const size_t size = size_t(model->length) * model->dim;
-  for (int i = 0; i < rows; i++) network.row(h + i * size, low + i * size, e_x + i * size, *keys, i);
+  for (int i; (i = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < rows->count;) network.row(*rows, i);
 }
 
 }  // namespace gram

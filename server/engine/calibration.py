@@ -13,6 +13,7 @@ import numpy as np
 
 from gram.models.network import GRAM
 from gram.server.engine.device import Placement
+from gram.server.engine.rows import cpu_runner
 from gram.server.engine.runner import Runner, Threads
 from gram.server.engine.slots import SlotPool, Start
 
@@ -36,7 +37,7 @@ def calibrate(model: GRAM, rule: Placement, *, threads: bool, slots: bool) -> Pl
         steps = []
         for candidate in candidates:
             workers = stack.enter_context(Threads(candidate.threads)) if candidate.threads > 1 else None
-            runner = Runner(model, candidate.device, workers)
+            runner = cpu_runner(model, candidate.device, workers)
             # If a flag asks for many slots, some of them are enough to compare the threads.
             rows = min(candidate.slots, Runner.tile * max(_TILES_PER_THREAD) * candidate.threads)
             steps.append((runner, _full(runner, rows)))

@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +17,10 @@ from gram.server.catalog import model_name
 from gram.server.engine.calibration import calibrate
 from gram.server.engine.device import is_out_of_memory, memory_bytes, resolve
 from gram.server.engine.graphs import GraphRunner
+from gram.server.engine.halves import Half
 from gram.server.engine.lane import Lane, Outcome, Stopwatch, raise_if_out_of_memory
 from gram.server.engine.messages import Cancel, Loaded, NotLoaded, Pong, StepReport, Submit
+from gram.server.engine.rows import cpu_runner
 from gram.server.engine.runner import CPU_TILE, Runner, Threads
 from gram.server.settings import DeviceError, EngineSettings
 
@@ -27,7 +30,8 @@ _log = logging.getLogger("gram")
 class Engine:
     """All models of one device. `gram solve` and `gram eval` step an engine in their own process; a server's has its own.
 
-    `start` and `finish` make a step of each model that has work. Between the two calls nobody may call the engine.
+    A step is one of each model that has work, of a half of its slots. `start` and `finish` make steps one after another, so
+    that one runs while the host sees to the one before: halves.py.
     """
 
     def __init__(
@@ -68,13 +72,16 @@ class Engine:
         self.lanes = _open_lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
-        self._stepping: list[Lane] = []
+        self._parts = [*range(max((len(lane.halves) for lane in self.lanes.values()), default=1))]
+        """The parts of the slots, that which has rested longest first."""
+        self._running: deque[list[tuple[Lane, Half]]] = deque()
+        """The steps that run, in the order of their starts."""
         self._stopwatch = Stopwatch()
 
     @property
     def idle(self) -> bool:
-        """Whether no model has work."""
-        return not self.busy
+        """Whether no model has work, and no step runs."""
+        return not self._running and not self.busy
 
     @property
     def has_suspects(self) -> bool:
@@ -100,21 +107,40 @@ class Engine:
         return Pong({name: lane.stats for name, lane in self.lanes.items()}, memory_bytes(self.placement.device))
 
     def step(self) -> list[StepReport]:
-        """Make a supervision step of each model that has work. Raises DeviceError if the device runs out of memory."""
+        """Make a step of all slots of each model that has work. Raises DeviceError if the device runs out of memory."""
         self.start()
-        return [raise_if_out_of_memory(outcome.report()) for outcome in self.finish()]
+        return [raise_if_out_of_memory(outcome.report()) for outcome in self.drain()]
 
     def start(self) -> None:
-        """Start a step of each model that has work."""
-        self._stopwatch = Stopwatch()
-        self._stepping = self.busy
-        for lane in self._stepping:
-            lane.start()
+        """Start a step of each part of the slots that rests."""
+        if not self._running:
+            self._stopwatch = Stopwatch()
+        resting = [part for part in self._parts if not any(half.part == part for step in self._running for _, half in step)]
+        for part in resting:
+            self._rest(part)
+            halves = [(lane, lane.halves[part]) for lane in self.busy if part < len(lane.halves)]
+            if step := [(lane, half) for lane, half in halves if lane.start(half)]:
+                self._running.append(step)
 
     def finish(self) -> list[Outcome]:
-        """Wait for the steps that were started, and return what they brought."""
-        stepping, self._stepping = self._stepping, []
-        return [lane.finish(self._stopwatch) for lane in stepping]
+        """Wait for the step that was started first, and return what it brought."""
+        step = self._running.popleft() if self._running else []
+        return [lane.finish(half, self._stopwatch) for lane, half in step]
+
+    def drain(self) -> list[Outcome]:
+        """Wait for all steps that run, and return what they brought."""
+        return [outcome for _ in range(len(self._running)) for outcome in self.finish()]
+
+    def one_by_one(self) -> Iterator[tuple[Lane, Half]]:
+        """The steps to make next if they must not run side by side. None runs now."""
+        for part in [*self._parts]:
+            self._rest(part)
+            yield from ((lane, lane.halves[part]) for lane in self.busy if part < len(lane.halves))
+
+    def _rest(self, part: int) -> None:
+        """Move a part to the end of the turns."""
+        self._parts.remove(part)
+        self._parts.append(part)
 
     def warm_up(self) -> None:
         """Make a step of each model."""
@@ -154,7 +180,7 @@ class Engine:
     def _runner(self, model: GRAM) -> Runner:
         """The runner of a model on this device."""
         device = self.placement.device
-        return GraphRunner(model, device) if device.type == "cuda" else Runner(model, device, self._threads)
+        return GraphRunner(model, device) if device.type == "cuda" else cpu_runner(model, device, self._threads)
 
 
 def _open_lanes(runners: Mapping[str, tuple[Task, Runner]], slots: int, *, fewer: bool) -> dict[str, Lane]:

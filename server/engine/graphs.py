@@ -42,6 +42,7 @@ class GraphRunner(Runner):
 
     def __init__(self, model: GRAM, device: torch.device) -> None:
         super().__init__(model, device)
+        self.overlaps = True
         self._recorded: WeakKeyDictionary[SlotPool, _Recorded] = WeakKeyDictionary()
 
     def pool(self, num_slots: int) -> SlotPool:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +16,7 @@ from gram.models.tasks import Task
 from gram.models.tasks.symmetry import Symmetries
 from gram.models.temperature import schedule
 from gram.server.engine.device import is_out_of_memory
+from gram.server.engine.halves import Half
 from gram.server.engine.messages import Ending, LaneStats, Step, StepReport, Submit, Trajectory
 from gram.server.engine.runner import Runner, endings
 from gram.server.engine.scheduler import Running, Scheduler
@@ -73,7 +74,7 @@ class Outcome:
 
 @dataclass
 class Lane:
-    """Runs the requests of one model. `start` and `finish` make one supervision step of all its live rows.
+    """Runs the requests of one model. `start` and `finish` make one supervision step of the live rows of a half.
 
     `submitted`: each request's message, and when it arrived. `suspects`: requests that an engine may have died of.
     `watched`: for each request that is watched, how many of its trajectories are reported after each of their steps.
@@ -88,14 +89,11 @@ class Lane:
     watched: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.pool = self.runner.pool(self.num_slots)
-        self.scheduler = Scheduler(self.num_slots)
+        sizes = self.runner.sizes(self.num_slots)
+        self.halves = [Half(part, self.runner.pool(size)) for part, size in enumerate(sizes)]
+        self.scheduler = Scheduler(*sizes)
         self.views = Views(self.task, self.num_slots)
-        self._starts: list[Start] = []  # trajectories that have a slot and wait for the next step
-        self._started: dict[int, float] = {}  # requests that start with that step, and the seconds that they waited
-        self._stepping: Set[int] = set()  # the requests in the step that runs
         self._copied: dict[int, int] = {}  # for each request whose trajectories are all alike, how many it has
-        self._error: RuntimeError | None = None  # what went wrong when that step was started
 
     @property
     def stats(self) -> LaneStats:
@@ -125,17 +123,17 @@ class Lane:
 
     def cancel(self, request: int) -> None:
         """Free everything that a request holds. Nothing more is reported of it."""
-        self.pool.release(self.scheduler.cancel(request))
+        self._release(self.scheduler.cancel(request))
         self._forget(request)
 
-    def admit(self) -> Set[int]:
-        """Give the free slots to waiting trajectories, and return the requests that take part in the next step."""
+    def admit(self, half: Half) -> Set[int]:
+        """Give the free slots of a half to waiting trajectories, and return the requests that take part in its next step."""
         own_threshold = self.runner.model.config.halt_threshold
-        for running in self.scheduler.admit():
+        for running in self.scheduler.admit(half.part, evenly=self.runner.by_row):
             message, submitted_at = self.submitted[running.request]
             if running.index == message.first_index:
-                self._started[running.request] = time.monotonic() - submitted_at
-            self._starts.append(
+                half.started[running.request] = time.monotonic() - submitted_at
+            half.starts.append(
                 Start(
                     running.slot,
                     message.puzzle,
@@ -148,39 +146,34 @@ class Lane:
                     message.perturbation,
                 )
             )
-        return self.scheduler.running_requests
+        return self.scheduler.running_requests(half.part)
 
-    def step(self) -> StepReport:
-        """Make one supervision step."""
+    def step(self, half: Half) -> list[StepReport]:
+        """Make a step of a half by itself, if it has any work."""
         stopwatch = Stopwatch()
-        self.start()
-        return self.finish(stopwatch).report()
+        return [self.finish(half, stopwatch).report()] if self.start(half) else []
 
-    def start(self) -> None:
-        """Fill the free slots, and start a step."""
-        self._stepping = self.admit()
-        starts, self._starts = self._starts, []
-        try:
-            self.pool.place(self.views.show(starts))
-            self.runner.start(self.pool)
-        except RuntimeError as error:
-            self._error = error
+    def start(self, half: Half) -> bool:
+        """Fill the free slots of a half, and start its step. Returns whether it has any."""
+        requests = self.admit(half)
+        if requests:
+            starts, half.starts = half.starts, []
+            half.start(self.runner, self.views.show(starts), requests)
+        return bool(requests)
 
-    def finish(self, stopwatch: Stopwatch) -> Outcome:
-        """Wait for the step, and retire the trajectories that end with it.
+    def finish(self, half: Half, stopwatch: Stopwatch) -> Outcome:
+        """Wait for a half's step, and retire the trajectories that end with it.
 
         If the device ran out of memory, the requests that took part end, and all others go on.
         """
-        error, self._error = self._error, None
+        stepping = half.stepping or set()
         try:
-            if error:
-                raise error
-            return self._retire(self.runner.finish(self.pool), stopwatch)
+            return self._retire(half, half.finish(self.runner), stopwatch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             _log.error("out of device memory while running %s: %s", self.name, error)
-            return Outcome(self._drop(stopwatch))
+            return Outcome(self._drop(half, stepping, stopwatch))
 
     def warm_up(self) -> None:
         """Make a step, so that no request has to wait for what a first call sets up. Raises DeviceError if out of memory."""
@@ -191,37 +184,40 @@ class Lane:
         noise = Perturbation(1.0, "low")
         self.submit(Submit(-1, self.name, bytes(model.config.seq_len), self.runner.tile * 2, 1, 0, 1.0, perturbation=noise))
         while not self.scheduler.idle:
-            raise_if_out_of_memory(self.step())
+            for half in self.halves:
+                for report in self.step(half):
+                    raise_if_out_of_memory(report)
 
-    def _retire(self, readout: Readout, stopwatch: Stopwatch) -> Outcome:
+    def _retire(self, half: Half, readout: Readout, stopwatch: Stopwatch) -> Outcome:
         """Take the trajectories that the step ended out of their slots."""
-        live = self.pool.live
-        ended = self.scheduler.step(self._shown(readout))
+        live = half.pool.live
+        ended = self.scheduler.step(self._shown(half, readout), half.part)
         slots = [running.slot for running in ended]
-        rows = self.pool.rows(slots)
+        rows = half.pool.rows(slots)
         scores = readout.score.numpy()[rows].tolist()
         answers = readout.answers.numpy()[rows]  # a copy, since the next step overwrites the readout
         copied = {running.request: self._copied[running.request] for running in ended if running.request in self._copied}
         for request in {running.request for running in ended}:
             if not self.scheduler.holds(request):
                 self._forget(request)
-        steps = self._watch(readout) if self.watched else []
-        self.pool.release(slots)
-        started, self._started = self._started, {}
-        head = StepReport(self.name, [], started, live, stopwatch.lap(), self.stats, steps=steps)
+        steps = self._watch(half, readout) if self.watched else []
+        half.release(slots)
+        started, half.started = half.started, {}
+        head = StepReport(self.name, [], started, live, half.pool.num_slots, stopwatch.lap(), self.stats, steps=steps)
         return Outcome(head, [*zip(ended, scores, strict=True)], self.views.of(slots), answers, copied)
 
-    def _shown(self, readout: Readout) -> dict[int, tuple[float, Ending | None]]:
+    def _shown(self, half: Half, readout: Readout) -> dict[int, tuple[float, Ending | None]]:
         """What the scheduler must know of a step: its rows that end and, if a request is pruned, all others."""
         every = self.scheduler.prunes
-        shown = zip(self.pool.slots, readout.score.tolist(), endings(readout), strict=True)
+        shown = zip(half.pool.slots, readout.score.tolist(), endings(readout), strict=True)
         return {slot: (score, ending) for slot, score, ending in shown if ending is not None or every}
 
-    def _watch(self, readout: Readout) -> list[Step]:
-        """Report the trajectories that go on, of those that are watched."""
-        running = [each for each in self.scheduler.running(self.watched) if each.index < self.watched[each.request]]
+    def _watch(self, half: Half, readout: Readout) -> list[Step]:
+        """Report the trajectories of a half that go on, of those that are watched."""
+        running = self.scheduler.running(self.watched, half.part)
+        running = [each for each in running if each.index < self.watched[each.request]]
         slots = [each.slot for each in running]
-        rows = self.pool.rows(slots)
+        rows = half.pool.rows(slots)
         answers = self.views.answers(slots, readout.answers.numpy()[rows])
         return [
             Step(each.request, index, each.steps, float(readout.score[row]), answer)
@@ -229,14 +225,20 @@ class Lane:
             for index in range(each.index, min(self.watched[each.request], self._copied.get(each.request, each.index + 1)))
         ]
 
-    def _drop(self, stopwatch: Stopwatch) -> StepReport:
+    def _drop(self, half: Half, requests: Set[int], stopwatch: Stopwatch) -> StepReport:
         """End the requests of a step in which the device ran out of memory."""
-        self.pool.clear()
-        self._started = {}
-        for request in self._stepping:
-            self.scheduler.cancel(request)
+        half.clear()
+        for request in requests:
+            held = self.scheduler.cancel(request)
+            self._release([slot for slot in held if self.scheduler.part(slot) != half.part])
             self._forget(request)
-        return StepReport(self.name, [], {}, 0, stopwatch.lap(), self.stats, sorted(self._stepping))
+        return StepReport(self.name, [], {}, 0, half.pool.num_slots, stopwatch.lap(), self.stats, sorted(requests))
+
+    def _release(self, slots: Sequence[int]) -> None:
+        """Free slots of either half."""
+        for half in self.halves:
+            if own := [slot for slot in slots if self.scheduler.part(slot) == half.part]:
+                half.release(own)
 
     def _alike(self, message: Submit) -> bool:
         """Whether all trajectories of a request are one computation: they see the same puzzle, and there is no noise."""

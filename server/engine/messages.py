@@ -125,15 +125,16 @@ class Stepping(msgspec.Struct, tag=True, frozen=True):
 class StepReport(msgspec.Struct, tag=True, frozen=True):
     """The result of one supervision step of one model.
 
-    `started`: request -> seconds that it waited for its first slot. `rows`: live rows of the step. `seconds`: the engine's
-    time for the step. `out_of_memory`: requests that end here because the device ran out of memory. `steps`: trajectories that
-    go on, of requests that asked to watch them.
+    `started`: request -> seconds that it waited for its first slot. `rows`: live rows of the step; `slots`: the most it could
+    have. `seconds`: the engine's time for the step. `out_of_memory`: requests that end here because the device ran out of it.
+    `steps`: trajectories that go on, of requests that asked to watch them.
     """
 
     model: str
     finished: list[Trajectory]
     started: dict[int, float]
     rows: int
+    slots: int
     seconds: float
     stats: LaneStats
     out_of_memory: list[int] = []

@@ -57,17 +57,19 @@ def serve(channel: socket.socket, engine: Engine) -> None:
                         if next(pings) % _TRIM_PINGS == 0:
                             trim()
                     case Load():
+                        outcomes += engine.drain()
                         send(channel, engine.load(Path(message.folder)))
                     case Unload():
+                        outcomes += engine.drain()
                         engine.unload(message.model)
                     case _:
                         engine.handle(message)
         if engine.has_suspects:
-            send(channel, *(outcome.report() for outcome in outcomes))
+            send(channel, *(outcome.report() for outcome in [*outcomes, *engine.drain()]))
             outcomes = []
-            for lane in engine.busy:
-                send(channel, Stepping(lane.name, sorted(lane.admit())))
-                send(channel, lane.step())
+            for lane, half in engine.one_by_one():
+                send(channel, Stepping(lane.name, sorted(lane.admit(half))))
+                send(channel, *lane.step(half))
         else:
             engine.start()
             send(channel, *(outcome.report() for outcome in outcomes))

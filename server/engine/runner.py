@@ -4,11 +4,10 @@ Rows share products tile by tile. Every tile has the same shape whatever the loa
 So a row's arithmetic never depends on how many rows, slots or threads there are: batch invariance by construction. (The matrix
 product must also treat all rows of a tile alike, which tests check.) It was also the fastest way of those tried: a tile's
 activations stay in one core's cache, and the cores do not wait for each other within a step. Kernels that take each row by
-itself (models/native.py, models/fused.py) need tiles only for what a step shows; there, threads share the live rows evenly.
+itself need no tiles: rows.py.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,16 +32,27 @@ class Threads(ThreadPoolExecutor):
 class Runner:
     """Steps the rows of a pool on a device. With `threads`, they compute parts of them side by side.
 
-    `start` and `finish` make one step. Between the two calls nobody may touch the pool.
+    `start` and `finish` make one step. Between the two calls nobody may touch the pool. Of several pools, each may be started
+    before the others are finished; they are finished in the order of their starts.
     """
 
     tile = CPU_TILE
+    by_row = False
+    """Whether rows share no tile, so that it does not matter how they are divided among pools."""
 
     def __init__(self, model: GRAM, device: torch.device, threads: Threads | None = None) -> None:
         self.model = model
         self.device = device
         self.threads = threads
-        self._parts: list[Future[None]] = []
+        self.overlaps = threads is not None
+        """Whether `start` returns before the step is made."""
+        self._parts: dict[SlotPool, list[Future[None]]] = {}
+
+    def sizes(self, num_slots: int) -> list[int]:
+        """The slots of each of a lane's pools: two pools of whole tiles, if a step is made beside the host's work."""
+        grain = 1 if self.by_row else self.tile
+        first = -(-num_slots // (2 * grain)) * grain
+        return [first, num_slots - first] if self.overlaps and first < num_slots else [num_slots]
 
     def pool(self, num_slots: int) -> SlotPool:
         """Allocate slots for this model on this device."""
@@ -56,32 +66,25 @@ class Runner:
     def start(self, pool: SlotPool) -> None:
         """Start a step of every live row."""
         if self.threads:
-            self._parts = [self.threads.submit(self._advance, pool, rows) for rows in self._split(pool)]
+            self._parts[pool] = [self.threads.submit(self._advance, pool, rows) for rows in self._tiles(pool)]
 
     def finish(self, pool: SlotPool) -> Readout:
         """Wait for the step that was started, and return what it shows of the live rows. The next step overwrites it."""
-        if self.threads:
-            parts, self._parts = self._parts, []
-            # Wait for all parts even if one has failed: a part that still runs writes to the pool.
-            if errors := [error for part in parts if (error := part.exception())]:
-                raise errors[0]
-        else:
-            for rows in self._split(pool):
+        self._wait(pool)
+        for rows in self._tiles(pool):
+            if not self.threads:
                 self._advance(pool, rows)
-        for start in range(0, pool.live, self.tile):
-            self._show(pool, self._tile(start))
+            self._show(pool, rows)
         return pool.readout(pool.report[: pool.live])
 
-    def _split(self, pool: SlotPool) -> list[slice]:
-        """The parts of the rows that are stepped side by side: tiles, or of the live rows an even share for each thread."""
-        if not self.model.native:
-            return [self._tile(start) for start in range(0, pool.live, self.tile)]
-        count = min(self.threads.count if self.threads else 1, pool.live)
-        bounds = [pool.live * i // count for i in range(count + 1)] if count else []
-        return [slice(*pair) for pair in pairwise(bounds)]
+    def _wait(self, pool: SlotPool) -> None:
+        """Wait for all parts even if one has failed: a part that still runs writes to the pool."""
+        parts = self._parts.pop(pool, [])
+        if errors := [error for part in parts if (error := part.exception())]:
+            raise errors[0]
 
-    def _tile(self, start: int) -> slice:
-        return slice(start, start + self.tile)
+    def _tiles(self, pool: SlotPool) -> list[slice]:
+        return [slice(start, start + self.tile) for start in range(0, pool.live, self.tile)]
 
     @torch.inference_mode()
     def _advance(self, pool: SlotPool, rows: slice) -> None:

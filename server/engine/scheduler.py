@@ -1,8 +1,10 @@
 """The scheduler decides which trajectory gets a slot and which one gives its slot up. No torch, no HTTP, no clock."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from operator import attrgetter
 
 from gram.server.engine.messages import Ending
@@ -30,7 +32,7 @@ class Request:
 class Running:
     """A trajectory in a slot. `steps` and `ending` are set when it ends, and its slot is then free.
 
-    `begun`: the number of steps that the scheduler had counted when it got the slot.
+    `begun`: the number of steps that its part of the slots had made when it got the slot.
     """
 
     slot: int
@@ -46,14 +48,20 @@ class Scheduler:
 
     So a request for one trajectory waits for one round of turns, however many trajectories the other requests have. The waiting
     trajectories of a request are two numbers. (With pruning, it also keeps the scores at the checkpoint steps.)
+
+    The slots may have several parts, which step in turns: part 0, part 1, part 0 ..., but for those without trajectories. The
+    slots of a part are a range of numbers, and those of part 0 come first.
     """
 
-    def __init__(self, num_slots: int) -> None:
-        self._free = list(range(num_slots))
-        self._running: dict[int, Running] = {}
+    def __init__(self, *sizes: int) -> None:
+        """`sizes`: the number of slots in each part."""
+        bounds = [*accumulate(sizes)]
+        self._bounds = bounds
+        self._free = [list(range(*pair)) for pair in pairwise([0, *bounds])]
+        self._running: list[dict[int, Running]] = [{} for _ in sizes]
+        self._steps = [0 for _ in sizes]
         self._requests: dict[int, Request] = {}
         self._turns: deque[Request] = deque()
-        self._steps = 0
         self._pruned = 0  # requests that are pruned
         self._background: deque[Request] = deque()
         self._passed = 0  # the slots in a row that went past a waiting request in the background
@@ -62,7 +70,7 @@ class Scheduler:
     @property
     def live(self) -> int:
         """The number of slots that are taken."""
-        return len(self._running)
+        return sum(map(len, self._running))
 
     @property
     def idle(self) -> bool:
@@ -74,15 +82,18 @@ class Scheduler:
         """Whether it has a request with pruning."""
         return self._pruned > 0
 
-    @property
-    def running_requests(self) -> set[int]:
-        """The requests whose trajectories have slots."""
-        return set(map(attrgetter("request"), self._running.values()))
+    def part(self, slot: int) -> int:
+        """The part that a slot belongs to."""
+        return bisect_right(self._bounds, slot)
 
-    def running(self, requests: Container[int]) -> list[Running]:
-        """The running trajectories of these requests with the steps that each has made, in the order of their starts."""
-        running = [running for running in self._running.values() if running.request in requests]
-        return [replace(each, steps=self._steps - each.begun) for each in running]
+    def running_requests(self, part: int = 0) -> set[int]:
+        """The requests whose trajectories have slots of a part."""
+        return set(map(attrgetter("request"), self._running[part].values()))
+
+    def running(self, requests: Container[int], part: int = 0) -> list[Running]:
+        """What runs of these requests in a part, with the steps that each trajectory has made, in the order of their starts."""
+        running = [running for running in self._running[part].values() if running.request in requests]
+        return [replace(each, steps=self._steps[part] - each.begun) for each in running]
 
     def holds(self, request: int) -> bool:
         """Whether the request has trajectories, running or waiting."""
@@ -126,26 +137,31 @@ class Scheduler:
             self.waiting -= entry.stop - entry.next
         slots = sorted(entry.slots)
         for slot in slots:
-            del self._running[slot]
-        self._free += slots
+            part = self.part(slot)
+            del self._running[part][slot]
+            self._free[part].append(slot)
         return slots
 
-    def admit(self) -> Iterator[Running]:
-        """Give the free slots to waiting trajectories, and yield each one that starts now.
+    def admit(self, part: int = 0, *, evenly: bool = False) -> Iterator[Running]:
+        """Give the free slots of a part to waiting trajectories, and yield each one that starts now.
 
-        Invariants: once all are taken from this iterator, no slot is free while a trajectory waits. The trajectories of a
-        request start in the order of their index, and `_running` keeps the order of the starts.
+        `evenly`: no more than the part's share of all that run and wait.
+
+        Invariants: once all are taken from this iterator, no slot of the part is free while a trajectory waits, unless it has
+        its share. A request's trajectories start in the order of their index, and `_running` keeps the order of the starts.
         """
-        while self._free and (turns := self._next_turns()):
+        free, running = self._free[part], self._running[part]
+        most = -(-(self.live + self.waiting) // len(self._running)) if evenly else self.live + self.waiting
+        while free and len(running) < most and (turns := self._next_turns()):
             request = turns.popleft()
-            running = Running(self._free.pop(), request.id, request.next, begun=self._steps)
+            started = Running(free.pop(), request.id, request.next, begun=self._steps[part])
             request.next += 1
             self.waiting -= 1
-            request.slots.add(running.slot)
-            self._running[running.slot] = running
+            request.slots.add(started.slot)
+            running[started.slot] = started
             if request.next < request.stop:
                 turns.append(request)
-            yield running
+            yield started
 
     def _next_turns(self) -> "deque[Request]":
         """Whose turn it is: that of the requests in the background, or of the others; empty if nobody waits."""
@@ -155,18 +171,19 @@ class Scheduler:
         self._passed = 0
         return self._background or self._turns
 
-    def step(self, shown: Mapping[int, tuple[float, Ending | None]]) -> list[Running]:
-        """Count a step of every running trajectory, and return those that end with it, whose slots are then free.
+    def step(self, shown: Mapping[int, tuple[float, Ending | None]], part: int = 0) -> list[Running]:
+        """Count a step of every trajectory in a part, and return those that end with it, whose slots are then free.
 
         `shown`, by slot: the LPRM's score, and how the trajectory would end by itself now (None: it goes on). Those that go on
         may be left out if no request is pruned.
         """
-        self._steps += 1
+        self._steps[part] += 1
+        every = self._running[part]
         ended = []
-        # A request's trajectories are in the order of their index, and all rows step together. So when one comes to a rung,
+        # A request's trajectories start in the order of their index, and the parts take turns. So when one comes to a rung,
         # those with a lower index have come there before or have ended: pruning does not depend on slots, load or time.
-        for running in [running for slot, running in self._running.items() if slot in shown]:
-            slot, steps = running.slot, self._steps - running.begun
+        for running in [running for slot, running in every.items() if slot in shown]:
+            slot, steps = running.slot, self._steps[part] - running.begun
             score, ending = shown[slot]
             request = self._requests[running.request]
             if ending is not Ending.NOT_FINITE and steps < request.min_steps:
@@ -176,8 +193,8 @@ class Scheduler:
             if ending is None:
                 continue
             running.steps, running.ending = steps, ending
-            del self._running[slot]
-            self._free.append(slot)
+            del every[slot]
+            self._free[part].append(slot)
             request.slots.remove(slot)
             if not request.slots and request.next == request.stop:
                 del self._requests[request.id]

@@ -97,6 +97,7 @@ def draw_without_halting(
     depths = [1 << i for i in range(conditions.max_steps.bit_length())]
     samples: dict[int, list[list[Sample]]] = {depth: [[] for _ in puzzles] for depth in depths}
     trajectories = [(i, index) for i in range(len(puzzles)) for index in range(count)]
+    pool = lane.runner.pool(lane.num_slots)
     title = f"{conditions.test_set}, without halting"
     with tqdm(total=len(trajectories) * depths[-1], desc=title, unit="step") as bar:
         for first in range(0, len(trajectories), lane.num_slots):
@@ -112,19 +113,19 @@ def draw_without_halting(
                 )
                 for slot, (i, index) in enumerate(chunk)
             ]
-            lane.pool.place(lane.views.show(starts))
+            pool.place(lane.views.show(starts))
             for depth in range(1, depths[-1] + 1):
-                readout = lane.runner.step(lane.pool)
+                readout = lane.runner.step(pool)
                 bar.update(len(chunk))
                 if depth not in samples:
                     continue
-                answers = lane.views.answers(lane.pool.slots, readout.answers.numpy())
+                answers = lane.views.answers(pool.slots, readout.answers.numpy())
                 for slot, answer, score, finite in zip(
-                    lane.pool.slots, answers, readout.score.tolist(), readout.finite.tolist(), strict=True
+                    pool.slots, answers, readout.score.tolist(), readout.finite.tolist(), strict=True
                 ):
                     i, _ = chunk[slot]
                     samples[depth][i].append(_sample(task, puzzles[i], answer if finite else None, score, depth))
-            lane.pool.release(range(len(chunk)))
+            pool.release(range(len(chunk)))
     return samples
 
 

@@ -40,6 +40,7 @@ NOT_RUN = {
     r"gram eval": "it takes hours; tests/server/test_evaluation.py measures a few puzzles",
     r"gram bench": "it takes minutes; tests/server/test_bench.py runs it",
     r"^docker compose": "there is no Docker in CI; tests/deploy reads its files",
+    r"^\.venv/bin/serve run": "it needs Ray, which CI has not; tests/server/ray/test_cluster.py brings up such a cluster",
     r"^kubectl": "there is no cluster in CI; tests/deploy reads its files",
 }
 """Commands in blocks that are not run, and why. The flags, files and variables that they name are looked up all the same."""

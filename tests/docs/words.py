@@ -20,7 +20,21 @@ from gram.models.training.recipe import load_training_config
 from gram.server.cli.main import Gram
 from tests.docs.support import ROOT
 
-PROGRAMS = {"gram", "python", "python3", "torchrun", "pip", "pip-audit", "printf", "pytest", "curl", "docker", "kubectl"}
+PROGRAMS = {
+    "gram",
+    "python",
+    "python3",
+    "torchrun",
+    "pip",
+    "pip-audit",
+    "printf",
+    "pytest",
+    "curl",
+    "docker",
+    "kubectl",
+    "ray",
+    "serve",
+}
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 _FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"."}
 _HELPS = """
@@ -77,7 +91,7 @@ def check(words: list[str]) -> None:
         case "kubectl":
             if "-k" in arguments:
                 assert (ROOT / arguments[arguments.index("-k") + 1] / "kustomization.yaml").exists()
-        case "pytest" | "curl" | "printf" | "pip-audit":
+        case "pytest" | "curl" | "printf" | "pip-audit" | "ray" | "serve":
             pass
         case unknown:
             raise AssertionError(f"unknown program {unknown!r}; known: {sorted(PROGRAMS)}")

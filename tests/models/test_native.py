@@ -1,5 +1,6 @@
 """The kernels for AVX-512 make the steps of the plain network, to the precision of their dtype, and each row's by itself."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from gram.kernels.cpu.library import computes
 from gram.kernels.noise import NoiseKey, standard_normal
 from gram.models.config import ModelConfig
-from gram.models.native import NativeStep, native_step
+from gram.models.native import NativeStep, Shown, native_step
 from gram.models.network import GRAM, State
 
 Build = Callable[..., GRAM]
@@ -83,6 +84,47 @@ def test_a_step_is_that_of_the_plain_network_and_each_row_s_is_its_own(
     some = torch.tensor([3, 1])
     alone = step(State(*(z[some] for z in state)), e_x[some], rows_of(key, some), sigmas[some])
     assert all(torch.equal(z[some], z_alone) for z, z_alone in zip(after, alone, strict=True))
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+@pytest.mark.parametrize("poison", [None, torch.nan, torch.inf])
+@given(dtype=dtypes, seed=st.integers(0, 2**32 - 1))
+@torch.inference_mode()
+def test_what_a_step_shows_is_the_readout_of_the_state_after_it(
+    random_model: Build, tiny: ModelConfig, callers: int, poison: float | None, dtype: torch.dtype, seed: int
+) -> None:
+    config = tiny.model_copy(update={"dim": 64, "mlp_dim": 32, "guidance_dim": 32})
+    model, step = built(random_model, config, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    model.heads.weight.copy_(torch.randn(2, 64, generator=generator) / 8)
+    step = NativeStep(model)
+    state, sigmas, key = model.initial_state(ROWS), torch.zeros(ROWS, 2), key_of(ROWS, torch.ones(ROWS))
+    if poison is not None:
+        state.l[2, -1, 5] = poison
+    puzzles, places = torch.randint(config.vocab_size, (3, config.seq_len), generator=generator), torch.tensor([2, 0, 1, 2, 0])
+    e_x, made = model.encode(puzzles), key.transition + config.transitions
+    last, threshold = made + torch.tensor([0, 1, 1, 1, 1]), torch.tensor([1.0, 0.0, 0.9, 0.5, 1.0])
+    expected = step(state, e_x[places], key, sigmas)
+    report = torch.zeros(ROWS, 16 + config.seq_len + 4, dtype=torch.uint8)
+    work = step.share(state, e_x, places, key, sigmas, Shown(last, threshold, report))
+    callings = [threading.Thread(target=work) for _ in range(callers)]
+    for calling in callings:
+        calling.start()
+    for calling in callings:
+        calling.join()
+    sound = [row for row in range(ROWS) if poison is None or row != 2]
+    for z, z_expected in zip(state, expected, strict=True):
+        assert torch.equal(z[sound], z_expected[sound])
+    shown, plain = report[:, :16].view(torch.float32), model.read(state, made, last, threshold)
+    torch.testing.assert_close(shown[sound, :2], plain.numbers[sound, :2], rtol=1e-5, atol=1e-6)
+    assert torch.equal(shown[:, 2], plain.numbers[:, 2])
+    assert shown[:, 2].tolist() == [float(row in sound) for row in range(ROWS)]
+    halts = shown[:, 0] > threshold
+    ends = halts | (shown[:, 2] == 0) | (made >= last)
+    assert torch.equal(shown[:, 3], ends.float() + halts)
+    logits = model.decode(state.h).double()[sound]
+    chosen = logits.gather(2, report[sound, 16 : 16 + config.seq_len, None].long())[..., 0]
+    assert (chosen >= logits.amax(2) - (1e-5 if dtype == torch.float32 else 2**-7) * logits.abs().amax(2)).all()
 
 
 @torch.inference_mode()

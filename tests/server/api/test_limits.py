@@ -334,7 +334,7 @@ def admission(clock: Clock, rate: float) -> Admission:
 
 
 def step(waiting: int, finished: int) -> StepReport:
-    return StepReport("m", [Trajectory(0, 0, 1, 0.5, Ending.HALTED, b"")] * finished, {}, 1, 1, LaneStats(32, waiting))
+    return StepReport("m", [Trajectory(0, 0, 1, 0.5, Ending.HALTED, b"")] * finished, {}, 1, 8, 1, LaneStats(32, waiting))
 
 
 def refused(admission: Admission, num_trajectories: int, timeout: float | None = None, *, stream: bool = False) -> int:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Collection
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ from gram.server.engine.messages import (
     frame,
 )
 from gram.server.engine.pruning import Prune
-from gram.server.engine.runner import Runner
+from gram.server.engine.runner import Runner, Threads
 from gram.server.engine.slots import SlotPool
 from gram.server.sampling.collector import answer_of
 from gram.server.settings import DeviceError, EngineSettings
@@ -190,9 +191,11 @@ def test_pruning_ends_some_trajectories_and_changes_no_bit_of_the_others(
     assert 0 < sum(trajectory.ending is Ending.PRUNED for trajectory in pruned_alone) < 20
 
 
-@pytest.mark.parametrize("slots", [1, 3, 8, 64])
-def test_the_slot_count_prunes_no_other_trajectory(checkpoint: Path, pruned_alone: list[Trajectory], slots: int) -> None:
-    engine = make_engine(checkpoint, slots)
+@pytest.mark.parametrize(("slots", "threads"), [(1, 1), (3, 2), (8, 1), (8, 2), (64, 2)])
+def test_the_slot_count_prunes_no_other_trajectory(
+    checkpoint: Path, pruned_alone: list[Trajectory], slots: int, threads: int
+) -> None:
+    engine = make_engine(checkpoint, slots, threads)
     engine.handle(submit(0, 20, prune=PRUNE))
     assert of_request(drain(engine), 0) == pruned_alone
 
@@ -212,7 +215,7 @@ def test_other_requests_in_flight_prune_no_other_trajectory(checkpoint: Path, pr
 
 
 def test_trajectories_without_noise_that_see_the_same_puzzle_are_computed_once(checkpoint: Path) -> None:
-    engine = make_engine(checkpoint, 8)
+    engine = make_engine(checkpoint, 8, threads=1)
     engine.handle(submit(0, 12, temperature=0.0, symmetries=False, watch=4))
     reports = [report for _ in iter(lambda: engine.idle, True) for report in engine.step()]
     once = of_request([trajectory for report in reports for trajectory in report.finished], 0)
@@ -244,7 +247,7 @@ def test_the_threads_change_no_bit(checkpoint: Path, alone: list[Trajectory], th
 def test_where_the_slots_do_not_fit_fewer_are_taken_unless_they_were_asked_for(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    room, original = 100, Runner.pool
+    room, original = 50, Runner.pool
 
     def pool(self: Runner, num_slots: int) -> SlotPool:
         if num_slots > room:
@@ -253,7 +256,7 @@ def test_where_the_slots_do_not_fit_fewer_are_taken_unless_they_were_asked_for(
 
     monkeypatch.setattr(Runner, "pool", pool)
     models = [checkpoint, checkpoint.with_name("sudoku-4x4")]
-    engine = Engine(EngineSettings(model=models, device="cpu", threads=20))
+    engine = Engine(EngineSettings(model=models, device="cpu", threads=20))  # 320 slots, in two halves
     assert engine.placement.slots == 80
     assert {lane.num_slots for lane in engine.lanes.values()} == {80}
     assert "320 slots do not fit, trying 160" in caplog.text
@@ -291,7 +294,7 @@ def test_what_a_step_brought_is_sent_while_the_next_one_runs() -> None:
             self.idle = self.started == 3
             if self.idle:
                 last.set()
-            return [Outcome(StepReport("model", [], {}, self.started, 0.0, LaneStats(0, 0)))]
+            return [Outcome(StepReport("model", [], {}, self.started, 8, 0.0, LaneStats(0, 0)))]
 
     serving = threading.Thread(target=process.serve, args=(theirs, ThreeSteps()))
     with ours, theirs:
@@ -334,8 +337,15 @@ def test_with_a_suspect_one_model_steps_at_a_time_and_is_named_before(checkpoint
         assert isinstance(report, StepReport)
         assert (named.model, named.requests) == (report.model, [0] if report.model == checkpoint.name else [1])
     alone_again = [m for m in messages[last + 1 :] if isinstance(m, Stepping)]
-    assert len(alone_again) <= 1, "the round of models in which the suspect ended is completed, and no other step is announced"
+    assert len(alone_again) <= 3, "the round of models and halves in which the suspect ended is completed, and no other follows"
     assert len(messages) - last > 5
+
+
+def no_part(*_: object) -> Future[None]:
+    """A part of a step that fails."""
+    part: Future[None] = Future()
+    part.set_exception(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes."))
+    return part
 
 
 @pytest.mark.parametrize("cut_off", ["the first upload", "the last upload", "a part", "a release"])
@@ -350,7 +360,7 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
     engine.handle(submit(3, 12, seed=4, max_steps=1, puzzle=-1))  # no image of the puzzles that are in the pool
     engine.handle(submit(0, 12))
     uploads: list[object] = []
-    upload, advance, release = SlotPool._upload, Runner._advance, SlotPool.release
+    upload, release = SlotPool._upload, SlotPool.release
 
     def no_upload(pool: SlotPool, numbers: NDArray[np.int64]) -> torch.Tensor:
         uploads.append(numbers)
@@ -358,45 +368,38 @@ def test_a_step_that_the_memory_does_not_hold_ends_the_requests_in_the_slots_and
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return upload(pool, numbers)
 
-    def no_part(runner: Runner, pool: SlotPool, rows: slice) -> None:
-        if rows.start:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1000 bytes.")
-        advance(runner, pool, rows)
-
     def no_release(pool: SlotPool, slots: Collection[int]) -> None:
         release(pool, [*slots][:1])
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as short:
         if cut_off == "a part":
-            short.setattr(Runner, "_advance", no_part)
+            short.setattr(Threads, "submit", no_part)
         elif cut_off == "a release":
             short.setattr(SlotPool, "release", no_release)
         else:
             short.setattr(SlotPool, "_upload", no_upload)
         engine.start()
-        (report,) = (outcome.report() for outcome in engine.finish())
-    ended = report.out_of_memory
-    assert {1, 2, 3} & set(ended)
-    assert (report.finished, report.rows, report.stats.live) == ([], 0, 0)
+        reports = [outcome.report() for outcome in engine.drain()]
+    assert reports[0].finished == []
+    assert reports[0].rows == 0
+    ended = {request for report in reports for request in report.out_of_memory}
+    assert {1, 2, 3} & ended
     if 0 in ended:
         engine.handle(submit(0, 12))
-    finished = drain(engine)
+    others = [each for report in reports for each in report.finished if each.request not in ended]
+    finished = others + drain(engine)
     assert of_request(finished, 0) == alone
-    assert {trajectory.request for trajectory in finished} == {0, 1, 2, 3} - (set(ended) - {0})
+    assert {trajectory.request for trajectory in finished} == {0, 1, 2, 3} - (ended - {0})
     (lane,) = engine.lanes.values()
-    assert (lane.submitted, lane.suspects, lane.pool.live) == ({}, set(), 0)
+    assert (lane.submitted, lane.suspects, {half.pool.live for half in lane.halves}) == ({}, set(), {0})
 
 
 def test_an_engine_without_a_process_says_that_the_memory_does_not_hold_a_step(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = make_engine(checkpoint, 8)
-
-    def no_part(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(Runner, "_advance", no_part)
+    engine = make_engine(checkpoint, 8, threads=2)
+    monkeypatch.setattr(Threads, "submit", no_part)
     engine.handle(submit(0, 12))
     with pytest.raises(DeviceError, match="out of device memory while running nqueens-8; use fewer --slots"):
         engine.step()
@@ -530,26 +533,43 @@ def test_a_small_request_does_not_wait_for_a_large_one(checkpoint: Path) -> None
     assert engine.idle
 
 
-def test_cancelling_frees_the_slots_before_the_next_step(checkpoint: Path) -> None:
-    engine = make_engine(checkpoint, 8)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cancelling_frees_the_slots_before_the_next_step(checkpoint: Path, threads: int) -> None:
+    engine = make_engine(checkpoint, 8, threads)
     engine.handle(submit(0, 1000))
     engine.step()
     engine.handle(Cancel(0))
     engine.handle(submit(1, 8, seed=3))
-    (report,) = engine.step()
-    assert report.rows == 8
-    assert all(t.request == 1 for t in [*report.finished, *drain(engine)])
+    reports = engine.step()
+    assert sum(report.rows for report in reports) == 8
+    assert all(t.request == 1 for t in [*(t for report in reports for t in report.finished), *drain(engine)])
+
+
+def test_cancelling_in_the_middle_of_a_step_frees_the_slots_after_it(checkpoint: Path, alone: list[Trajectory]) -> None:
+    engine = make_engine(checkpoint, 9, threads=2)
+    engine.handle(submit(1, 1000, seed=2))
+    for number in range(2, 5):  # one half runs while the other is cancelled, then the other way about
+        engine.start()
+        for outcome in engine.finish():
+            outcome.report()
+        engine.handle(submit(number, 1000, seed=number))
+        engine.handle(Cancel(number - 1))
+    engine.handle(Cancel(4))
+    engine.handle(submit(0, 12))
+    finished = drain(engine)
+    assert {trajectory.request for trajectory in finished} == {0}
+    assert of_request(finished, 0) == alone
 
 
 def test_memory_is_that_of_the_slots_whatever_the_number_of_trajectories(checkpoint: Path) -> None:
     engine = make_engine(checkpoint, 8)
     (lane,) = engine.lanes.values()
-    before = [tensor.data_ptr() for tensor in lane.pool.state]
+    before = [tensor.data_ptr() for half in lane.halves for tensor in half.pool.state]
     engine.handle(submit(0, 10**9))
-    (report,) = engine.step()
-    assert report.rows == 8
-    assert report.stats.waiting > 10**8
-    assert [tensor.data_ptr() for tensor in lane.pool.state] == before
+    reports = engine.step()
+    assert sum(report.rows for report in reports) == sum(report.slots for report in reports) == 8
+    assert reports[-1].stats.waiting > 10**8
+    assert [tensor.data_ptr() for half in lane.halves for tensor in half.pool.state] == before
     engine.handle(Cancel(0))
     assert engine.idle
 
@@ -600,10 +620,10 @@ def test_of_a_request_that_watches_the_first_trajectories_are_shown_after_each_s
     finished: list[Trajectory] = []
     shown: list[tuple[int, int]] = []
     while not engine.idle:
-        (report,) = engine.step()
-        finished += report.finished
-        assert {show.request for show in report.steps} <= {0}
-        shown += [(show.index, show.steps) for show in report.steps]
+        for report in engine.step():
+            finished += report.finished
+            assert {show.request for show in report.steps} <= {0}
+            shown += [(show.index, show.steps) for show in report.steps]
     assert of_request(finished, 0) == alone
     assert sorted(shown) == [(t.index, steps) for t in alone if t.index < 5 for steps in range(1, t.steps)]
     assert not engine.lanes["nqueens-8"].watched

@@ -56,7 +56,7 @@ def test_messages_arrive_whole_and_in_order_however_the_bytes_are_cut(messages: 
 @pytest.mark.parametrize("ending", Ending)
 def test_a_report_says_how_a_trajectory_ended(ending: Ending) -> None:
     trajectory = Trajectory(3, 5, 7, 0.5, ending, None if ending in (Ending.PRUNED, Ending.NOT_FINITE) else b"answer")
-    report = StepReport("model", [trajectory], {3: 0.25}, 8, 0.125, LaneStats(7, 0))
+    report = StepReport("model", [trajectory], {3: 0.25}, 8, 16, 0.125, LaneStats(7, 0))
     unframer: Unframer[FromEngine] = Unframer(FromEngine)
     assert unframer.feed(frame(report)) == [report]
 

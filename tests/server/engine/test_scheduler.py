@@ -19,13 +19,21 @@ REQUESTS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers
 """(trajectories, max_steps, step of arrival) of each request."""
 
 
+PARTS = st.one_of(st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5)))
+"""The slots of each part."""
+
+
 @given(
-    slots=st.integers(1, 9), requests=REQUESTS, cancelled=st.sets(st.integers(0, 11)), halts=st.randoms(use_true_random=False)
+    parts=PARTS,
+    evenly=st.booleans(),
+    requests=REQUESTS,
+    cancelled=st.sets(st.integers(0, 11)),
+    halts=st.randoms(use_true_random=False),
 )
 def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
-    slots: int, requests: list[tuple[int, int, int]], cancelled: set[int], halts: random.Random
+    parts: tuple[int, ...], evenly: bool, requests: list[tuple[int, int, int]], cancelled: set[int], halts: random.Random
 ) -> None:
-    scheduler = Scheduler(slots)
+    scheduler, slots = Scheduler(*parts), sum(parts)
     ended: Counter[tuple[int, int]] = Counter()
     holder: dict[int, tuple[int, int]] = {}
     made: Counter[int] = Counter()
@@ -41,19 +49,24 @@ def test_every_trajectory_ends_exactly_once_and_no_slot_leaks(
                 for slot in scheduler.cancel(number):
                     assert holder.pop(slot)[0] == number
                 gone.add(number)
-        for running in scheduler.admit():
+        part = step % len(parts)
+        own = range(sum(parts[:part]), sum(parts[: part + 1]))
+        for running in scheduler.admit(part, evenly=evenly):
             assert running.slot not in holder
-            assert 0 <= running.slot < slots
+            assert running.slot in own
             holder[running.slot] = running.request, running.index
             made[running.slot] = 0
         assert scheduler.live == len(holder) <= slots
-        assert not (scheduler.waiting and scheduler.live < slots), "a slot is idle while a trajectory waits"
-        made.update(list(holder))
+        live = len(holder.keys() & set(own))
+        full = live == len(own) or (evenly and live * len(parts) >= scheduler.live + scheduler.waiting)
+        assert full or not scheduler.waiting, "a slot is idle while a trajectory waits"
         shown: dict[int, Shown] = {}
-        for slot, (request, _) in holder.items():
+        for slot in holder.keys() & set(own):
+            request, _ = holder[slot]
+            made[slot] += 1
             ending = Ending.DEPTH if made[slot] == requests[request][1] else Ending.HALTED if halts.random() < 0.4 else None
             shown[slot] = halts.random(), ending
-        for running in scheduler.step(shown):
+        for running in scheduler.step(shown, part):
             assert holder.pop(running.slot) == (running.request, running.index)
             assert running.steps == made[running.slot]
             assert running.ending is (shown[running.slot][1] or Ending.PRUNED)
@@ -171,12 +184,24 @@ def fates(courses: list[Course], prune: Prune) -> list[tuple[int, int, bool]]:
     return ends
 
 
-@given(courses=COURSES, prune=PRUNES, slots=st.integers(1, 40), requests=REQUESTS, order=st.randoms(use_true_random=False))
+@given(
+    courses=COURSES,
+    prune=PRUNES,
+    parts=PARTS | st.tuples(st.integers(1, 40)) | st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    evenly=st.booleans(),
+    requests=REQUESTS,
+    order=st.randoms(use_true_random=False),
+)
 def test_who_is_pruned_follows_from_the_requests_own_scores(
-    courses: list[Course], prune: Prune, slots: int, requests: list[tuple[int, int, int]], order: random.Random
+    courses: list[Course],
+    prune: Prune,
+    parts: tuple[int, ...],
+    evenly: bool,
+    requests: list[tuple[int, int, int]],
+    order: random.Random,
 ) -> None:
-    """It depends neither on the slots, nor on other requests, nor on the order in which the rows are shown."""
-    scheduler = Scheduler(slots)
+    """It depends neither on the slots and their parts, nor on other requests, nor on the order in which the rows are shown."""
+    scheduler = Scheduler(*parts)
     holder: dict[int, list[int]] = {}
     ends = []
     for step in range(10_000):
@@ -185,16 +210,18 @@ def test_who_is_pruned_follows_from_the_requests_own_scores(
                 scheduler.submit(number, 0, trajectories, prune if number % 2 else None)
         if step == 5:
             scheduler.submit(0, 0, len(courses), prune)
-        for running in scheduler.admit():
+        part = step % len(parts)
+        for running in scheduler.admit(part, evenly=evenly):
             holder[running.slot] = [running.request, running.index, 0]
+        own = holder.keys() & set(range(sum(parts[:part]), sum(parts[: part + 1])))
         shown: dict[int, Shown] = {}
-        for slot in order.sample(sorted(holder), len(holder)):
+        for slot in order.sample(sorted(own), len(own)):
             request, index, steps = holder[slot]
             holder[slot][2] += 1
             depth = 5 if request == 0 else requests[request - 1][1]
             halts, score = courses[index][steps] if request == 0 else (order.random() < 0.2, order.random())
             shown[slot] = score, Ending.HALTED if halts else Ending.DEPTH if steps + 1 == depth else None
-        for running in scheduler.step(shown):
+        for running in scheduler.step(shown, part):
             del holder[running.slot]
             if running.request == 0:
                 ends.append((running.index, running.steps, running.ending is Ending.PRUNED))
