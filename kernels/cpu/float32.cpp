@@ -26,6 +26,8 @@ struct Float32 {
 
 }  // namespace
 
+extern "C" int32_t gram_interface() { return gram::kInterface; }
+
 extern "C" void gram_step_float32(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
   gram::step<Float32>(model, rows, next);
 }

@@ -2,9 +2,12 @@
 
 import ctypes
 import functools
+import logging
 from pathlib import Path
 
 import torch
+
+_log = logging.getLogger("gram")
 
 _FILE = "_step.*.so"
 """The extension's file, which pip builds if there is a C++ compiler for x86-64."""
@@ -35,11 +38,24 @@ class RowArguments(ctypes.Structure):
     ]
 
 
+INTERFACE = 1_000_000 + ctypes.sizeof(ModelArguments) * 1000 + ctypes.sizeof(RowArguments)
+"""step.hpp's kInterface."""
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None if they were not built. While one runs, other Python threads do, too."""
+    """The compiled kernels; None if there are none of this version. While one runs, other Python threads do, too."""
     found = next(Path(__file__).parent.glob(_FILE), None)
-    return ctypes.CDLL(str(found)) if found else None
+    return load(found) if found else None
+
+
+def load(file: Path) -> ctypes.CDLL | None:
+    """Load compiled kernels; None, and a line in the log, if they were built from sources with another interface."""
+    loaded = ctypes.CDLL(str(file))
+    if getattr(loaded, "gram_interface", int)() == INTERFACE:
+        return loaded
+    _log.warning("%s was built by another version: steps are slower; build it again by pip install -e .", file.name)
+    return None
 
 
 def computes(dtype: torch.dtype) -> bool:

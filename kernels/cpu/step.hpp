@@ -51,6 +51,9 @@ struct Rows {
   int32_t stride, count;
 };
 
+// What library.py must agree to: a number that is raised with every change of these structs' meaning, and their sizes.
+constexpr int32_t kInterface = 1'000'000 + int32_t(sizeof(Model)) * 1000 + int32_t(sizeof(Rows));
+
 // e^x, to float32's precision, for x from -87 to 87.
 static inline __m512 exp16(__m512 x) {
   const __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));

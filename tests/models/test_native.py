@@ -1,7 +1,9 @@
 """The kernels for AVX-512 make the steps of the plain network, to the precision of their dtype, and each row's by itself."""
 
+import _ctypes
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gram.kernels.cpu.library import computes
+from gram.kernels.cpu.library import computes, load
 from gram.kernels.noise import NoiseKey, standard_normal
 from gram.models.config import ModelConfig
 from gram.models.native import NativeStep, Shown, native_step
@@ -158,6 +160,12 @@ def test_a_broken_row_stays_broken_and_touches_no_other(
     for row in (0, 2):
         assert torch.equal(after.h[row], whole.h[row])
         assert torch.equal(after.l[row], whole.l[row])
+
+
+def test_kernels_that_were_built_from_other_sources_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    other = Path(_ctypes.__file__)  # any library
+    assert load(other) is None
+    assert f"{other.name} was built by another version: steps are slower; build it again by pip install -e ." in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"dim": 96}, {"mlp_dim": 40}, {"mixer_dim": 7}, {"mixing": "attention"}])
