@@ -2,8 +2,7 @@
 
 A request goes to the engine that will finish it first. One for more trajectories than an engine has slots is divided over those
 that are free sooner than one engine alone would be done: a trajectory is a pure function of (weights, puzzle, seed, index), so
-its answer does not tell which engine made which. An engine that comes later takes over a part of
-what the others have not begun.
+its answer does not tell which engine made which. An engine that comes later takes over part of what the others have not begun.
 """
 
 import asyncio
