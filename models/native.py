@@ -80,7 +80,8 @@ class NativeStep:
             self._pointers(_readout(model)),
         )
         name = f"gram_step_{str(dtype).removeprefix('torch.')}"
-        self._function = cast("Callable[..., None]", getattr(library(), name))
+        self._function = cast("Callable[..., bool]", getattr(library(), name))
+        self._function.restype = ctypes.c_bool  # type: ignore[attr-defined]
 
     def __call__(self, state: State, e_x: Tensor, key: NoiseKey, sigmas: Tensor) -> State:
         """As GRAM.perturb and GRAM.supervision_step: state, e_x [B, L, D], key [B], sigmas [B, 2] -> the next state."""
@@ -94,7 +95,8 @@ class NativeStep:
         """Prepare a step of rows, in place, and return what makes it: each thread that calls it takes rows until none is left.
 
         state: [B, L, D], and e_x: [places, L, D], both contiguous. puzzle: int64 [B], the place of each row's puzzle in e_x.
-        key: [B]. sigmas: [B, 2]. All rows are stepped when the last call has returned.
+        key: [B]. sigmas: [B, 2]. All rows are stepped when the last call has returned. A call raises RuntimeError if there
+        is no memory for it.
         """
         tensors = [*state, e_x, *(part.contiguous() for part in (puzzle, *key.parts, sigmas))]
         stride = 0
@@ -105,7 +107,12 @@ class NativeStep:
         rows = RowArguments(*pointers, stride=stride, count=len(puzzle))
         rows.kept = tensors
         arguments = ctypes.byref(self._model), ctypes.byref(rows), ctypes.byref(ctypes.c_int32(0))
-        return lambda: self._function(*arguments)
+
+        def step() -> None:
+            if not self._function(*arguments):
+                raise RuntimeError("can't allocate memory for a step")
+
+        return step
 
     def _pointers(self, tensors: list[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
         self._kept += tensors

@@ -31,7 +31,7 @@ def test_a_batch_of_whole_requests_gets_the_answers_of_the_server(depth: Depth, 
 
 def test_ratios_are_of_turns_side_by_side_and_a_rate_that_is_not_sustained_does_not_count() -> None:
     def side(saturation: list[float], seconds: float, slow: float) -> peers.Side:
-        outcomes = {4.0: [Outcome([seconds] * 40, 10.0)], 8.0: [Outcome([slow] * 80, 20.0 if slow > 1 else 10.0)]}
+        outcomes = {4.0: [Outcome([seconds] * 40, 10.0)], 8.0: [Outcome([slow] * 80, 10.0, backlog=70 if slow > 1 else 2)]}
         return peers.Side(saturation, outcomes)
 
     text = peers.report(

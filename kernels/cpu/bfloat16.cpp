@@ -52,6 +52,6 @@ struct BFloat16 {
 
 }  // namespace
 
-extern "C" void gram_step_bfloat16(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
-  gram::step<BFloat16>(model, rows, next);
+extern "C" bool gram_step_bfloat16(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
+  return gram::step<BFloat16>(model, rows, next);
 }

@@ -28,6 +28,6 @@ struct Float32 {
 
 extern "C" int32_t gram_interface() { return gram::kInterface; }
 
-extern "C" void gram_step_float32(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
-  gram::step<Float32>(model, rows, next);
+extern "C" bool gram_step_float32(const gram::Model* model, const gram::Rows* rows, int32_t* next) {
+  return gram::step<Float32>(model, rows, next);
 }

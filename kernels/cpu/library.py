@@ -38,7 +38,7 @@ class RowArguments(ctypes.Structure):
     ]
 
 
-INTERFACE = 1_000_000 + ctypes.sizeof(ModelArguments) * 1000 + ctypes.sizeof(RowArguments)
+INTERFACE = 2_000_000 + ctypes.sizeof(ModelArguments) * 1000 + ctypes.sizeof(RowArguments)
 """step.hpp's kInterface."""
 
 

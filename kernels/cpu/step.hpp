@@ -19,6 +19,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <memory>
+#include <new>
 
 namespace gram {
 
@@ -52,7 +53,7 @@ struct Rows {
 };
 
 // What library.py must agree to: a number that is raised with every change of these structs' meaning, and their sizes.
-constexpr int32_t kInterface = 1'000'000 + int32_t(sizeof(Model)) * 1000 + int32_t(sizeof(Rows));
+constexpr int32_t kInterface = 2'000'000 + int32_t(sizeof(Model)) * 1000 + int32_t(sizeof(Rows));
 
 // e^x, to float32's precision, for x from -87 to 87.
 static inline __m512 exp16(__m512 x) {
@@ -156,6 +157,7 @@ class Step {
   using Operand = typename Type::Operand;
 
  public:
+  // Throws std::bad_alloc.
   explicit Step(const Model& model) : m_(model) {
     const size_t widest = size_t(std::max(std::max(m_.mixer_dim, m_.length) * m_.dim, m_.length * std::max(m_.mlp_dim, m_.guidance_dim)));
     Real* reals = scratch<Real, 0>(widest + size_t(m_.length + 1) * m_.dim);
@@ -209,7 +211,9 @@ class Step {
     thread_local size_t bytes = 0;
     const size_t needed = (count * sizeof(T) + 63) / 64 * 64;
     if (needed > bytes) {
+      bytes = 0;
       memory.reset(std::aligned_alloc(64, needed));
+      if (!memory) throw std::bad_alloc();
       bytes = needed;
     }
     return static_cast<T*>(memory.get());
@@ -455,11 +459,15 @@ class Step {
   }
 };
 
-// Makes a step of rows, in place. Threads share it: each call takes rows, counted by `next`, until none is left.
+// Makes a step of rows, in place. Threads share it: each call takes rows, counted by `next`, until none is left. Returns false if
+// there is no memory for it.
 template <class Type>
-void step(const Model* model, const Rows* rows, int32_t* next) {
+bool step(const Model* model, const Rows* rows, int32_t* next) try {
   Step<Type> network(*model);
   for (int i; (i = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < rows->count;) network.row(*rows, i);
+  return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 }  // namespace gram

@@ -179,15 +179,13 @@ def test_a_request_that_comes_no_further_between_three_deaths_ends_alone(
 def test_a_request_that_the_memory_does_not_hold_is_told_so_and_the_engine_goes_on(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # a tile's activations are larger: asked of the system each time
-    with serving_models(checkpoint) as (server, client), ThreadPoolExecutor(1) as clients:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # eight encoded images are larger: asked of the system each time
+    with serving_models(checkpoint) as (server, client):
         alone = ask(client, queens())
         engine = server.engine()
         before = engine.rlimit(psutil.RLIMIT_AS)
-        running = clients.submit(stream, client, queens(num_trajectories=100_000))
-        server.wait_past("gram_live_slots", 0)
         engine.rlimit(psutil.RLIMIT_AS, (1 << 20, before[1]))  # it keeps what it has and gets no more
-        *_, (name, problem) = running.result()
+        *_, (name, problem) = stream(client, queens(num_trajectories=100_000))
         assert (name, problem["status"]) == ("error", 503)
         assert problem["detail"].startswith("out of device memory while running nqueens-8; send the request again")
         engine.rlimit(psutil.RLIMIT_AS, before)
