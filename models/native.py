@@ -90,7 +90,7 @@ class NativeStep:
         return after
 
     def share(
-        self, state: State, e_x: Tensor, puzzle: Tensor, key: NoiseKey, sigmas: Tensor, shown: "Shown | None" = None
+        self, state: State, e_x: Tensor, puzzle: Tensor, key: NoiseKey, sigmas: Tensor, shown: Shown | None = None
     ) -> Callable[[], None]:
         """Prepare a step of rows, in place, and return what makes it: each thread that calls it takes rows until none is left.
 

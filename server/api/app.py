@@ -23,7 +23,7 @@ from gram.models.tasks import Task
 from gram.server.api import admin, headers, info, jobs, problems, routes
 from gram.server.api.access import authenticate, require_admin
 from gram.server.api.admission import Admission
-from gram.server.api.background import Background
+from gram.server.api.background import keep_jobs
 from gram.server.api.body import ReadBody
 from gram.server.api.connection import IDLE_SECONDS, MAX_HEAD_BYTES, Protocol
 from gram.server.api.inference import routes as inference
@@ -199,8 +199,7 @@ async def serve(settings: ServerSettings, make_fleet: Callable[[ServerSettings, 
     keys = Keys(settings.keys_file) if settings.keys_file else None
     service = Service(settings, models, metrics, fleet, admission, keys)
     if store := open_store(settings):
-        service.jobs = Runner(store, Background(service), metrics.on_job_result)
-        metrics.watch_jobs(service.jobs)
+        keep_jobs(service, store)
     server = Server(
         create_app(service),
         settings,

@@ -12,9 +12,9 @@ from gram.server import logs
 from gram.server.api.problems import ProblemError, problem_of
 from gram.server.api.request import SamplingRun
 from gram.server.api.service import Service
-from gram.server.jobs.runner import NotNowError, Solver
+from gram.server.jobs.runner import NotNowError, Runner, Solver
 from gram.server.jobs.schemas import Fault, JobResult
-from gram.server.jobs.store import Job, Puzzle, Result
+from gram.server.jobs.store import Job, Puzzle, Result, Store
 from gram.server.sampling.answers import SolveResponse
 from gram.server.sampling.requests import GenerateRequest, SamplingRequest, SolveRequest
 
@@ -64,6 +64,12 @@ class Background(Solver):
             self._runs[job.id] = run
         with self._service.admission.admit_job(run.request.num_trajectories) as ticket:
             return await run.result(ticket)
+
+
+def keep_jobs(service: Service, store: Store) -> None:
+    """Let a service keep jobs in a store, and show them in its metrics."""
+    service.jobs = Runner(store, Background(service), service.metrics.on_job_result)
+    service.metrics.watch_jobs(service.jobs)
 
 
 def request_of(job: Job, puzzle: Puzzle) -> SamplingRequest:

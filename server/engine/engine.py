@@ -72,8 +72,8 @@ class Engine:
         self.lanes = _open_lanes(runners, place.slots, fewer=settings.slots is None)
         slots = min((lane.num_slots for lane in self.lanes.values()), default=place.slots)
         self.placement = dataclasses.replace(place, slots=slots)
-        self._parts = [*range(max((len(lane.halves) for lane in self.lanes.values()), default=1))]
-        """The parts of the slots, that which has rested longest first."""
+        self._parts = [0, 1]
+        """The parts of the slots, that which has rested longest first. A model may have the first one alone."""
         self._running: deque[list[tuple[Lane, Half]]] = deque()
         """The steps that run, in the order of their starts."""
         self._stopwatch = Stopwatch()

@@ -15,14 +15,13 @@ from starlette.types import ASGIApp
 from gram.server import logs
 from gram.server.api.admission import Admission
 from gram.server.api.app import create_app, work
-from gram.server.api.background import Background
+from gram.server.api.background import keep_jobs
 from gram.server.api.keys import Keys
 from gram.server.api.problems import stopping
 from gram.server.api.service import Service
 from gram.server.catalog import model_name, read_models
 from gram.server.engine.messages import Ready, StepReport
 from gram.server.jobs.place import open_store
-from gram.server.jobs.runner import Runner
 from gram.server.metrics import Metrics
 from gram.server.ray.behind import BehindProxy, Measured
 from gram.server.ray.drain import end_late
@@ -130,8 +129,7 @@ class API:
         self._service.cancel_everywhere = self._cancel_everywhere
         self._store = open_store(self._settings) if self._settings.jobs else None
         if self._store:
-            self._service.jobs = Runner(self._store, Background(self._service), self._metrics.on_job_result)
-            self._metrics.watch_jobs(self._service.jobs)
+            keep_jobs(self._service, self._store)
         self._running = asyncio.create_task(self._fleet.run())
         self._working = asyncio.create_task(work(self._service.jobs))
         self._watching = asyncio.create_task(end_late(self._listed, self._settings.grace_seconds, self._end))

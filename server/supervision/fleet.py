@@ -182,15 +182,20 @@ class Fleet:
         for idle in [each for each in self._supervisors if each.ready and not each.shares]:
             for busy in [each for each in self._supervisors if each.ready and each is not idle]:
                 for share in [*busy.shares.values()]:
-                    if idle.serves(model := share.submit.model) and not (share.submit.prune or share.deaths or share.job.ended):
-                        theirs, own = loads([busy.backlog, idle.backlog], model)
-                        others = theirs._replace(seconds=max(theirs.seconds - share.remaining / theirs.rate, 0.0))
-                        keep, give = divide(share.remaining, [others, own], max(busy.slots, idle.slots))
-                        if keep and give:
-                            busy.close(share)
-                            rest, moved = share.job.split(share, share.submit.num_trajectories - give, self._ids)
-                            busy.take(rest)
-                            idle.take(moved)
+                    self._move_part(share, busy, idle)
+
+    def _move_part(self, share: Share, busy: Supervisor, idle: Supervisor) -> None:
+        """Give the idle engine the last part of a busy one's share, if both parts together end sooner and it may be divided."""
+        if not idle.serves(share.submit.model) or share.submit.prune or share.deaths or share.job.ended:
+            return
+        theirs, own = loads([busy.backlog, idle.backlog], share.submit.model)
+        others = theirs._replace(seconds=max(theirs.seconds - share.remaining / theirs.rate, 0.0))
+        keep, give = divide(share.remaining, [others, own], max(busy.slots, idle.slots))
+        if keep and give:
+            busy.close(share)
+            rest, moved = share.job.split(share, share.submit.num_trajectories - give, self._ids)
+            busy.take(rest)
+            idle.take(moved)
 
     def _place(self, share: Share) -> None:
         """Give a share to the engine that will finish it first."""

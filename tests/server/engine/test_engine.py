@@ -430,6 +430,15 @@ def test_a_model_that_was_served_and_whose_files_have_changed_is_left_out(
             Engine(settings)
 
 
+def test_a_model_that_is_loaded_into_an_empty_engine_has_all_its_slots(checkpoint: Path) -> None:
+    settings = EngineSettings(model=[checkpoint], slots=8, device="cpu", threads=2)
+    engine = Engine(settings, known={checkpoint.name: "of other files"})
+    assert not engine.lanes
+    engine.load(checkpoint)
+    engine.handle(submit(0, 100))
+    assert sum(report.rows for report in engine.step()) == 8
+
+
 def test_a_request_resumed_in_the_middle_changes_no_bit(checkpoint: Path, alone: list[Trajectory]) -> None:
     engine = make_engine(checkpoint, 32)
     engine.handle(msgspec.structs.replace(submit(0, 12), first_index=5))
